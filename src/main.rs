@@ -1,0 +1,3 @@
+//! Arguments to a command; everything else is in the library.
+
+fn main() {}
