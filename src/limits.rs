@@ -1,1 +1,53 @@
-//! (placeholder)
+//! Every bound of the product, in one place. A queue, buffer or count without a bound here is a defect.
+//!
+//! Names end in their unit. What an operator may set carries its default here and its key in `config/standin.toml`.
+
+/// Deepest nesting of a reply. Redis itself nests fewer than ten levels; a module might do more.
+pub const FRAME_DEPTH_MAX: usize = 64;
+/// Elements of one multi-bulk request, as Redis 7 bounds it (`1024 * 1024` arguments).
+pub const REQUEST_ARGUMENTS_MAX: usize = 1024 * 1024;
+/// Elements of one aggregate reply, summed over its nesting.
+pub const REPLY_ELEMENTS_MAX: usize = 256 * 1024 * 1024;
+/// Longest bulk string, as `proto-max-bulk-len` of Redis has it by default.
+pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Longest inline request and longest length line, as `PROTO_INLINE_MAX_SIZE` of Redis.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Longest whole request frame.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes that one read from a client or a backend may bring.
+pub const READ_CHUNK_BYTES: usize = 64 * 1024;
+/// Requests of one client that may be in flight; beyond it the client is not read.
+pub const CLIENT_IN_FLIGHT_MAX: u32 = 4096;
+/// Unsent reply bytes at which a client is no longer read.
+pub const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+/// Unsent reply bytes at which a client is closed (`listen.output_limit`).
+pub const CLIENT_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Requests in flight on one link; beyond it requests are shed with a clear error.
+pub const LINK_IN_FLIGHT_MAX: usize = 256 * 1024;
+/// Request bytes retained by one link (unsent and unanswered); beyond it requests are shed.
+pub const LINK_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// A buffer that grew past this is given back once it is empty.
+pub const BUFFER_KEEP_BYTES: usize = 256 * 1024;
+
+/// Keys dirtied on a backend are remembered up to this many bytes (`divergence.record_bytes`).
+pub const DIVERGENCE_RECORD_BYTES: usize = 8 * 1024 * 1024;
+/// Events kept for `GET /v1/events`.
+pub const EVENTS_KEPT_MAX: usize = 4096;
+/// Edge events from the data plane to the control plane that may wait.
+pub const EDGE_QUEUE_MAX: usize = 4096;
+/// Backends in one group.
+pub const BACKENDS_PER_GROUP_MAX: usize = 32;
+/// Script bodies and function libraries remembered for the backend that is entered next.
+pub const SCRIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Channels, patterns and shard channels of one client that are remembered for a switch.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a transaction remembered until EXEC, so that it may begin again on another backend.
+pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
+pub const PINNED_CONNECTIONS_MAX: usize = 4096;
+
+const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES_MAX);
+const _: () = assert!(READ_CHUNK_BYTES <= BUFFER_KEEP_BYTES);
+const _: () = assert!(BULK_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= READ_CHUNK_BYTES);
