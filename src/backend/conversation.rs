@@ -162,11 +162,7 @@ impl Conversation {
     ///
     /// # Errors
     /// As [`Self::ask`], and `TimedOut`.
-    pub async fn ask_within<A: AsRef<[u8]>>(
-        &mut self,
-        bound: Duration,
-        requests: &[Vec<A>],
-    ) -> io::Result<Vec<Reply>> {
+    pub async fn ask_within<A: AsRef<[u8]>>(&mut self, bound: Duration, requests: &[Vec<A>]) -> io::Result<Vec<Reply>> {
         tokio::time::timeout(bound, self.ask(requests)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 

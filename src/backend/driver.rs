@@ -53,7 +53,10 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                 }
                 link.state.set(State::Connecting);
                 link.counters().links_lost.add(1);
-                link.host.edge(link.backend.id, if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost });
+                link.host.edge(
+                    link.backend.id,
+                    if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost },
+                );
                 link.backend.add_undead(link.client_id.replace(0));
                 link.lose(!link.pinned);
                 if link.pinned {
@@ -202,7 +205,13 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
     link.last_progress_us.set(clock::micros());
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
     gauge.add(1);
-    let mut service = Service { link, io, cutter: Cutter::new(link), timer: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: false };
+    let mut service = Service {
+        link,
+        io,
+        cutter: Cutter::new(link),
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        armed: false,
+    };
     let end = poll_fn(|cx| service.poll(cx)).await;
     gauge.sub(1);
     end

@@ -244,7 +244,14 @@ impl<S: Owner> Link<S> {
     pub fn push(&self, entry: Entry<S>, bytes: &[u8]) {
         let mut queue = self.queue.borrow_mut();
         let before = queue.entries.len();
-        let mut batch = Batch { link: self, queue: { queue.bytes.extend_from_slice(bytes); queue }, before };
+        let mut batch = Batch {
+            link: self,
+            queue: {
+                queue.bytes.extend_from_slice(bytes);
+                queue
+            },
+            before,
+        };
         batch.queue.entries.push_back(entry);
     }
 
@@ -457,7 +464,9 @@ impl<S: Owner> Link<S> {
         self.counters().timeouts.add(1);
         let name = &self.backend.name;
         let text = if !sent {
-            format!("-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n")
+            format!(
+                "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
+            )
         } else if entry.category == Category::Read {
             format!("-TIMEOUT backend {name} did not answer in time\r\n")
         } else {

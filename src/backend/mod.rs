@@ -3,8 +3,8 @@
 //! Two kinds of threads meet in [`Backend`]: workers drive links and count, the control plane probes, sets allowances
 //! and admits identities. This room does not know routes, sessions or decisions: it tells its [`Host`] what happened.
 
-pub mod clock;
 mod budget;
+pub mod clock;
 mod conversation;
 mod counters;
 mod driver;

@@ -119,7 +119,15 @@ impl<S: Owner> Cutter<S> {
                     run.end = end;
                 }
                 _ => {
-                    let next = Run { owner: entry.owner, seq: entry.seq, count: 1, start, end, class: entry.class, at_us: entry.at_us };
+                    let next = Run {
+                        owner: entry.owner,
+                        seq: entry.seq,
+                        count: 1,
+                        start,
+                        end,
+                        class: entry.class,
+                        at_us: entry.at_us,
+                    };
                     self.flush(link, run.replace(next), now_us);
                 }
             }
@@ -169,14 +177,23 @@ impl<S: Owner> Cutter<S> {
     }
 
     /// A reply that someone wants to see before the client does, or an error.
-    fn unusual(&self, link: &Link<S>, queue: &mut Queue<S>, mut entry: Entry<S>, start: usize, end: usize, now_us: u64) {
+    fn unusual(
+        &self,
+        link: &Link<S>,
+        queue: &mut Queue<S>,
+        mut entry: Entry<S>,
+        start: usize,
+        end: usize,
+        now_us: u64,
+    ) {
         let reply = &self.buffer[start..end];
         link.counters().answer(entry.class, now_us.saturating_sub(entry.at_us), 1);
         let streaming = entry.flags & flag::STREAMING != 0;
         let is_error = !streaming && matches!(reply[0], b'-' | b'!');
         // What follows a repeated request of the same session is repeated with it, if it only reads: it must not be
         // answered by a state from before.
-        let follows = queue.delayed.iter().find(|(_, delayed, _)| delayed.owner.same_as(&entry.owner)).map(|(at, ..)| *at);
+        let follows =
+            queue.delayed.iter().find(|(_, delayed, _)| delayed.owner.same_as(&entry.owner)).map(|(at, ..)| *at);
         let due = match follows {
             Some(due) if entry.category == Category::Read && entry.flags == 0 => Some(due),
             _ if is_error && entry.flags & flag::ABANDONED == 0 => match judge_error(link, &entry, reply) {
@@ -208,7 +225,10 @@ impl<S: Owner> Cutter<S> {
         let kind = self.buffer[self.start];
         let fresh = head.flags & flag::STREAMING == 0;
         let special = head.flags & (flag::SPECIAL | flag::SUBSCRIPTION) != 0;
-        if special || (fresh && matches!(kind, b'-' | b'!' | b'>')) || (link.pinned && fresh && matches!(kind, b'*' | b'+')) {
+        if special
+            || (fresh && matches!(kind, b'-' | b'!' | b'>'))
+            || (link.pinned && fresh && matches!(kind, b'*' | b'+'))
+        {
             return;
         }
         if head.flags & flag::ABANDONED == 0 {
