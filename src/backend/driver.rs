@@ -57,7 +57,6 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     link.backend.id,
                     if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost },
                 );
-                link.backend.add_undead(link.client_id.replace(0));
                 link.lose(!link.pinned);
                 if link.pinned {
                     break;
@@ -307,7 +306,8 @@ impl<S: Owner> Service<'_, S> {
             }
             self.armed = true;
             let now = clock::micros();
-            self.timer.as_mut().reset(clock::instant(self.next_check(now).unwrap_or(now)));
+            let next = self.next_check(now).unwrap_or(now);
+            self.timer.as_mut().reset(clock::instant(next));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = clock::micros();

@@ -1,7 +1,7 @@
 //! What an error reply means: the server's state, or the application's own affair. Only its whole first word counts.
 
-use super::link::{Entry, flag};
-use crate::command::Category;
+use super::link::Entry;
+use crate::command::Class;
 use crate::policy::NotReadyWord;
 use crate::resp;
 
@@ -22,7 +22,7 @@ pub enum ErrorMeaning {
 /// Reads the meaning of an error reply to the request of `entry`.
 #[must_use]
 pub fn meaning<S>(reply: &[u8], entry: &Entry<S>) -> ErrorMeaning {
-    if entry.flags & flag::DATA_ERRORS != 0 {
+    if entry.class == Class::Script {
         return ErrorMeaning::Data;
     }
     match resp::error_word(reply).unwrap_or_default() {
@@ -32,7 +32,7 @@ pub fn meaning<S>(reply: &[u8], entry: &Entry<S>) -> ErrorMeaning {
         b"READONLY" => ErrorMeaning::WrongRole,
         b"NOAUTH" | b"WRONGPASS" => ErrorMeaning::Authentication,
         b"TRYAGAIN" | b"MISCONF" | b"NOREPLICAS" | b"BUSY" => ErrorMeaning::Overloaded,
-        b"OOM" if entry.category > Category::Read => ErrorMeaning::Overloaded,
+        b"OOM" if entry.class != Class::PointRead => ErrorMeaning::Overloaded,
         _ => ErrorMeaning::Data,
     }
 }

@@ -18,10 +18,10 @@ use super::clock;
 use super::counters::Counters;
 use super::handshake::Lane;
 use super::shared::Backend;
-use crate::command::{Category, Class};
+use crate::command::{self, Category, Class};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
-use crate::resp::FrameLimits;
+use crate::resp::{self, FrameLimits};
 
 /// Flags of an entry.
 pub mod flag {
@@ -33,8 +33,6 @@ pub mod flag {
     pub const SUBSCRIPTION: u8 = 4;
     /// Part of the reply has been forwarded already.
     pub const STREAMING: u8 = 8;
-    /// Belongs to the application's script or transaction: its errors are data, never retried.
-    pub const DATA_ERRORS: u8 = 16;
 }
 
 /// One request in flight.
@@ -50,7 +48,6 @@ pub struct Entry<S> {
     /// For [`flag::SUBSCRIPTION`]: confirmations still to come.
     pub confirmations: u32,
     pub class: Class,
-    pub category: Category,
     pub attempts: u8,
     pub flags: u8,
 }
@@ -330,6 +327,9 @@ impl<S: Owner> Link<S> {
         {
             let mut guard = self.queue.borrow_mut();
             let queue = &mut *guard;
+            if queue.written > queue.answered {
+                self.backend.add_undead(self.client_id.replace(0));
+            }
             let before = queue.entries.len();
             let mut kept_bytes = Vec::with_capacity(queue.bytes.len() - queue.answered);
             let mut kept = VecDeque::with_capacity(before);
@@ -367,7 +367,8 @@ impl<S: Owner> Link<S> {
     }
 
     fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool, budgeted: bool) -> Verdict {
-        if sent && entry.category > Category::Read {
+        let category = category(bytes);
+        if sent && category > Category::Read {
             self.host.unknown_write(self, bytes);
         }
         if entry.flags & flag::STREAMING != 0 {
@@ -380,7 +381,7 @@ impl<S: Owner> Link<S> {
         if !sent {
             return Verdict::Keep;
         }
-        let may_repeat = entry.category <= self.settings.ceiling
+        let may_repeat = category <= self.settings.ceiling
             && entry.attempts < self.settings.attempts_max
             && (!budgeted || self.budget.try_take());
         if !may_repeat {
@@ -425,11 +426,12 @@ impl<S: Owner> Link<S> {
                 start = range.end;
                 let sent = range.start < queue.written;
                 if self.is_expired(&entry, now_us) {
-                    expired.push((entry.clone(), sent));
+                    let category = category(&queue.bytes[range.clone()]);
+                    expired.push((entry.clone(), sent, category));
                     if !sent {
                         continue;
                     }
-                    if entry.category > Category::Read {
+                    if category > Category::Read {
                         self.host.unknown_write(self, &queue.bytes[range.clone()]);
                     }
                     entry.flags |= flag::ABANDONED;
@@ -445,8 +447,8 @@ impl<S: Owner> Link<S> {
                 self.counters().in_flight.sub((before - queue.entries.len()) as u64);
             }
         }
-        for (entry, sent) in expired {
-            self.expire(&entry, sent);
+        for (entry, sent, category) in expired {
+            self.expire(&entry, sent, category);
         }
     }
 
@@ -460,14 +462,14 @@ impl<S: Owner> Link<S> {
             && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64
     }
 
-    fn expire(&self, entry: &Entry<S>, sent: bool) {
+    fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
         self.counters().timeouts.add(1);
         let name = &self.backend.name;
         let text = if !sent {
             format!(
                 "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
             )
-        } else if entry.category == Category::Read {
+        } else if category == Category::Read {
             format!("-TIMEOUT backend {name} did not answer in time\r\n")
         } else {
             self.counters().unknown_outcomes.add(1);
@@ -481,6 +483,13 @@ enum Verdict {
     Keep,
     Drop,
     Fail,
+}
+
+/// The retry category of a request. Found from its bytes when a fault has happened, not for every request before one.
+pub(super) fn category(bytes: &[u8]) -> Category {
+    let Some(name) = resp::arguments(bytes).next() else { return Category::Never };
+    let spec = command::lookup(name).unwrap_or(&command::UNKNOWN);
+    spec.resolve(bytes).category(bytes)
 }
 
 /// Hands one reply to the owner of its request, by the way the entry asks for.

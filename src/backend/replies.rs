@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use super::driver::{ErrorVerdict, judge_error};
-use super::link::{Entry, Link, Owner, Queue, deliver, flag, shrink};
+use super::link::{Entry, Link, Owner, Queue, category, deliver, flag, shrink};
 use crate::command::{Category, Class};
 use crate::limits::READ_CHUNK_BYTES;
 use crate::resp::{self, ProtocolError, ReplyScanner};
@@ -163,13 +163,17 @@ impl<S: Owner> Cutter<S> {
             return true;
         };
         if head.flags & flag::SUBSCRIPTION != 0 && frame[0] != b'-' {
-            owner.out_of_band(frame);
+            if head.flags & flag::ABANDONED == 0 {
+                owner.out_of_band(frame);
+            }
             head.confirmations = head.confirmations.saturating_sub(1);
             if head.confirmations == 0
                 && let Some(entry) = queue.entries.pop_front()
             {
                 queue.answered += entry.len as usize;
-                entry.owner.special(entry.seq, b"");
+                if entry.flags & flag::ABANDONED == 0 {
+                    entry.owner.special(entry.seq, b"");
+                }
             }
             return true;
         }
@@ -194,8 +198,10 @@ impl<S: Owner> Cutter<S> {
         // answered by a state from before.
         let follows =
             queue.delayed.iter().find(|(_, delayed, _)| delayed.owner.same_as(&entry.owner)).map(|(at, ..)| *at);
+        let from = queue.answered - entry.len as usize;
+        let request = &queue.bytes[from..queue.answered];
         let due = match follows {
-            Some(due) if entry.category == Category::Read && entry.flags == 0 => Some(due),
+            Some(due) if entry.flags == 0 && category(request) == Category::Read => Some(due),
             _ if is_error && entry.flags & flag::ABANDONED == 0 => match judge_error(link, &entry, reply) {
                 ErrorVerdict::Deliver => None,
                 ErrorVerdict::Repeat => Some(follows.unwrap_or_else(|| now_us + backoff(link, entry.attempts))),
@@ -210,8 +216,7 @@ impl<S: Owner> Cutter<S> {
         entry.attempts += 1;
         link.counters().retries.add(1);
         entry.owner.repeating();
-        let from = queue.answered - entry.len as usize;
-        let bytes = queue.bytes[from..queue.answered].to_vec();
+        let bytes = request.to_vec();
         queue.delayed.push((due, entry, bytes));
     }
 
