@@ -43,7 +43,7 @@ pub struct Group {
     pub backends: Vec<Arc<Backend>>,
     /// By backend id.
     pub records: Vec<Record>,
-    route: ArcSwap<Route>,
+    route: Arc<ArcSwap<Route>>,
     wake: watch::Sender<u64>,
     /// By worker: the newest epoch that it acts by.
     seen: Vec<AtomicU64>,
@@ -66,7 +66,7 @@ impl Group {
             name,
             backends,
             records,
-            route: ArcSwap::from_pointee(first),
+            route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });
@@ -81,8 +81,8 @@ impl Group {
 
     /// The cell of the route, for a worker's cached reads.
     #[must_use]
-    pub fn route_cell(&self) -> &ArcSwap<Route> {
-        &self.route
+    pub fn route_cell(&self) -> Arc<ArcSwap<Route>> {
+        Arc::clone(&self.route)
     }
 
     /// Wakes on every publication.

@@ -21,7 +21,7 @@ use super::shared::Backend;
 use crate::command::{self, Category, Class};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
-use crate::resp::{self, FrameLimits};
+use crate::resp::FrameLimits;
 
 /// Flags of an entry.
 pub mod flag {
@@ -287,6 +287,18 @@ impl<S: Owner> Link<S> {
         all
     }
 
+    /// The session that owns it.
+    #[must_use]
+    pub fn owner(&self) -> Option<S> {
+        self.owner.borrow().clone()
+    }
+
+    /// What was left when the link ended, in order.
+    #[must_use]
+    pub fn take_left(&self) -> Vec<(Entry<S>, Vec<u8>)> {
+        self.take_unsent()
+    }
+
     /// Gives a pinned link to a session, or to the pool.
     pub fn set_owner(&self, owner: Option<S>) {
         *self.owner.borrow_mut() = owner;
@@ -487,9 +499,7 @@ enum Verdict {
 
 /// The retry category of a request. Found from its bytes when a fault has happened, not for every request before one.
 pub(super) fn category(bytes: &[u8]) -> Category {
-    let Some(name) = resp::arguments(bytes).next() else { return Category::Never };
-    let spec = command::lookup(name).unwrap_or(&command::UNKNOWN);
-    spec.resolve(bytes).category(bytes)
+    command::of_request(bytes).category(bytes)
 }
 
 /// Hands one reply to the owner of its request, by the way the entry asks for.

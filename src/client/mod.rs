@@ -1,1 +1,27 @@
-//! (placeholder)
+//! The front door: clients, their sessions, and the order of their replies.
+//!
+//! A session decides what a request needs; where it goes is the route's affair, and how it gets there a link's. This
+//! room never imports the control plane: it reports through counters and one bounded channel of edges.
+
+mod clients;
+mod context;
+mod listener;
+mod login;
+mod modes;
+mod output;
+mod pinned;
+mod registry;
+mod scripts;
+mod session;
+mod settings;
+mod special;
+mod task;
+mod tunnel;
+mod worker;
+
+pub use context::EdgeReport;
+pub use listener::{Listener, listen};
+pub use registry::Registry;
+pub use scripts::Scripts;
+pub use settings::{Denied, Settings, User};
+pub use worker::{Accepted, GroupSetup, TlsAcceptSource, WorkerCommand, WorkerSetup, run_worker};

@@ -173,6 +173,12 @@ pub static UNKNOWN: Spec = Spec {
     timeout: Timeout::None,
 };
 
+/// The row of a complete request, subcommands resolved; [`UNKNOWN`] for what the table does not have.
+pub fn of_request(frame: &[u8]) -> &'static Spec {
+    let name = arguments(frame).next().unwrap_or_default();
+    lookup(name).unwrap_or(&UNKNOWN).resolve(frame)
+}
+
 impl Spec {
     /// The subcommand that the second argument names; the command itself if it has none of that name.
     pub fn resolve(&'static self, frame: &[u8]) -> &'static Spec {

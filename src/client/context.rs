@@ -1,0 +1,315 @@
+//! One group as one worker serves it: its links, its pool of pinned connections, and what happens when the route moves.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use foldhash::fast::RandomState;
+use tokio::sync::mpsc;
+
+use super::registry::Registry;
+use super::scripts::Scripts;
+use super::session::Session;
+use super::settings::Settings;
+use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock};
+use crate::command;
+use crate::divergence::note_write;
+use crate::policy::{BackendId, Edge};
+use crate::route::{Availability, Group, Route};
+
+/// Something that a worker tells the control plane at once.
+#[derive(Debug, Clone)]
+pub struct EdgeReport {
+    /// Index of the group.
+    pub group: usize,
+    pub backend: BackendId,
+    pub edge: Edge,
+}
+
+/// A request whose slow predecessor may block its link is given another link after this long.
+const SPILL_AFTER_US: u64 = 50_000;
+
+/// See the head of this file.
+pub(super) struct Context {
+    pub(super) group: Arc<Group>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) worker: usize,
+    pub(super) registry: Arc<Registry>,
+    pub(super) scripts: Arc<Scripts>,
+    route: RefCell<Cache<Arc<ArcSwap<Route>>, Arc<Route>>>,
+    links: RefCell<HashMap<(BackendId, Lane), Rc<Link<Session>>, RandomState>>,
+    /// Pinned connections that no session owns now, with the time since when.
+    pool: RefCell<Vec<(u64, Rc<Link<Session>>)>>,
+    pub(super) sessions: RefCell<HashMap<u64, Session, RandomState>>,
+    link_settings: Rc<backend::LinkSettings>,
+    budget: Rc<RetryBudget>,
+    edges: mpsc::Sender<EdgeReport>,
+    /// Edges that did not fit into the queue; the periodic summaries make up for them.
+    edges_dropped: Cell<u64>,
+    random: Cell<u64>,
+    holding_since_us: Cell<u64>,
+    myself: Weak<Self>,
+}
+
+impl Context {
+    pub(super) fn new(
+        group: &Arc<Group>,
+        settings: Arc<Settings>,
+        worker: usize,
+        registry: Arc<Registry>,
+        scripts: Arc<Scripts>,
+        edges: mpsc::Sender<EdgeReport>,
+        seed: u64,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|myself| Self {
+            group: Arc::clone(group),
+            link_settings: Rc::new(settings.links.clone()),
+            budget: Rc::new(RetryBudget::new(settings.retry_percent, settings.retry_floor_per_second)),
+            settings,
+            worker,
+            registry,
+            scripts,
+            route: RefCell::new(Cache::new(group.route_cell())),
+            links: RefCell::default(),
+            pool: RefCell::default(),
+            sessions: RefCell::default(),
+            edges,
+            edges_dropped: Cell::new(0),
+            random: Cell::new(seed | 1),
+            holding_since_us: Cell::new(clock::micros()),
+            myself: myself.clone(),
+        })
+    }
+
+    /// The route as it is now; under a nanosecond when it has not changed.
+    pub(super) fn route(&self) -> Arc<Route> {
+        Arc::clone(self.route.borrow_mut().load())
+    }
+
+    /// Active backend, availability and records to keep, without touching a reference count.
+    pub(super) fn route_facts(&self) -> (BackendId, Availability, u32) {
+        let mut cache = self.route.borrow_mut();
+        let route = cache.load();
+        (route.active, route.availability, route.recording)
+    }
+
+    /// How long requests have been held, in microseconds.
+    pub(super) fn held_for_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.holding_since_us.get())
+    }
+
+    /// The multiplexed link of a lane on the active backend; made when there is none.
+    pub(super) fn link(&self, active: BackendId, lane: Lane) -> Rc<Link<Session>> {
+        let key = (active, lane);
+        if let Some(link) = self.links.borrow().get(&key)
+            && link.accepts()
+        {
+            return Rc::clone(link);
+        }
+        self.open_link(active, lane)
+    }
+
+    fn open_link(&self, active: BackendId, lane: Lane) -> Rc<Link<Session>> {
+        let link = self.spawn_link(active, lane, None);
+        self.links.borrow_mut().insert((active, lane), Rc::clone(&link));
+        link
+    }
+
+    /// A link beside one whose head is a script or other slow command: what comes new need not queue behind it, and
+    /// `SCRIPT KILL` or the server's `-BUSY` find their way. The old one ends when its last reply has come.
+    pub(super) fn spill(&self, link: &Rc<Link<Session>>, now_us: u64) -> Rc<Link<Session>> {
+        if link.slow_head_for_us(now_us).is_none_or(|waited| waited < SPILL_AFTER_US) {
+            return Rc::clone(link);
+        }
+        let unsent = link.retire();
+        let fresh = self.open_link(link.backend.id, link.lane);
+        for (entry, bytes) in unsent {
+            fresh.push(entry, &bytes);
+        }
+        fresh
+    }
+
+    fn spawn_link(&self, backend: BackendId, lane: Lane, owner: Option<Session>) -> Rc<Link<Session>> {
+        let host: Rc<dyn Host<Session>> = self.myself.upgrade().expect("a context outlives every call on itself");
+        let link = Link::new(
+            Arc::clone(self.group.backend(backend)),
+            lane,
+            self.worker,
+            owner,
+            Rc::clone(&self.link_settings),
+            Rc::clone(&self.budget),
+            host,
+        );
+        let login = self.login(backend, lane.user);
+        tokio::task::spawn_local(backend::run(Rc::clone(&link), login));
+        link
+    }
+
+    /// Whom a lane logs in as: its user's own backend login, or that of the backend.
+    pub(super) fn login(&self, backend: BackendId, user: u16) -> backend::Login {
+        match self.settings.logins.get(usize::from(user)) {
+            Some(login) if login.password.is_some() => login.clone(),
+            _ => self.group.backend(backend).target.login.clone(),
+        }
+    }
+
+    /// A connection of the session's own: from the pool, or new. `None` when the bound is reached.
+    pub(super) fn pin(&self, active: BackendId, lane: Lane, owner: Session) -> Option<Rc<Link<Session>>> {
+        let mut pool = self.pool.borrow_mut();
+        let fits = |link: &Rc<Link<Session>>| link.backend.id == active && link.lane == lane && link.state() == State::Ready;
+        if let Some(at) = pool.iter().rposition(|(_, link)| fits(link)) {
+            let (_, link) = pool.swap_remove(at);
+            link.set_owner(Some(owner));
+            return Some(link);
+        }
+        let open = self.group.backend(active).counters[self.worker].pinned.get() as usize;
+        if open >= self.settings.pinned_max {
+            return None;
+        }
+        drop(pool);
+        Some(self.spawn_link(active, lane, Some(owner)))
+    }
+
+    /// Takes a connection back that no session needs any more. One whose state is not that of its lane is closed.
+    pub(super) fn unpin(&self, link: Rc<Link<Session>>, is_pristine: bool) {
+        link.set_owner(None);
+        let (active, ..) = self.route_facts();
+        if is_pristine && link.state() == State::Ready && link.in_flight() == 0 && link.backend.id == active {
+            self.pool.borrow_mut().push((clock::micros(), link));
+        } else {
+            let _ = link.abort();
+        }
+    }
+
+    /// Acts by a new route: requests on links of other backends move, sessions that waited go on.
+    pub(super) fn route_changed(&self) {
+        let route = self.route();
+        if route.availability == Availability::Holding {
+            if self.holding_since_us.get() == 0 {
+                self.holding_since_us.set(clock::micros());
+            }
+        } else {
+            self.holding_since_us.set(0);
+            self.leave_others(route.active);
+        }
+        self.group.acknowledge(self.worker, route.epoch);
+        for session in self.sessions.borrow().values() {
+            session.route_changed(route.active);
+        }
+    }
+
+    fn leave_others(&self, active: BackendId) {
+        let others: Vec<_> =
+            self.links.borrow().iter().filter(|((id, _), _)| *id != active).map(|(_, link)| Rc::clone(link)).collect();
+        self.links.borrow_mut().retain(|(id, _), _| *id == active);
+        for link in others {
+            for (entry, bytes) in link.abort() {
+                self.reroute(&link, entry, &bytes);
+            }
+        }
+        let idle: Vec<_> = {
+            let mut pool = self.pool.borrow_mut();
+            let (keep, leave) = pool.drain(..).partition(|(_, link)| link.backend.id == active);
+            *pool = keep;
+            leave
+        };
+        for (_, link) in idle {
+            let _ = link.abort();
+        }
+    }
+
+    /// Closes what has been idle for too long; called about once a second.
+    pub(super) fn tidy(&self, now_us: u64) {
+        let keep_us = self.settings.pinned_idle.as_micros() as u64;
+        let mut leave = Vec::new();
+        self.pool.borrow_mut().retain(|(since, link)| {
+            let keep = link.state() == State::Ready && now_us.saturating_sub(*since) < keep_us;
+            if !keep {
+                leave.push(Rc::clone(link));
+            }
+            keep
+        });
+        for link in leave {
+            let _ = link.abort();
+        }
+        for session in self.sessions.borrow().values() {
+            session.check_idle(now_us);
+        }
+    }
+
+    /// Ends every link of the group; for the end of the process.
+    pub(super) fn close(&self) {
+        for (_, link) in self.links.borrow_mut().drain() {
+            let _ = link.abort();
+        }
+        for (_, link) in self.pool.borrow_mut().drain(..) {
+            let _ = link.abort();
+        }
+    }
+
+    /// The counters of the backend that serves now.
+    pub(super) fn version(&self, active: BackendId) -> String {
+        let backend = self.group.backend(active);
+        let identity = backend.admitted();
+        identity.map_or_else(|| "7.0.0".to_owned(), |identity| identity.version.clone())
+    }
+}
+
+impl Host<Session> for Context {
+    fn edge(&self, backend: BackendId, edge: Edge) {
+        if self.edges.try_send(EdgeReport { group: self.group.index, backend, edge }).is_err() {
+            self.edges_dropped.set(self.edges_dropped.get() + 1);
+        }
+    }
+
+    fn reroute(&self, link: &Link<Session>, entry: Entry<Session>, bytes: &[u8]) {
+        let route = self.route();
+        if route.recording != 0 {
+            let spec = command::of_request(bytes);
+            if spec.is_write() {
+                note_write(self.group.recording(&route), link.lane.database, spec, bytes);
+            }
+        }
+        self.link(route.active, link.lane).push(entry, bytes);
+    }
+
+    fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {
+        let record = self.group.record(link.backend.id);
+        note_write(std::iter::once(record), link.lane.database, command::of_request(bytes), bytes);
+    }
+
+    fn ended(&self, link: &Rc<Link<Session>>) {
+        let key = (link.backend.id, link.lane);
+        let is_current = self.links.borrow().get(&key).is_some_and(|current| Rc::ptr_eq(current, link));
+        if is_current {
+            self.links.borrow_mut().remove(&key);
+        }
+        if link.pinned {
+            self.pool.borrow_mut().retain(|(_, other)| !Rc::ptr_eq(other, link));
+        }
+        let unsent = link.take_left();
+        match link.owner() {
+            Some(owner) => owner.pinned_ended(link, unsent),
+            None => {
+                for (entry, bytes) in unsent {
+                    if !entry.owner.is_gone() {
+                        self.reroute(link, entry, &bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn jitter(&self) -> u64 {
+        // xorshift64: spread, not secrecy.
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x
+    }
+}

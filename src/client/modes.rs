@@ -1,0 +1,191 @@
+//! What a client's connection remembers between requests, and which of it ties the client to a connection of its own.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::Pin;
+use std::rc::Rc;
+
+use super::session::{Left, Session};
+use crate::backend::{Lane, Link};
+use crate::command::Spec;
+use crate::limits;
+use crate::resp::Protocol;
+
+/// CLIENT REPLY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyMode {
+    On,
+    Off,
+    /// The next request is answered with silence, then replies are on again.
+    SkipNext,
+}
+
+/// WATCH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    None,
+    /// Held by the pinned connection.
+    Live,
+    /// The connection that held it is gone: the next EXEC must answer nil.
+    Broken,
+}
+
+/// An open MULTI.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    /// The queued requests, so that they can be queued again elsewhere; `None` once they are too many.
+    pub(super) log: Option<Vec<Vec<u8>>>,
+    pub(super) log_bytes: usize,
+    pub(super) queued: i64,
+    /// EXEC will be answered with nil, by us: a WATCH before it was lost.
+    pub(super) is_doomed: bool,
+    pub(super) exec_sent: bool,
+    /// Database that a queued SELECT will lead to.
+    pub(super) select: Option<u32>,
+}
+
+impl Transaction {
+    pub(super) fn new(is_doomed: bool) -> Self {
+        Self { log: Some(Vec::new()), is_doomed, ..Self::default() }
+    }
+
+    pub(super) fn remember(&mut self, request: &[u8]) {
+        self.queued += 1;
+        self.log_bytes += request.len();
+        if self.log_bytes > limits::TRANSACTION_BYTES_MAX {
+            self.log = None;
+        }
+        if let Some(log) = &mut self.log {
+            log.push(request.to_vec());
+        }
+    }
+}
+
+/// Names that a client listens to, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    pub(super) channels: HashSet<Vec<u8>>,
+    pub(super) patterns: HashSet<Vec<u8>>,
+    pub(super) shard_channels: HashSet<Vec<u8>>,
+}
+
+impl Subscriptions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shard_channels.is_empty()
+    }
+}
+
+/// What the reply to a flagged request will change.
+#[derive(Debug)]
+pub(super) enum Expected {
+    /// Only that it is not shown.
+    Nothing,
+    Select(u32),
+    Exec,
+    Blocking,
+    Subscription,
+    Script { spec: &'static Spec, request: Vec<u8> },
+}
+
+/// See the head of this file.
+pub(super) struct State {
+    database: u32,
+    pub(super) protocol: Protocol,
+    pub(super) login: u16,
+    pub(super) is_authenticated: bool,
+    pub(super) reply: ReplyMode,
+    pub(super) pinned: Option<Rc<Link<Session>>>,
+    /// The pinned connection is in the state that its lane promises.
+    pub(super) is_pristine: bool,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) watch: Watch,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) monitoring: bool,
+    /// The request that turned tracking on.
+    pub(super) tracking: Option<Vec<u8>>,
+    /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
+    pub(super) kept: Vec<Vec<u8>>,
+    pub(super) is_blocked: bool,
+    /// Replies that must come before the next request may be dealt with.
+    pub(super) awaited: u32,
+    pub(super) expected: VecDeque<(u32, bool, Expected)>,
+    /// Requests that need a new connection of the session's own.
+    pub(super) orphans: Left,
+    pub(super) orphaned_since_us: u64,
+    pub(super) pin_attempts: u32,
+    pub(super) pin_timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// The next request must wait.
+    pub(super) waits: bool,
+    pub(super) last_command: &'static str,
+}
+
+impl State {
+    pub(super) fn new(is_authenticated: bool) -> Self {
+        Self {
+            database: 0,
+            protocol: Protocol::Resp2,
+            login: 0,
+            is_authenticated,
+            reply: ReplyMode::On,
+            pinned: None,
+            is_pristine: true,
+            transaction: None,
+            watch: Watch::None,
+            subscriptions: Subscriptions::default(),
+            monitoring: false,
+            tracking: None,
+            kept: Vec::new(),
+            is_blocked: false,
+            awaited: 0,
+            expected: VecDeque::new(),
+            orphans: Vec::new(),
+            orphaned_since_us: 0,
+            pin_attempts: 0,
+            pin_timer: None,
+            waits: false,
+            last_command: "",
+        }
+    }
+
+    pub(super) fn database(&self) -> u32 {
+        self.database
+    }
+
+    pub(super) fn select(&mut self, database: u32) {
+        self.database = database;
+    }
+
+    /// The kind of link that its requests need.
+    pub(super) fn lane(&self) -> Lane {
+        Lane { database: self.database, protocol: self.protocol, user: self.login }
+    }
+
+    /// Whether plain requests need nothing but forwarding.
+    pub(super) fn forwards_freely(&self) -> bool {
+        self.is_authenticated
+            && self.pinned.is_none()
+            && self.transaction.is_none()
+            && self.reply == ReplyMode::On
+            && self.awaited == 0
+            && !self.is_recovering()
+    }
+
+    /// Whether its own connection was lost and is being replaced.
+    pub(super) fn is_recovering(&self) -> bool {
+        self.orphaned_since_us != 0
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Whether something ties the client to a connection of its own.
+    pub(super) fn needs_pin(&self) -> bool {
+        self.watch == Watch::Live
+            || self.transaction.as_ref().is_some_and(|transaction| !transaction.is_doomed)
+            || !self.subscriptions.is_empty()
+            || self.monitoring
+            || self.tracking.is_some()
+            || !self.kept.is_empty()
+            || self.is_blocked
+    }
+}

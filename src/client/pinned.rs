@@ -1,0 +1,432 @@
+//! Connections that one client owns: taking one, giving it back, and setting it up again on another backend.
+
+use std::future::Future as _;
+use std::rc::Rc;
+use std::task::Context as TaskContext;
+use std::time::Duration;
+
+use super::modes::{Expected, Transaction, Watch};
+use super::session::{Left, Session};
+use super::special::Step;
+use super::task::SessionTask;
+use crate::backend::{Entry, Host as _, Link, clock, flag};
+use crate::command::{self, Class, Handling, Spec};
+use crate::divergence::note_write;
+use crate::policy::BackendId;
+use crate::resp::{self, Protocol, write};
+use crate::route::Availability;
+
+/// Longest pause between attempts to replace a connection that was lost.
+const PIN_RETRY_MAX_US: u64 = 50_000;
+
+impl SessionTask {
+    // --- commands that need a connection of their own ---
+
+    pub(super) fn subscription(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        let subscribes = matches!(
+            spec.handling,
+            Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe
+        );
+        if self.state.pinned.is_none() && self.must_settle() {
+            return Step::Wait;
+        }
+        if !spec.arity_ok(resp::arguments(request).len()) {
+            return self.forward(spec, request);
+        }
+        // Frames of messages may come from now on; in RESP2 they look like replies.
+        if subscribes {
+            self.session.subscribed.set(true);
+        }
+        let step = self.send_own(spec, request, Some(Expected::Subscription));
+        if step != Step::Consumed || self.state.pinned.is_none() {
+            self.session.subscribed.set(!self.state.subscriptions.is_empty());
+            return step;
+        }
+        let names: Vec<Vec<u8>> = resp::arguments(request).skip(1).map(<[u8]>::to_vec).collect();
+        let subscriptions = &mut self.state.subscriptions;
+        let set = match spec.handling {
+            Handling::Subscribe | Handling::Unsubscribe => &mut subscriptions.channels,
+            Handling::PatternSubscribe | Handling::PatternUnsubscribe => &mut subscriptions.patterns,
+            _ => &mut subscriptions.shard_channels,
+        };
+        if subscribes {
+            set.extend(names);
+        } else if names.is_empty() {
+            set.clear();
+        } else {
+            for name in &names {
+                set.remove(name);
+            }
+        }
+        let subscriptions = &self.state.subscriptions;
+        self.session.subscribed.set(!subscriptions.is_empty());
+        self.session.record.update(|shown| {
+            shown.channels = subscriptions.channels.len();
+            shown.patterns = subscriptions.patterns.len();
+            shown.shard_channels = subscriptions.shard_channels.len();
+        });
+        Step::Consumed
+    }
+
+    /// How many confirmations a request for (un)subscription is answered with.
+    pub(super) fn confirmations(&self, spec: &Spec, request: &[u8]) -> u32 {
+        let named = resp::arguments(request).len().saturating_sub(1);
+        let held = match spec.handling {
+            Handling::Unsubscribe => self.state.subscriptions.channels.len(),
+            Handling::PatternUnsubscribe => self.state.subscriptions.patterns.len(),
+            Handling::ShardUnsubscribe => self.state.subscriptions.shard_channels.len(),
+            _ => 0,
+        };
+        (if named > 0 { named } else { held.max(1) }) as u32
+    }
+
+    /// A command that may wait on purpose, or that must not queue behind others.
+    pub(super) fn block(&mut self, spec: &'static Spec, request: &[u8], after_ping: bool) -> Step {
+        if self.must_settle() {
+            return Step::Wait;
+        }
+        let link = match self.own_link() {
+            Ok(link) => link,
+            Err(step) => return step,
+        };
+        if after_ping {
+            // WAIT counts the writes of its own connection; a command on it moves its mark to the newest write.
+            let mut ping = Vec::new();
+            resp::encode_request(&mut ping, &[b"PING"]);
+            link.push(self.aside_entry(&ping), &ping);
+        }
+        let urgent = spec.handling == Handling::Urgent;
+        self.state.is_blocked = true;
+        let step = self.send_on(&link, spec, request, Some(Expected::Blocking));
+        if self.session.output.in_flight() == 0 {
+            self.state.is_blocked = false;
+        } else if !urgent {
+            let id = link.client_id();
+            self.session.record.update(|shown| {
+                shown.blocked = true;
+                shown.backend_client_id = id;
+            });
+        }
+        step
+    }
+
+    fn own_link(&mut self) -> Result<Rc<Link<Session>>, Step> {
+        if let Some(pinned) = &self.state.pinned {
+            return Ok(Rc::clone(pinned));
+        }
+        let context = Rc::clone(&self.session.context);
+        let (active, availability, _) = context.route_facts();
+        if availability == Availability::Holding && context.held_for_us(self.now_us) < self.request_timeout_us() {
+            return Err(Step::Wait);
+        }
+        if availability != Availability::Serving {
+            return Err(self.no_backend());
+        }
+        let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
+            return Err(self.local_error("OVERLOADED too many clients need a connection of their own (pinned.max)"));
+        };
+        self.own(&link);
+        Ok(link)
+    }
+
+    fn request_timeout_us(&self) -> u64 {
+        self.session.context.settings.request_timeout.as_micros() as u64
+    }
+
+    /// CLIENT TRACKING: invalidations come on the connection that reads, so it must be the client's own.
+    pub(super) fn tracking(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        if self.state.pinned.is_none() && self.must_settle() {
+            return Step::Wait;
+        }
+        let Some(request) = self.with_backend_redirect(request) else {
+            return self.local_error("ERR The client ID you want redirect to does not exist");
+        };
+        let turns_on = resp::arguments(&request).nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"on"));
+        if !turns_on && self.state.pinned.is_none() {
+            return self.forward(spec, &request);
+        }
+        let step = self.send_own(spec, &request, None);
+        if step == Step::Consumed && self.state.pinned.is_some() {
+            self.state.tracking = turns_on.then_some(request);
+            self.state.is_pristine = false;
+            self.session.record.update(|shown| shown.tracking = turns_on);
+        }
+        step
+    }
+
+    /// The request with the REDIRECT id of one of our clients replaced by the server's id of its connection.
+    fn with_backend_redirect(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let arguments: Vec<&[u8]> = resp::arguments(request).collect();
+        let Some(at) = arguments.iter().position(|word| word.eq_ignore_ascii_case(b"redirect")) else {
+            return Some(request.to_vec());
+        };
+        let Some(id) = arguments.get(at + 1).and_then(|id| std::str::from_utf8(id).ok()?.parse::<u64>().ok()) else {
+            return Some(request.to_vec());
+        };
+        let context = &self.session.context;
+        let target = context.sessions.borrow().get(&id).cloned();
+        let backend_id = match target {
+            Some(session) => session.owned.borrow().as_ref().map_or(0, |link| link.client_id()),
+            // Served by another worker: known once its connection has blocked.
+            None => context.registry.get(context.group.index, id)?.shown().backend_client_id,
+        };
+        let text = backend_id.to_string();
+        let mut arguments = arguments;
+        arguments[at + 1] = text.as_bytes();
+        let mut out = Vec::new();
+        resp::encode_request(&mut out, &arguments);
+        (backend_id != 0).then_some(out)
+    }
+
+    /// CLIENT UNBLOCK of this client: told to the server, which alone knows whether something was popped already.
+    pub(super) fn unblock(&mut self, with_error: bool) {
+        let Some(pinned) = self.state.pinned.clone().filter(|_| self.state.is_blocked) else { return };
+        let id = pinned.client_id().to_string();
+        let how: &[u8] = if with_error { b"ERROR" } else { b"TIMEOUT" };
+        let mut request = Vec::new();
+        resp::encode_request(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), how]);
+        let lane = self.state.lane();
+        let link = self.session.context.link(pinned.backend.id, lane);
+        link.push(self.aside_entry(&request), &request);
+    }
+
+    pub(super) fn own(&mut self, link: &Rc<Link<Session>>) {
+        self.state.is_pristine = true;
+        self.session.owned.replace(Some(Rc::clone(link)));
+        self.state.pinned = Some(Rc::clone(link));
+    }
+
+    // --- giving it back ---
+
+    /// Returns the connection to the pool when nothing ties the client to it.
+    pub(super) fn release_pinned(&mut self) {
+        if let Some(link) = self.state.pinned.take() {
+            let is_pristine = self.state.is_pristine;
+            self.state.is_pristine = true;
+            self.session.owned.replace(None);
+            self.session.context.unpin(link, is_pristine);
+        }
+    }
+
+    /// Ends the connection together with whatever the server holds for it.
+    pub(super) fn abandon_pinned(&mut self) {
+        self.state.is_pristine = false;
+        self.release_pinned();
+        self.state.orphans.clear();
+        self.state.orphaned_since_us = 0;
+    }
+
+    /// The client has left.
+    pub(super) fn leave(&mut self) {
+        let clean = self.state.is_pristine && !self.state.needs_pin() && self.session.output.in_flight() == 0;
+        if clean {
+            self.release_pinned();
+        } else {
+            self.abandon_pinned();
+        }
+        self.session.context.sessions.borrow_mut().remove(&self.session.record.id);
+    }
+
+    // --- when it is lost ---
+
+    pub(super) fn follow_route(&mut self, active: BackendId) {
+        if let Some(link) = self.state.pinned.clone().filter(|link| link.backend.id != active) {
+            link.set_owner(None);
+            let left = link.abort();
+            self.pinned_lost(&link, left);
+        } else if self.state.is_recovering() {
+            self.recover_pinned();
+        }
+    }
+
+    pub(super) fn pinned_lost(&mut self, link: &Rc<Link<Session>>, left: Left) {
+        let is_ours = self.state.pinned.as_ref().is_some_and(|pinned| Rc::ptr_eq(pinned, link));
+        if !is_ours {
+            return;
+        }
+        self.state.pinned = None;
+        self.session.owned.replace(None);
+        self.state.orphans = left;
+        self.state.orphaned_since_us = self.now_us.max(1);
+        self.state.is_pristine = true;
+        self.schedule_recovery();
+    }
+
+    fn schedule_recovery(&mut self) {
+        self.state.pin_attempts += 1;
+        let span = (1_000u64 << self.state.pin_attempts.min(10)).min(PIN_RETRY_MAX_US);
+        let pause = if self.state.pin_attempts == 1 { 0 } else { self.session.context.jitter() % span };
+        self.state.pin_timer = Some(Box::pin(tokio::time::sleep(Duration::from_micros(pause))));
+    }
+
+    /// Whether it is time to try again; keeps the timer registered otherwise.
+    pub(super) fn poll_pin_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Some(timer) = self.state.pin_timer.as_mut() else { return false };
+        let due = timer.as_mut().poll(cx).is_ready();
+        if due {
+            self.state.pin_timer = None;
+        }
+        due
+    }
+
+    /// Sets the session up again on the backend that is active now, and sends what was not answered.
+    pub(super) fn recover_pinned(&mut self) {
+        if !self.state.is_recovering() {
+            return;
+        }
+        let context = Rc::clone(&self.session.context);
+        let (active, availability, _) = context.route_facts();
+        let waited = self.now_us.saturating_sub(self.state.orphaned_since_us);
+        if availability == Availability::Holding && waited < self.request_timeout_us() {
+            return self.schedule_recovery();
+        }
+        if self.state.watch == Watch::Live {
+            self.state.watch = Watch::Broken;
+        }
+        if self.state.watch == Watch::Broken
+            && let Some(transaction) = &mut self.state.transaction
+        {
+            transaction.is_doomed = true;
+        }
+        if availability != Availability::Serving && waited >= self.request_timeout_us() {
+            return self.fail_orphans();
+        }
+        let left = std::mem::take(&mut self.state.orphans);
+        let left = self.answer_doomed(left);
+        if left.is_empty() && !self.state.needs_pin() {
+            return self.recovered();
+        }
+        let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
+            self.state.orphans = left;
+            return self.schedule_recovery();
+        };
+        self.set_up(&link, left.len());
+        for (entry, bytes) in left {
+            link.push(entry, &bytes);
+        }
+        let is_pristine = self.state.is_pristine;
+        self.own(&link);
+        self.state.is_pristine = is_pristine;
+        self.recovered();
+    }
+
+    fn recovered(&mut self) {
+        self.state.orphaned_since_us = 0;
+        self.state.pin_timer = None;
+        // Only a connection that serves proves that attempts may begin anew.
+        if self.state.pinned.is_none() {
+            self.state.pin_attempts = 0;
+        }
+    }
+
+    /// Nobody can take the session over in time: its unanswered requests fail.
+    fn fail_orphans(&mut self) {
+        for (entry, _) in std::mem::take(&mut self.state.orphans) {
+            let text = b"-NOBACKEND no backend can serve now; see `standin status`\r\n";
+            if entry.flags & flag::SPECIAL != 0 {
+                self.finish_special(entry.seq, text.to_vec());
+            } else {
+                self.session.answer(entry.seq, text);
+            }
+        }
+        if self.state.transaction.is_some() {
+            self.state.watch = Watch::Broken;
+        }
+        self.schedule_recovery();
+        self.state.orphaned_since_us = self.now_us;
+    }
+
+    /// In a transaction whose WATCH was lost, what was on its way is answered here.
+    fn answer_doomed(&mut self, left: Left) -> Left {
+        if !self.state.transaction.as_ref().is_some_and(|transaction| transaction.is_doomed) {
+            return left;
+        }
+        for (entry, bytes) in left {
+            let spec = command::of_request(&bytes);
+            match spec.handling {
+                Handling::Exec => {
+                    let mut out = Vec::new();
+                    write::null_array(&mut out, self.state.protocol);
+                    self.finish_special(entry.seq, out);
+                }
+                Handling::Discard | Handling::Multi | Handling::Watch => {
+                    self.session.answer(entry.seq, b"+OK\r\n");
+                }
+                _ => self.session.answer(entry.seq, b"+QUEUED\r\n"),
+            }
+        }
+        Vec::new()
+    }
+
+    /// Says on a new connection what made the old one the client's own; nobody wants those replies.
+    fn set_up(&mut self, link: &Rc<Link<Session>>, unanswered: usize) {
+        let mut requests: Vec<(Vec<u8>, u32)> = Vec::new();
+        for kept in &self.state.kept {
+            requests.push((kept.clone(), 0));
+        }
+        if let Some(tracking) = &self.state.tracking {
+            requests.push((tracking.clone(), 0));
+        }
+        let subscriptions = &self.state.subscriptions;
+        for (command, names) in [
+            (b"SUBSCRIBE".as_slice(), &subscriptions.channels),
+            (b"PSUBSCRIBE", &subscriptions.patterns),
+            (b"SSUBSCRIBE", &subscriptions.shard_channels),
+        ] {
+            if !names.is_empty() {
+                let mut arguments = vec![command];
+                arguments.extend(names.iter().map(Vec::as_slice));
+                let mut request = Vec::new();
+                resp::encode_request(&mut request, &arguments);
+                requests.push((request, names.len() as u32));
+            }
+        }
+        if self.state.monitoring {
+            let mut request = Vec::new();
+            resp::encode_request(&mut request, &[b"MONITOR"]);
+            requests.push((request, 0));
+        }
+        if let Some(log) = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref()) {
+            let mut multi = Vec::new();
+            resp::encode_request(&mut multi, &[b"MULTI"]);
+            requests.push((multi, 0));
+            let answered = log.len().saturating_sub(unanswered);
+            requests.extend(log[..answered].iter().map(|request| (request.clone(), 0)));
+        }
+        self.state.is_pristine = self.state.kept.is_empty() && self.state.tracking.is_none();
+        for (request, confirmations) in requests {
+            let subscription = if confirmations > 0 { flag::SUBSCRIPTION } else { 0 };
+            let entry = self.aside_entry(&request);
+            let class = Class::Admin;
+            link.push(Entry { confirmations, class, flags: flag::ABANDONED | subscription, ..entry }, &request);
+        }
+        if self.state.tracking.is_some() && self.state.protocol == Protocol::Resp3 {
+            // Everything that the client's own cache holds may be stale now.
+            let mut push = Vec::new();
+            write::push_len(&mut push, 2, Protocol::Resp3);
+            write::bulk(&mut push, b"invalidate");
+            write::null(&mut push, Protocol::Resp3);
+            use crate::backend::Owner as _;
+            self.session.out_of_band(&push);
+        }
+    }
+
+    /// An EXEC whose outcome nobody knows may have written everything that was queued.
+    pub(super) fn note_unknown_transaction(&self, transaction: &Transaction) {
+        let context = &self.session.context;
+        for record in &context.group.records {
+            match &transaction.log {
+                None => record.become_unknown("a transaction too long to remember has an unknown outcome"),
+                Some(log) => {
+                    for request in log {
+                        let spec = command::of_request(request);
+                        if spec.is_write() {
+                            note_write(std::iter::once(record), self.state.database(), spec, request);
+                        }
+                    }
+                }
+            }
+        }
+        tracing::debug!(at_us = clock::micros(), "a transaction's outcome is unknown");
+    }
+}

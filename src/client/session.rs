@@ -1,0 +1,244 @@
+//! One client as the rest of its worker sees it: where its replies go, what it owns, and how it is woken.
+//!
+//! The client's task (see `task`) reads and decides; links only hand replies in. Both run on one thread, so that a reply
+//! goes from a link's read buffer to the client's socket in the same turn, without waking the task.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use super::context::Context;
+use super::output::Output;
+use super::registry::ClientRecord;
+use crate::backend::{Entry, Io, Link, Owner};
+use crate::policy::BackendId;
+use crate::resp::{self, Protocol};
+
+/// Requests that were on a connection which ended, with their bytes.
+pub(super) type Left = Vec<(Entry<Session>, Vec<u8>)>;
+
+/// Something that the session's task must deal with.
+pub(super) enum Notice {
+    /// The reply to a request that it had flagged.
+    Reply { seq: u32, bytes: Vec<u8> },
+    /// Its own connection ended; these requests were not answered and may be sent again.
+    PinnedEnded { link: Rc<Link<Session>>, left: Left },
+    /// The active backend is another.
+    RouteChanged(BackendId),
+    /// CLIENT UNBLOCK.
+    Unblock { with_error: bool },
+    /// The credentials that AUTH or HELLO gave were compared.
+    Login(Box<super::login::Outcome>),
+}
+
+/// A handle; clones are the same session.
+#[derive(Clone)]
+pub(crate) struct Session(Rc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) context: Rc<Context>,
+    pub(super) record: Arc<ClientRecord>,
+    pub(super) io: RefCell<Option<Io>>,
+    pub(super) output: Output,
+    pub(super) notices: RefCell<VecDeque<Notice>>,
+    waker: RefCell<Option<Waker>>,
+    /// The client has left or must go: nothing more is written to it.
+    pub(super) gone: Cell<bool>,
+    /// Its task must look at it because of a bound that was passed or a reply that broke off.
+    pub(super) doomed: Cell<bool>,
+    repeating: Cell<u32>,
+    /// Subscriptions and modes in which frames come unasked; set by the task.
+    pub(super) subscribed: Cell<bool>,
+    pub(super) monitoring: Cell<bool>,
+    pub(super) protocol: Cell<Protocol>,
+    /// The task waits until so few requests are in flight; set by the task.
+    pub(super) wakes_at: Cell<Option<u32>>,
+    /// The connection that the client owns, for others to look up; the task's own copy is what counts.
+    pub(super) owned: RefCell<Option<Rc<Link<Session>>>>,
+    /// When the task last saw input, and whether half a frame waits.
+    pub(super) last_input_us: Cell<u64>,
+    pub(super) mid_frame: Cell<bool>,
+}
+
+impl std::ops::Deref for Session {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Session {
+    pub(super) fn new(context: Rc<Context>, record: Arc<ClientRecord>, io: Io) -> Self {
+        let last_input_us = Cell::new(record.since_us);
+        Self(Rc::new(Inner {
+            context,
+            record,
+            io: RefCell::new(Some(io)),
+            output: Output::default(),
+            notices: RefCell::default(),
+            waker: RefCell::new(None),
+            gone: Cell::new(false),
+            doomed: Cell::new(false),
+            repeating: Cell::new(0),
+            subscribed: Cell::new(false),
+            monitoring: Cell::new(false),
+            protocol: Cell::new(Protocol::Resp2),
+            wakes_at: Cell::new(None),
+            owned: RefCell::new(None),
+            last_input_us,
+            mid_frame: Cell::new(false),
+        }))
+    }
+
+    pub(super) fn remember_waker(&self, waker: &Waker) {
+        let mut held = self.waker.borrow_mut();
+        if !held.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            *held = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn notify(&self, notice: Notice) {
+        self.notices.borrow_mut().push_back(notice);
+        self.wake();
+    }
+
+    /// Whether a request of its own waits to be repeated: none may overtake it.
+    pub(super) fn is_repeating(&self) -> bool {
+        self.repeating.get() > 0
+    }
+
+    pub(super) fn pinned_ended(&self, link: &Rc<Link<Session>>, left: Left) {
+        self.notify(Notice::PinnedEnded { link: Rc::clone(link), left });
+    }
+
+    pub(super) fn route_changed(&self, active: BackendId) {
+        self.notify(Notice::RouteChanged(active));
+    }
+
+    /// Closes the client when it has been silent, or half-silent, for too long.
+    pub(super) fn check_idle(&self, now_us: u64) {
+        let settings = &self.context.settings;
+        let silent_us = now_us.saturating_sub(self.last_input_us.get());
+        let over = |bound: std::time::Duration| !bound.is_zero() && silent_us >= bound.as_micros() as u64;
+        let waits = self.output.in_flight() > 0 || self.subscribed.get() || self.monitoring.get();
+        if (self.mid_frame.get() && over(settings.frame_timeout)) || (!waits && over(settings.idle_timeout)) {
+            self.doom();
+        }
+    }
+
+    /// Ends the client's connection as soon as its task runs.
+    pub(super) fn doom(&self) {
+        self.doomed.set(true);
+        self.wake();
+    }
+
+    /// A reply that we make ourselves, in the order of the requests.
+    pub(super) fn answer(&self, seq: u32, bytes: &[u8]) {
+        self.output.replies(seq, 1, bytes, |bytes| self.direct(bytes));
+        self.after_replies();
+    }
+
+    /// Writes what the socket takes now; the rest is kept and flushed by the task.
+    fn direct(&self, bytes: &[u8]) -> usize {
+        match self.io.borrow().as_ref().map(|io| io.try_write(bytes)) {
+            Some(Ok(n)) => n,
+            // The task finds out about a broken connection by reading.
+            _ => 0,
+        }
+    }
+
+    fn after_replies(&self) {
+        let waiting = self.output.waiting_bytes();
+        if waiting > 0 {
+            if waiting > self.context.settings.output_limit_bytes {
+                tracing::info!(client = self.record.id, "closed: it does not read its replies");
+                self.doomed.set(true);
+            }
+            self.wake();
+        } else if self.wakes_at.get().is_some_and(|at| self.output.in_flight() <= at) {
+            self.wake();
+        }
+    }
+}
+
+impl Owner for Session {
+    fn same_as(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    fn replies(&self, seq: u32, count: u32, bytes: &[u8]) {
+        if !self.gone.get() {
+            self.output.replies(seq, count, bytes, |bytes| self.direct(bytes));
+            self.after_replies();
+        }
+    }
+
+    fn partial(&self, seq: u32, bytes: &[u8]) {
+        if !self.gone.get() {
+            self.output.partial(seq, bytes, |bytes| self.direct(bytes));
+            self.after_replies();
+        }
+    }
+
+    fn special(&self, seq: u32, bytes: &[u8]) {
+        if !self.gone.get() {
+            self.notify(Notice::Reply { seq, bytes: bytes.to_vec() });
+        }
+    }
+
+    fn is_out_of_band(&self, frame: &[u8]) -> bool {
+        if self.monitoring.get() && frame.len() > 20 && frame[0] == b'+' && frame[1].is_ascii_digit() {
+            return true;
+        }
+        if !resp::is_push(frame[0]) && !(frame[0] == b'*' && self.subscribed.get()) {
+            return false;
+        }
+        matches!(
+            resp::first_bulk_of_array(frame),
+            Some(b"message" | b"pmessage" | b"smessage" | b"invalidate" | b"tracking-redir-broken" | b"moved")
+        )
+    }
+
+    fn out_of_band(&self, bytes: &[u8]) {
+        if !self.gone.get() {
+            self.output.out_of_band(bytes, |bytes| self.direct(bytes));
+            self.after_replies();
+        }
+    }
+
+    fn cut_off(&self) {
+        self.doom();
+    }
+
+    fn repeating(&self) {
+        self.repeating.set(self.repeating.get() + 1);
+    }
+
+    fn repeated(&self) {
+        self.repeating.set(self.repeating.get().saturating_sub(1));
+        if self.repeating.get() == 0 {
+            self.wake();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.context.registry.remove(self.record.id);
+        self.record.killed.store(true, Ordering::Relaxed);
+    }
+}
