@@ -38,7 +38,7 @@ pub(super) enum Notice {
 #[derive(Clone)]
 pub(crate) struct Session(Rc<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     pub(super) context: Rc<Context>,
     pub(super) record: Arc<ClientRecord>,
     pub(super) io: RefCell<Option<Io>>,
