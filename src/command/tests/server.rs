@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
@@ -31,11 +32,12 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{program} is needed here (`make test` installs it): {error}"));
         let mut log = BufReader::new(process.stdout.take().unwrap()).lines();
-        let ready = log.any(|line| line.unwrap().contains("ready to accept connections"));
+        let ready = log.any(|line| line.unwrap().to_lowercase().contains("ready to accept connections"));
         assert!(ready, "{program} ended before it was ready");
         // The log is read to its end, so that the server never waits for its reader.
         std::thread::spawn(move || log.for_each(drop));
         let stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Server { process, stream, _directory: directory }
     }
 
