@@ -36,6 +36,8 @@ pub const DIVERGENCE_RECORD_BYTES: usize = 8 * 1024 * 1024;
 pub const EVENTS_KEPT_MAX: usize = 4096;
 /// Edge events from the data plane to the control plane that may wait.
 pub const EDGE_QUEUE_MAX: usize = 4096;
+/// Server-side connections per backend that are not yet proven dead.
+pub const UNDEAD_CONNECTIONS_MAX: usize = 1024;
 /// Backends in one group.
 pub const BACKENDS_PER_GROUP_MAX: usize = 32;
 /// Script bodies and function libraries remembered for the backend that is entered next.

@@ -1,1 +1,28 @@
-//! (placeholder)
+//! Backends: their connections, what is known of them, and how requests are retained until they are answered.
+//!
+//! Two kinds of threads meet in [`Backend`]: workers drive links and count, the control plane probes, sets allowances
+//! and admits identities. This room does not know routes, sessions or decisions: it tells its [`Host`] what happened.
+
+mod budget;
+pub mod clock;
+mod conversation;
+mod counters;
+mod driver;
+mod fault;
+mod handshake;
+mod io;
+mod link;
+mod replies;
+mod shared;
+mod target;
+
+pub use budget::RetryBudget;
+pub use conversation::{Conversation, Reply};
+pub use counters::{CLASSES, Counter, Counters, LATENCY_BUCKETS, Latencies, latency_bucket, latency_bucket_bound};
+pub use driver::run;
+pub use fault::{ErrorMeaning, meaning};
+pub use handshake::{Depth, HandshakeError, Lane, Ready, connect, read_info};
+pub use io::Io;
+pub use link::{Batch, Entry, Host, Link, LinkSettings, Owner, State, flag};
+pub use shared::{Backend, Identity, Scout, Timing};
+pub use target::{Address, Login, Target, TlsSource};

@@ -305,3 +305,7 @@ fn literal(rest: &[u8], expected: &[u8], position: usize) -> Result<Element, Pro
     }
     Ok(if there == expected.len() { Element::Leaf(position + 1 + there) } else { Element::Partial })
 }
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

@@ -338,3 +338,7 @@ pub fn encode_request(out: &mut Vec<u8>, arguments: &[&[u8]]) {
         super::write::bulk(out, argument);
     }
 }
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! What one worker saw of one backend: counters that the worker alone writes and the control plane reads.
+//!
+//! A single writer needs no read-modify-write: a relaxed load and a relaxed store cost a nanosecond, an atomic addition
+//! several. The reader sees each counter whole, though not all of them at one instant, which a rolling window forgives.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::command::Class;
+
+/// Number of command classes (see [`Class`]).
+pub const CLASSES: usize = 7;
+/// Latency buckets: below 16 µs linear, then eight per doubling, up to about 67 s.
+pub const LATENCY_BUCKETS: usize = 16 + 8 * 22;
+
+/// The bucket of a latency in microseconds; relative error at most 12.5 %.
+#[must_use]
+pub fn latency_bucket(micros: u64) -> usize {
+    if micros < 16 {
+        return micros as usize;
+    }
+    let exponent = 63 - micros.leading_zeros() as usize;
+    let index = 16 + (exponent - 4) * 8 + ((micros >> (exponent - 3)) & 7) as usize;
+    index.min(LATENCY_BUCKETS - 1)
+}
+
+/// Upper bound in microseconds of a latency bucket (inclusive).
+#[must_use]
+pub fn latency_bucket_bound(bucket: usize) -> u64 {
+    if bucket < 16 {
+        return bucket as u64;
+    }
+    let exponent = (bucket - 16) / 8 + 4;
+    let step = ((bucket - 16) % 8) as u64;
+    ((8 + step + 1) << (exponent - 3)) - 1
+}
+
+/// A counter with one writer and any number of readers.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning worker may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts; only the owning worker may call this, and only on gauges.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Reads the value; any thread may.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A log-linear latency histogram of one class.
+#[derive(Debug)]
+pub struct Latencies([Counter; LATENCY_BUCKETS]);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Latencies {
+    /// Counts `n` replies that took `micros` each.
+    pub fn record(&self, micros: u64, n: u64) {
+        self.0[latency_bucket(micros)].add(n);
+    }
+
+    /// Adds the counts into `sum`, bucket by bucket.
+    pub fn add_into(&self, sum: &mut [u64; LATENCY_BUCKETS]) {
+        for (total, counter) in sum.iter_mut().zip(&self.0) {
+            *total += counter.get();
+        }
+    }
+}
+
+/// Everything that one worker counts about one backend. Totals only grow; gauges are named so.
+#[derive(Default, Debug)]
+#[repr(align(128))]
+pub struct Counters {
+    /// Requests answered, by class.
+    pub answered: [Counter; CLASSES],
+    /// Latency of the answered requests, by class.
+    pub latency: [Latencies; CLASSES],
+    /// Error replies that speak of the server's state (LOADING, OOM, ...), not of the application's request.
+    pub server_errors: Counter,
+    /// Error replies that are the application's own (WRONGTYPE, syntax, ...).
+    pub data_errors: Counter,
+    /// Requests whose life ended without a reply in time.
+    pub timeouts: Counter,
+    /// Requests that were lost with their link and could not be sent again.
+    pub unknown_outcomes: Counter,
+    /// Requests sent again, on this or another backend, after a fault here.
+    pub retries: Counter,
+    /// Requests refused because a bound was reached.
+    pub shed: Counter,
+    /// Links lost after they had been ready.
+    pub links_lost: Counter,
+    /// Gauge: requests written or waiting on this backend's multiplexed links.
+    pub in_flight: Counter,
+    /// Gauge: links that are ready.
+    pub links: Counter,
+    /// Gauge: connections owned by one client each.
+    pub pinned: Counter,
+    /// When the last reply of any kind came, in microseconds since the origin; 0 = never.
+    pub last_progress_us: Counter,
+    /// Until when a slow-class request in flight may rightly block the server; 0 = none.
+    pub slow_until_us: Counter,
+}
+
+impl Counters {
+    /// Counts replies to requests of one class that took `micros`.
+    pub fn answer(&self, class: Class, micros: u64, n: u64) {
+        let class = class as usize;
+        self.answered[class].add(n);
+        self.latency[class].record(micros, n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_latency_lies_within_its_bucket_s_bound_and_above_the_one_before() {
+        for micros in (0..200_000u64).chain([1_000_000, 10_000_000, 60_000_000]) {
+            let bucket = latency_bucket(micros);
+            assert!(micros <= latency_bucket_bound(bucket), "{micros}");
+            assert!(bucket == 0 || micros > latency_bucket_bound(bucket - 1), "{micros}");
+        }
+    }
+
+    #[test]
+    fn a_latency_beyond_the_last_bucket_is_counted_in_it() {
+        assert_eq!(latency_bucket(u64::MAX), LATENCY_BUCKETS - 1);
+    }
+}

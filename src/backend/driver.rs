@@ -1,0 +1,381 @@
+//! The task that owns a link's socket: connects, writes what sessions have queued, cuts replies and hands them on, and
+//! finds out what a loss means for the requests in flight.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+
+use super::clock;
+use super::fault::{self, ErrorMeaning};
+use super::handshake::{self, Depth, HandshakeError};
+use super::io::Io;
+use super::link::{Entry, Link, Owner, State, flag};
+use super::replies::Cutter;
+use super::target::Login;
+use crate::command::Class;
+use crate::policy::Edge;
+
+/// Attempts to reconnect a link for which no request waits, before it is given up until one does.
+const IDLE_ATTEMPTS_MAX: u32 = 3;
+/// Pause before the second attempt: a dead process is told from a lost connection within a few milliseconds.
+const SECOND_ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
+/// While a stall lasts, the decision makers are told again this often.
+const STALL_REPEAT_US: u64 = 50_000;
+
+/// Why a ready connection ended.
+#[derive(Debug)]
+enum End {
+    /// Closed or reset by the other side or on the way.
+    Lost,
+    /// The server's bytes made no sense.
+    Broken,
+    /// We wanted it so.
+    Wanted,
+}
+
+/// Runs a link until it is dead. Multiplexed links reconnect; pinned ones end with their connection.
+pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
+    let mut attempt: u32 = 0;
+    while matches!(link.state.get(), State::Connecting | State::Ready) {
+        let Some(outcome) = link.wait_for(connect(&link, &login, attempt)).await else { break };
+        match outcome {
+            Ok(io) => {
+                attempt = 0;
+                let end = serve(&link, io).await;
+                if matches!(end, End::Wanted) || !link.accepts() {
+                    break;
+                }
+                link.state.set(State::Connecting);
+                link.counters().links_lost.add(1);
+                link.host.edge(
+                    link.backend.id,
+                    if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost },
+                );
+                link.lose(!link.pinned);
+                if link.pinned {
+                    break;
+                }
+            }
+            Err(error) => {
+                if let Some(edge) = error.edge() {
+                    link.host.edge(link.backend.id, edge);
+                }
+                tracing::debug!(backend = link.backend.name, %error, "no connection");
+                if let HandshakeError::Database(text) = &error {
+                    link.fail_all(&format!("-{text}\r\n"));
+                    break;
+                }
+                attempt += 1;
+                let idle = link.in_flight() == 0;
+                if link.pinned || (idle && attempt >= IDLE_ATTEMPTS_MAX) {
+                    break;
+                }
+                let pause = pause(&link, attempt);
+                let waited = link.wait_for(async {
+                    if attempt > 2 && link.backend.is_unreachable() {
+                        link.backend.wait_reachable(pause).await;
+                    } else {
+                        tokio::time::sleep(pause).await;
+                    }
+                });
+                if waited.await.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+    link.state.set(State::Dead);
+    link.host.ended(&link);
+}
+
+/// Full jitter (a random share of an exponentially growing span), after two quick attempts.
+fn pause<S: Owner>(link: &Link<S>, attempt: u32) -> Duration {
+    if attempt == 1 {
+        return SECOND_ATTEMPT_PAUSE;
+    }
+    let max = link.backend.timing.reconnect_max.as_micros() as u64;
+    let span = max.min(2_000u64 << attempt.min(16)).max(1);
+    Duration::from_micros(link.host.jitter() % span)
+}
+
+/// One attempt: connect, shake hands, and wait until the server's content is admitted.
+async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> Result<Io, HandshakeError> {
+    let backend = &link.backend;
+    // While it is unreachable one scout tries; the others are woken by its success.
+    let _scout = if attempt > 0 && backend.is_unreachable() {
+        match backend.try_scout() {
+            Some(scout) => Some(scout),
+            None => {
+                backend.wait_reachable(backend.timing.reconnect_max).await;
+                None
+            }
+        }
+    } else {
+        None
+    };
+    let depth = if link.pinned { Depth::Brief } else { Depth::Whole };
+    let ready = match handshake::connect(backend, link.lane, login, depth).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            if matches!(error, HandshakeError::Connect(_) | HandshakeError::ConnectTimedOut) {
+                backend.set_unreachable(true);
+            }
+            return Err(error);
+        }
+    };
+    backend.set_unreachable(false);
+    if ready.identity.is_loading {
+        return Err(HandshakeError::NotReady("LOADING the server is loading its dataset".to_owned()));
+    }
+    link.host.edge(backend.id, Edge::HandshakeDone);
+    if !backend.is_admitted(&ready.identity) {
+        // Another content than the one checked: the decision makers look at it before a request may go there.
+        backend.seen.store(Some(Arc::new(ready.identity.clone())));
+        link.host.edge(backend.id, Edge::IdentityChanged);
+        backend.wait_admitted(&ready.identity).await;
+    }
+    link.client_id.set(ready.client_id);
+    ready.conversation.into_io().ok_or_else(|| HandshakeError::Broken(io::ErrorKind::InvalidData.into()))
+}
+
+impl<S: Owner> Link<S> {
+    /// Drives `future` while requests wait: answers those whose life ends; `None` when the link is no longer wanted.
+    async fn wait_for<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        poll_fn(|cx| {
+            self.remember(cx);
+            if self.kill.get() || !self.accepts() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                let now = clock::micros();
+                self.sweep(now);
+                self.repeat_due(now);
+                timer.as_mut().reset(clock::instant(now + 20_000));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn remember(&self, cx: &Context<'_>) {
+        self.scheduled.set(false);
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Sends the requests whose pause is over again, wherever the route leads now.
+    fn repeat_due(&self, now_us: u64) {
+        if self.queue.borrow().delayed.is_empty() {
+            return;
+        }
+        let mut due = Vec::new();
+        self.queue.borrow_mut().delayed.retain_mut(|(at, entry, bytes)| {
+            let is_due = *at <= now_us;
+            if is_due {
+                due.push((entry.clone(), std::mem::take(bytes)));
+            }
+            !is_due
+        });
+        for (entry, bytes) in due {
+            entry.owner.repeated();
+            if !entry.owner.is_gone() {
+                self.host.reroute(self, entry, &bytes);
+            }
+        }
+    }
+}
+
+/// Moves both halves of the connection in the same turn until it ends.
+async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
+    link.state.set(State::Ready);
+    link.last_progress_us.set(clock::micros());
+    let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
+    gauge.add(1);
+    let mut service = Service {
+        link,
+        io,
+        cutter: Cutter::new(link),
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        armed: false,
+    };
+    let end = poll_fn(|cx| service.poll(cx)).await;
+    gauge.sub(1);
+    end
+}
+
+struct Service<'a, S: Owner> {
+    link: &'a Rc<Link<S>>,
+    io: Io,
+    cutter: Cutter<S>,
+    timer: Pin<Box<tokio::time::Sleep>>,
+    armed: bool,
+}
+
+impl<S: Owner> Service<'_, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.link.remember(cx);
+        if self.link.kill.get() {
+            return Poll::Ready(End::Wanted);
+        }
+        if let Err(end) = self.poll_write(cx) {
+            return Poll::Ready(end);
+        }
+        if let Err(end) = self.poll_read(cx) {
+            return Poll::Ready(end);
+        }
+        if self.link.state.get() == State::Retired && self.link.in_flight() == 0 {
+            return Poll::Ready(End::Wanted);
+        }
+        self.poll_timer(cx);
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let mut queue = self.link.queue.borrow_mut();
+        let mut wrote = false;
+        while queue.written < queue.bytes.len() {
+            match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    queue.written += n;
+                    wrote = true;
+                }
+                Poll::Ready(_) => return Err(End::Lost),
+                Poll::Pending => break,
+            }
+        }
+        drop(queue);
+        if (wrote || self.io_buffers())
+            && let Poll::Ready(Err(_)) = Pin::new(&mut self.io).poll_flush(cx)
+        {
+            return Err(End::Lost);
+        }
+        Ok(())
+    }
+
+    /// Whether the stream keeps bytes that only a flush sends.
+    fn io_buffers(&self) -> bool {
+        matches!(self.io, Io::TlsClient(_))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            let space = self.cutter.space();
+            let mut buffer = ReadBuf::new(space);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(End::Lost),
+                Poll::Ready(Ok(())) => {
+                    let n = buffer.filled().len();
+                    if n == 0 {
+                        return Err(End::Lost);
+                    }
+                    let now = clock::micros();
+                    self.link.last_progress_us.set(now);
+                    if let Err(error) = self.cutter.received(self.link, n, now) {
+                        tracing::warn!(backend = self.link.backend.name, %error, "the server broke the protocol");
+                        return Err(End::Broken);
+                    }
+                    if self.link.kill.get() {
+                        return Err(End::Wanted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One timer per link, for its head: when nothing has moved for the allowance of the head's class, the decision
+    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) {
+        let link = self.link;
+        if !self.armed {
+            if link.in_flight() == 0 {
+                return;
+            }
+            self.armed = true;
+            let now = clock::micros();
+            let next = self.next_check(now).unwrap_or(now);
+            self.timer.as_mut().reset(clock::instant(next));
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = clock::micros();
+            link.repeat_due(now);
+            link.sweep(now);
+            let Some(mut next) = self.next_check(now) else {
+                self.armed = false;
+                return;
+            };
+            if next <= now {
+                let silent_for = Duration::from_micros(now.saturating_sub(self.waiting_since(now)));
+                link.host.edge(link.backend.id, Edge::Stalled { silent_for });
+                next = now + STALL_REPEAT_US;
+            }
+            self.timer.as_mut().reset(clock::instant(next));
+        }
+    }
+
+    /// Since when the head has waited without progress: its own arrival, or the link's last reply.
+    fn waiting_since(&self, now_us: u64) -> u64 {
+        let queue = self.link.queue.borrow();
+        let head_at = queue.entries.front().map_or(now_us, |head| head.at_us);
+        self.link.last_progress_us.get().max(head_at).min(now_us)
+    }
+
+    /// When the head will have waited for its allowance, or the next delayed request is due; never further ahead than
+    /// the floor, since a shorter-lived head may follow a slow one.
+    fn next_check(&self, now_us: u64) -> Option<u64> {
+        let link = self.link;
+        let floor = link.backend.timing.floor.as_micros() as u64;
+        let queue = link.queue.borrow();
+        let delayed = queue.delayed.iter().map(|(at, ..)| *at).min();
+        let head = queue.entries.front().map(|head| {
+            if head.class == Class::Blocking || head.flags & flag::SUBSCRIPTION != 0 {
+                return now_us + floor;
+            }
+            let since = link.last_progress_us.get().max(head.at_us).min(now_us);
+            let allowance = link.backend.allowance_us(head.class as usize);
+            (since + allowance).min((now_us + floor).max(since + allowance.min(floor)))
+        });
+        [delayed, head].into_iter().flatten().min()
+    }
+}
+
+/// What to do with an error reply.
+pub(super) enum ErrorVerdict {
+    Deliver,
+    Repeat,
+}
+
+/// Judges an error reply by its first word; counts it, and tells the decision makers what is about the server.
+pub(super) fn judge_error<S: Owner>(link: &Link<S>, entry: &Entry<S>, reply: &[u8]) -> ErrorVerdict {
+    let meaning = fault::meaning(reply, entry);
+    match meaning {
+        ErrorMeaning::Data => {
+            link.counters().data_errors.add(1);
+            return ErrorVerdict::Deliver;
+        }
+        ErrorMeaning::Overloaded => {}
+        ErrorMeaning::NotReady(word) => link.host.edge(link.backend.id, Edge::NotReady(word)),
+        ErrorMeaning::WrongRole => link.host.edge(link.backend.id, Edge::WrongRole),
+        ErrorMeaning::Authentication => link.host.edge(link.backend.id, Edge::AuthenticationFailed),
+    }
+    link.counters().server_errors.add(1);
+    let repeatable = !matches!(meaning, ErrorMeaning::Authentication) && !link.pinned;
+    if repeatable && entry.attempts < link.settings.attempts_max && link.budget.try_take() {
+        ErrorVerdict::Repeat
+    } else {
+        ErrorVerdict::Deliver
+    }
+}

@@ -1,0 +1,64 @@
+//! A byte stream to a backend or from a client, whatever carries it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// One connection. An enum, not a trait object: the hot case is a direct call into the TCP stream.
+pub enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    TlsServer(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// The in-process store.
+    Duplex(DuplexStream),
+}
+
+impl Io {
+    /// Writes what the socket takes at once, without registering a waker; `WouldBlock` for streams that cannot.
+    ///
+    /// # Errors
+    /// Those of the socket; `WouldBlock` also for TLS, whose state belongs to the task that polls it.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+            Self::TlsClient(_) | Self::TlsServer(_) | Self::Duplex(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+macro_rules! delegate {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Io::Tcp($stream) => $call,
+            Io::Unix($stream) => $call,
+            Io::TlsClient($stream) => $call,
+            Io::TlsServer($stream) => $call,
+            Io::Duplex($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        delegate!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,546 @@
+//! One connection to a backend and the requests that wait for its replies.
+//!
+//! A multiplexed link belongs to a lane and serves many sessions; a pinned link belongs to one. Both retain the bytes of
+//! every unanswered request in one buffer, in order, so that they can be sent again without a copy per request. The
+//! driver (see `driver`) owns the socket whole; sessions only append to the queue and wake it.
+//!
+//! Invariants: `answered <= written <= bytes.len()`; the lengths of the entries add up to `bytes.len() - answered`; the
+//! server's replies come in the order of the entries.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::budget::RetryBudget;
+use super::clock;
+use super::counters::Counters;
+use super::handshake::Lane;
+use super::shared::Backend;
+use crate::command::{self, Category, Class};
+use crate::limits;
+use crate::policy::{BackendId, Edge};
+use crate::resp::{self, FrameLimits};
+
+/// Flags of an entry.
+pub mod flag {
+    /// The owner wants this reply by [`super::Owner::special`] instead of straight to its client.
+    pub const SPECIAL: u8 = 1;
+    /// The client was answered already; the reply is dropped.
+    pub const ABANDONED: u8 = 2;
+    /// Answered by confirmations of (un)subscription, as many as `Entry::confirmations` says.
+    pub const SUBSCRIPTION: u8 = 4;
+    /// Part of the reply has been forwarded already.
+    pub const STREAMING: u8 = 8;
+}
+
+/// One request in flight.
+#[derive(Clone)]
+pub struct Entry<S> {
+    pub owner: S,
+    /// When the client's request was read, in microseconds since the origin; repeats keep it.
+    pub at_us: u64,
+    /// Position in the owner's order of replies.
+    pub seq: u32,
+    /// Length of the request's bytes.
+    pub len: u32,
+    /// For [`flag::SUBSCRIPTION`]: confirmations still to come.
+    pub confirmations: u32,
+    pub class: Class,
+    pub attempts: u8,
+    pub flags: u8,
+}
+
+/// Whoever waits for replies: a client's session.
+pub trait Owner: Clone + 'static {
+    /// Whether both are the same session.
+    fn same_as(&self, other: &Self) -> bool;
+    /// Whether the client has left, so that nobody wants the reply.
+    fn is_gone(&self) -> bool;
+    /// Whole replies to `count` consecutive requests from `seq` on, as the bytes they came in.
+    fn replies(&self, seq: u32, count: u32, bytes: &[u8]);
+    /// A piece of a long reply; more of it follows.
+    fn partial(&self, seq: u32, bytes: &[u8]);
+    /// The reply to a request that was flagged [`flag::SPECIAL`].
+    fn special(&self, seq: u32, bytes: &[u8]);
+    /// Whether a frame on a link that this session owns is a message or monitor line, not a reply.
+    fn is_out_of_band(&self, frame: &[u8]) -> bool;
+    /// A frame that answers no request, on a link that this session owns.
+    fn out_of_band(&self, bytes: &[u8]);
+    /// Its reply broke off in the middle: only closing the client's connection is honest.
+    fn cut_off(&self);
+    /// A request of its own is to be repeated later: no new one may overtake it until `repeated`.
+    fn repeating(&self);
+    /// The request announced by `repeating` is on its way again, or answered.
+    fn repeated(&self);
+}
+
+/// What a link asks of its surroundings.
+pub trait Host<S: Owner> {
+    /// Something happened that the decision makers should know.
+    fn edge(&self, backend: BackendId, edge: Edge);
+    /// Sends a request again, wherever the route leads now.
+    fn reroute(&self, link: &Link<S>, entry: Entry<S>, bytes: &[u8]);
+    /// A write may or may not have been executed on this backend.
+    fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
+    /// The link will not come back; on a pinned link, what can be sent again is still in its queue.
+    fn ended(&self, link: &Rc<Link<S>>);
+    /// A random number, for jitter.
+    fn jitter(&self) -> u64;
+}
+
+/// What a link may retain and repeat.
+#[derive(Debug, Clone)]
+pub struct LinkSettings {
+    pub in_flight_max: usize,
+    pub bytes_max: usize,
+    pub frame_limits: FrameLimits,
+    /// Categories up to this one are sent again after an ambiguous fault.
+    pub ceiling: Category,
+    pub attempts_max: u8,
+    pub backoff_min_us: u64,
+    pub backoff_max_us: u64,
+}
+
+/// Life of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Requests may be queued; none is written.
+    Connecting,
+    /// Requests flow.
+    Ready,
+    /// No new requests; what was written is awaited, then the connection closes.
+    Retired,
+    /// Gone.
+    Dead,
+}
+
+/// Requests and their entries, in order.
+pub(super) struct Queue<S> {
+    pub(super) bytes: Vec<u8>,
+    pub(super) answered: usize,
+    pub(super) written: usize,
+    pub(super) entries: VecDeque<Entry<S>>,
+    /// Requests that wait before they are repeated: due time, entry, bytes.
+    pub(super) delayed: Vec<(u64, Entry<S>, Vec<u8>)>,
+}
+
+/// A link; see the head of this file.
+pub struct Link<S: Owner> {
+    pub backend: Arc<Backend>,
+    pub lane: Lane,
+    pub worker: usize,
+    /// The session that owns a pinned link; `None` for multiplexed links and for pinned ones in the pool.
+    pub(super) owner: RefCell<Option<S>>,
+    pub pinned: bool,
+    pub(super) state: Cell<State>,
+    pub(super) queue: RefCell<Queue<S>>,
+    pub(super) waker: RefCell<Option<Waker>>,
+    pub(super) scheduled: Cell<bool>,
+    pub(super) kill: Cell<bool>,
+    pub(super) client_id: Cell<u64>,
+    pub(super) last_progress_us: Cell<u64>,
+    pub(super) settings: Rc<LinkSettings>,
+    pub(super) budget: Rc<RetryBudget>,
+    pub(super) host: Rc<dyn Host<S>>,
+}
+
+impl<S: Owner> Link<S> {
+    /// A link that is about to connect; its driver must be spawned by the caller.
+    #[must_use]
+    pub fn new(
+        backend: Arc<Backend>,
+        lane: Lane,
+        worker: usize,
+        owner: Option<S>,
+        settings: Rc<LinkSettings>,
+        budget: Rc<RetryBudget>,
+        host: Rc<dyn Host<S>>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            backend,
+            lane,
+            worker,
+            pinned: owner.is_some(),
+            owner: RefCell::new(owner),
+            state: Cell::new(State::Connecting),
+            queue: RefCell::new(Queue {
+                bytes: Vec::new(),
+                answered: 0,
+                written: 0,
+                entries: VecDeque::new(),
+                delayed: Vec::new(),
+            }),
+            waker: RefCell::new(None),
+            scheduled: Cell::new(false),
+            kill: Cell::new(false),
+            client_id: Cell::new(0),
+            last_progress_us: Cell::new(clock::micros()),
+            settings,
+            budget,
+            host,
+        })
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Whether requests may be queued.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        matches!(self.state.get(), State::Connecting | State::Ready)
+    }
+
+    /// The server's id of this connection; 0 while unknown.
+    #[must_use]
+    pub fn client_id(&self) -> u64 {
+        self.client_id.get()
+    }
+
+    /// Requests without a reply.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        let queue = self.queue.borrow();
+        queue.entries.len() + queue.delayed.len()
+    }
+
+    /// How long the oldest request that was written has been without any progress of the link, if it is of a class
+    /// that may rightly take long.
+    #[must_use]
+    pub fn slow_head_for_us(&self, now_us: u64) -> Option<u64> {
+        let queue = self.queue.borrow();
+        let head = queue.entries.front()?;
+        let slow = matches!(head.class, Class::Script | Class::Slow);
+        (slow && queue.written > queue.answered)
+            .then(|| now_us.saturating_sub(head.at_us.max(self.last_progress_us.get())))
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.backend.counters[self.worker]
+    }
+
+    /// Begins to append requests; `None` when a bound is reached and the request must be shed.
+    #[must_use]
+    pub fn batch(&self) -> Option<Batch<'_, S>> {
+        let queue = self.queue.borrow_mut();
+        let full = queue.entries.len() >= self.settings.in_flight_max
+            || queue.bytes.len() - queue.answered >= self.settings.bytes_max;
+        if full {
+            self.counters().shed.add(1);
+            return None;
+        }
+        let before = queue.entries.len();
+        Some(Batch { link: self, queue, before })
+    }
+
+    /// Appends one request without regard to the bounds: what is sent again was counted before.
+    pub fn push(&self, entry: Entry<S>, bytes: &[u8]) {
+        let mut queue = self.queue.borrow_mut();
+        let before = queue.entries.len();
+        let mut batch = Batch {
+            link: self,
+            queue: {
+                queue.bytes.extend_from_slice(bytes);
+                queue
+            },
+            before,
+        };
+        batch.queue.entries.push_back(entry);
+    }
+
+    /// Lets the driver run once all sessions that are ready have had their turn.
+    pub fn schedule(&self) {
+        if !self.scheduled.replace(true)
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Takes no further requests; closes once what was written is answered. What was not written is handed out.
+    #[must_use]
+    pub fn retire(&self) -> Vec<(Entry<S>, Vec<u8>)> {
+        if self.state.get() == State::Dead {
+            return Vec::new();
+        }
+        self.state.set(State::Retired);
+        let unsent = self.take_unsent();
+        self.schedule();
+        unsent
+    }
+
+    /// Ends the connection now, as if it had been lost, and hands out what may be sent elsewhere.
+    #[must_use]
+    pub fn abort(&self) -> Vec<(Entry<S>, Vec<u8>)> {
+        if self.state.get() == State::Dead {
+            return Vec::new();
+        }
+        self.state.set(State::Dead);
+        self.kill.set(true);
+        self.lose(false);
+        let all = self.take_unsent();
+        self.schedule();
+        all
+    }
+
+    /// Gives a pinned link to a session, or to the pool.
+    pub fn set_owner(&self, owner: Option<S>) {
+        *self.owner.borrow_mut() = owner;
+    }
+
+    /// Removes and returns the requests of which no byte was written.
+    pub(super) fn take_unsent(&self) -> Vec<(Entry<S>, Vec<u8>)> {
+        let mut guard = self.queue.borrow_mut();
+        let queue = &mut *guard;
+        let mut taken = Vec::new();
+        let mut end = queue.bytes.len();
+        while let Some(entry) = queue.entries.back() {
+            let start = end - entry.len as usize;
+            // A request of which a part went out must follow with the rest, or the stream is broken.
+            if start < queue.written {
+                break;
+            }
+            let Some(entry) = queue.entries.pop_back() else { break };
+            taken.push((entry, queue.bytes[start..end].to_vec()));
+            end = start;
+        }
+        queue.bytes.truncate(end);
+        taken.reverse();
+        let delayed: Vec<_> = queue.delayed.drain(..).collect();
+        self.counters().in_flight.sub(if self.pinned { 0 } else { taken.len() as u64 });
+        drop(guard);
+        for (_, entry, bytes) in delayed {
+            entry.owner.repeated();
+            taken.push((entry, bytes));
+        }
+        taken.retain(|(entry, _)| entry.flags & flag::ABANDONED == 0 && !entry.owner.is_gone());
+        taken
+    }
+
+    /// The connection is gone: answers what must not be sent again, keeps the rest as unsent.
+    pub(super) fn lose(&self, budgeted: bool) {
+        let mut failed = Vec::new();
+        {
+            let mut guard = self.queue.borrow_mut();
+            let queue = &mut *guard;
+            if queue.written > queue.answered {
+                self.backend.add_undead(self.client_id.replace(0));
+            }
+            let before = queue.entries.len();
+            let mut kept_bytes = Vec::with_capacity(queue.bytes.len() - queue.answered);
+            let mut kept = VecDeque::with_capacity(before);
+            let mut start = queue.answered;
+            for mut entry in queue.entries.drain(..) {
+                let bytes = &queue.bytes[start..start + entry.len as usize];
+                let sent = start < queue.written;
+                start += entry.len as usize;
+                match self.verdict(&mut entry, bytes, sent, budgeted) {
+                    Verdict::Keep => {
+                        kept_bytes.extend_from_slice(bytes);
+                        kept.push_back(entry);
+                    }
+                    Verdict::Drop => {}
+                    Verdict::Fail => failed.push(entry),
+                }
+            }
+            queue.entries = kept;
+            queue.bytes = kept_bytes;
+            queue.answered = 0;
+            queue.written = 0;
+            if !self.pinned {
+                self.counters().in_flight.sub((before - queue.entries.len()) as u64);
+            }
+        }
+        for entry in failed {
+            self.counters().unknown_outcomes.add(1);
+            let text = format!(
+                "-UNKNOWNOUTCOME the connection to backend {} was lost after the request had been sent; it may or may \
+                 not have been executed, and is not of a kind that may be sent twice\r\n",
+                self.backend.name
+            );
+            deliver(&entry, text.as_bytes());
+        }
+    }
+
+    fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool, budgeted: bool) -> Verdict {
+        let category = category(bytes);
+        if sent && category > Category::Read {
+            self.host.unknown_write(self, bytes);
+        }
+        if entry.flags & flag::STREAMING != 0 {
+            entry.owner.cut_off();
+            return Verdict::Drop;
+        }
+        if entry.flags & flag::ABANDONED != 0 || entry.owner.is_gone() {
+            return Verdict::Drop;
+        }
+        if !sent {
+            return Verdict::Keep;
+        }
+        let may_repeat = category <= self.settings.ceiling
+            && entry.attempts < self.settings.attempts_max
+            && (!budgeted || self.budget.try_take());
+        if !may_repeat {
+            return Verdict::Fail;
+        }
+        entry.attempts += 1;
+        self.counters().retries.add(1);
+        Verdict::Keep
+    }
+
+    /// Answers every request with an error of the server's own words: it cannot be served on this lane at all.
+    pub(super) fn fail_all(&self, error_line: &str) {
+        let mut queue = self.queue.borrow_mut();
+        let entries: Vec<_> = queue.entries.drain(..).collect();
+        queue.bytes.clear();
+        queue.answered = 0;
+        queue.written = 0;
+        drop(queue);
+        if !self.pinned {
+            self.counters().in_flight.sub(entries.len() as u64);
+        }
+        for entry in &entries {
+            deliver(entry, error_line.as_bytes());
+        }
+    }
+
+    /// Answers requests whose life is over; returns when the next one's may end, in microseconds since the origin.
+    pub(super) fn sweep(&self, now_us: u64) {
+        let mut expired = Vec::new();
+        {
+            let mut guard = self.queue.borrow_mut();
+            let queue = &mut *guard;
+            if !queue.entries.iter().any(|entry| self.is_expired(entry, now_us)) {
+                return;
+            }
+            let mut start = queue.answered;
+            let mut kept_bytes = Vec::new();
+            let mut kept = VecDeque::with_capacity(queue.entries.len());
+            let before = queue.entries.len();
+            for mut entry in queue.entries.drain(..) {
+                let range = start..start + entry.len as usize;
+                start = range.end;
+                let sent = range.start < queue.written;
+                if self.is_expired(&entry, now_us) {
+                    let category = category(&queue.bytes[range.clone()]);
+                    expired.push((entry.clone(), sent, category));
+                    if !sent {
+                        continue;
+                    }
+                    if category > Category::Read {
+                        self.host.unknown_write(self, &queue.bytes[range.clone()]);
+                    }
+                    entry.flags |= flag::ABANDONED;
+                }
+                kept_bytes.extend_from_slice(&queue.bytes[range]);
+                kept.push_back(entry);
+            }
+            queue.written -= queue.answered;
+            queue.answered = 0;
+            queue.bytes = kept_bytes;
+            queue.entries = kept;
+            if !self.pinned {
+                self.counters().in_flight.sub((before - queue.entries.len()) as u64);
+            }
+        }
+        for (entry, sent, category) in expired {
+            self.expire(&entry, sent, category);
+        }
+    }
+
+    fn is_expired(&self, entry: &Entry<S>, now_us: u64) -> bool {
+        let life = match entry.class {
+            Class::Blocking => return false,
+            Class::Script | Class::Slow | Class::Admin => self.backend.timing.slow,
+            Class::PointRead | Class::Write | Class::MultiKey => self.backend.timing.request,
+        };
+        entry.flags & (flag::ABANDONED | flag::STREAMING) == 0
+            && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64
+    }
+
+    fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
+        self.counters().timeouts.add(1);
+        let name = &self.backend.name;
+        let text = if !sent {
+            format!(
+                "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
+            )
+        } else if category == Category::Read {
+            format!("-TIMEOUT backend {name} did not answer in time\r\n")
+        } else {
+            self.counters().unknown_outcomes.add(1);
+            format!("-UNKNOWNOUTCOME backend {name} did not answer in time; the request may or may not be executed\r\n")
+        };
+        deliver(entry, text.as_bytes());
+    }
+}
+
+enum Verdict {
+    Keep,
+    Drop,
+    Fail,
+}
+
+/// The retry category of a request. Found from its bytes when a fault has happened, not for every request before one.
+pub(super) fn category(bytes: &[u8]) -> Category {
+    let Some(name) = resp::arguments(bytes).next() else { return Category::Never };
+    let spec = command::lookup(name).unwrap_or(&command::UNKNOWN);
+    spec.resolve(bytes).category(bytes)
+}
+
+/// Hands one reply to the owner of its request, by the way the entry asks for.
+pub(super) fn deliver<S: Owner>(entry: &Entry<S>, reply: &[u8]) {
+    if entry.flags & flag::ABANDONED != 0 {
+        return;
+    }
+    if entry.flags & flag::SPECIAL != 0 {
+        entry.owner.special(entry.seq, reply);
+    } else {
+        entry.owner.replies(entry.seq, 1, reply);
+    }
+}
+
+/// Appending to a link's queue; the driver is woken once, when this is dropped.
+pub struct Batch<'a, S: Owner> {
+    link: &'a Link<S>,
+    queue: RefMut<'a, Queue<S>>,
+    before: usize,
+}
+
+impl<S: Owner> Batch<'_, S> {
+    /// Appends the entry of the next request; its bytes come with [`Self::bytes`], in the same order.
+    pub fn entry(&mut self, entry: Entry<S>) {
+        self.queue.entries.push_back(entry);
+    }
+
+    /// Appends the bytes of one or more requests.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.queue.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether another request would go over a bound.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queue.entries.len() >= self.link.settings.in_flight_max
+    }
+}
+
+impl<S: Owner> Drop for Batch<'_, S> {
+    fn drop(&mut self) {
+        if !self.link.pinned {
+            self.link.counters().in_flight.add((self.queue.entries.len() - self.before) as u64);
+        }
+        self.link.schedule();
+    }
+}
+
+/// Gives memory back after a burst.
+pub(super) fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > limits::BUFFER_KEEP_BYTES {
+        *buffer = Vec::new();
+    }
+}

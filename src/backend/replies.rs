@@ -1,0 +1,267 @@
+//! Cuts replies out of what a backend sends and hands them to the sessions that wait for them.
+//!
+//! Replies to consecutive requests of one session lie side by side in the read buffer: they go out as one slice, with
+//! one write and no copy.
+
+use std::marker::PhantomData;
+
+use super::driver::{ErrorVerdict, judge_error};
+use super::link::{Entry, Link, Owner, Queue, category, deliver, flag, shrink};
+use crate::command::{Category, Class};
+use crate::limits::READ_CHUNK_BYTES;
+use crate::resp::{self, ProtocolError, ReplyScanner};
+
+/// An incomplete reply of this size is forwarded in pieces, so that none must fit into memory.
+const STREAM_BYTES: usize = 4 * READ_CHUNK_BYTES;
+/// Answered request bytes at the front of a queue that are worth moving the rest for.
+const COMPACT_BYTES: usize = READ_CHUNK_BYTES;
+
+/// The read side of one connection.
+pub(super) struct Cutter<S> {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    scanner: ReplyScanner,
+    owners: PhantomData<S>,
+}
+
+/// Replies that will leave in one slice.
+struct Run<S> {
+    owner: S,
+    seq: u32,
+    count: u32,
+    start: usize,
+    end: usize,
+    class: Class,
+    at_us: u64,
+}
+
+/// A server that sends what nobody asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CutError {
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error("a reply came that no request waits for")]
+    Unasked,
+}
+
+impl<S: Owner> Cutter<S> {
+    pub(super) fn new(link: &Link<S>) -> Self {
+        // A pinned connection often carries one short reply; thousands of them must stay small.
+        let bytes = if link.pinned { READ_CHUNK_BYTES / 16 } else { READ_CHUNK_BYTES };
+        Self { buffer: vec![0; bytes], start: 0, end: 0, scanner: ReplyScanner::default(), owners: PhantomData }
+    }
+
+    /// Where the next bytes of the socket go; never empty.
+    pub(super) fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        let room = self.buffer.len() - self.end;
+        if room < self.buffer.len() / 2 && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.buffer.len() {
+            let grown = (self.buffer.len() * 2).min(2 * STREAM_BYTES).max(self.buffer.len() + READ_CHUNK_BYTES);
+            self.buffer.resize(grown, 0);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// Hands on every reply that is complete now, after `n` bytes were read into [`Self::space`].
+    pub(super) fn received(&mut self, link: &Link<S>, n: usize, now_us: u64) -> Result<(), CutError> {
+        self.end += n;
+        link.counters().last_progress_us.set(now_us);
+        let mut queue = link.queue.borrow_mut();
+        let before = queue.entries.len();
+        let result = self.cut(link, &mut queue, now_us);
+        let answered = before - queue.entries.len();
+        if !link.pinned {
+            link.counters().in_flight.sub(answered as u64);
+        }
+        link.budget.answered(answered);
+        compact(&mut queue);
+        result
+    }
+
+    fn cut(&mut self, link: &Link<S>, queue: &mut Queue<S>, now_us: u64) -> Result<(), CutError> {
+        let limits = &link.settings.frame_limits;
+        let mut run: Option<Run<S>> = None;
+        let result = loop {
+            let len = match self.scanner.scan(&self.buffer[self.start..self.end], limits) {
+                Ok(Some(len)) => len,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            };
+            let (start, end) = (self.start, self.start + len);
+            self.start = end;
+            let first = self.buffer[start];
+            if link.pinned || resp::is_push(first) {
+                self.flush(link, run.take(), now_us);
+                if self.aside(link, queue, start, end) {
+                    continue;
+                }
+            }
+            let Some(entry) = queue.entries.pop_front() else { break Err(CutError::Unasked) };
+            queue.answered += entry.len as usize;
+            let plain = entry.flags == 0 && first != b'-' && first != b'!' && queue.delayed.is_empty();
+            if !plain {
+                self.flush(link, run.take(), now_us);
+                self.unusual(link, queue, entry, start, end, now_us);
+                continue;
+            }
+            match &mut run {
+                Some(run) if run.owner.same_as(&entry.owner) && run.class == entry.class => {
+                    run.count += 1;
+                    run.end = end;
+                }
+                _ => {
+                    let next = Run {
+                        owner: entry.owner,
+                        seq: entry.seq,
+                        count: 1,
+                        start,
+                        end,
+                        class: entry.class,
+                        at_us: entry.at_us,
+                    };
+                    self.flush(link, run.replace(next), now_us);
+                }
+            }
+        };
+        self.flush(link, run, now_us);
+        if result.is_ok() {
+            self.stream(link, queue);
+        }
+        result
+    }
+
+    fn flush(&self, link: &Link<S>, run: Option<Run<S>>, now_us: u64) {
+        if let Some(run) = run {
+            link.counters().answer(run.class, now_us.saturating_sub(run.at_us), u64::from(run.count));
+            run.owner.replies(run.seq, run.count, &self.buffer[run.start..run.end]);
+        }
+    }
+
+    /// A frame that is no plain answer: a push, a message, a confirmation. Returns whether it was dealt with.
+    fn aside(&self, link: &Link<S>, queue: &mut Queue<S>, start: usize, end: usize) -> bool {
+        let frame = &self.buffer[start..end];
+        let owner = link.owner.borrow();
+        let Some(owner) = owner.as_ref() else {
+            // Multiplexed: nobody asked for pushes here. Idle in the pool: nobody waits.
+            return resp::is_push(frame[0]);
+        };
+        if owner.is_out_of_band(frame) {
+            owner.out_of_band(frame);
+            return true;
+        }
+        let Some(head) = queue.entries.front_mut() else {
+            owner.out_of_band(frame);
+            return true;
+        };
+        if head.flags & flag::SUBSCRIPTION != 0 && frame[0] != b'-' {
+            if head.flags & flag::ABANDONED == 0 {
+                owner.out_of_band(frame);
+            }
+            head.confirmations = head.confirmations.saturating_sub(1);
+            if head.confirmations == 0
+                && let Some(entry) = queue.entries.pop_front()
+            {
+                queue.answered += entry.len as usize;
+                if entry.flags & flag::ABANDONED == 0 {
+                    entry.owner.special(entry.seq, b"");
+                }
+            }
+            return true;
+        }
+        false
+    }
+
+    /// A reply that someone wants to see before the client does, or an error.
+    fn unusual(
+        &self,
+        link: &Link<S>,
+        queue: &mut Queue<S>,
+        mut entry: Entry<S>,
+        start: usize,
+        end: usize,
+        now_us: u64,
+    ) {
+        let reply = &self.buffer[start..end];
+        link.counters().answer(entry.class, now_us.saturating_sub(entry.at_us), 1);
+        let streaming = entry.flags & flag::STREAMING != 0;
+        let is_error = !streaming && matches!(reply[0], b'-' | b'!');
+        // What follows a repeated request of the same session is repeated with it, if it only reads: it must not be
+        // answered by a state from before.
+        let follows =
+            queue.delayed.iter().find(|(_, delayed, _)| delayed.owner.same_as(&entry.owner)).map(|(at, ..)| *at);
+        let from = queue.answered - entry.len as usize;
+        let request = &queue.bytes[from..queue.answered];
+        let due = match follows {
+            Some(due) if entry.flags == 0 && category(request) == Category::Read => Some(due),
+            _ if is_error && entry.flags & flag::ABANDONED == 0 => match judge_error(link, &entry, reply) {
+                ErrorVerdict::Deliver => None,
+                ErrorVerdict::Repeat => Some(follows.unwrap_or_else(|| now_us + backoff(link, entry.attempts))),
+            },
+            _ => None,
+        };
+        let Some(due) = due else {
+            entry.flags &= !flag::STREAMING;
+            deliver(&entry, reply);
+            return;
+        };
+        entry.attempts += 1;
+        link.counters().retries.add(1);
+        entry.owner.repeating();
+        let bytes = request.to_vec();
+        queue.delayed.push((due, entry, bytes));
+    }
+
+    /// Forwards the beginning of a long reply that is still arriving.
+    fn stream(&mut self, link: &Link<S>, queue: &mut Queue<S>) {
+        let len = self.end - self.start;
+        if len < STREAM_BYTES {
+            return;
+        }
+        let Some(head) = queue.entries.front_mut() else { return };
+        let kind = self.buffer[self.start];
+        let fresh = head.flags & flag::STREAMING == 0;
+        let special = head.flags & (flag::SPECIAL | flag::SUBSCRIPTION) != 0;
+        if special
+            || (fresh && matches!(kind, b'-' | b'!' | b'>'))
+            || (link.pinned && fresh && matches!(kind, b'*' | b'+'))
+        {
+            return;
+        }
+        if head.flags & flag::ABANDONED == 0 {
+            head.flags |= flag::STREAMING;
+            head.owner.partial(head.seq, &self.buffer[self.start..self.end]);
+        }
+        self.scanner.consume_prefix(len);
+        self.start = self.end;
+    }
+}
+
+/// Full jitter within a doubling span.
+fn backoff<S: Owner>(link: &Link<S>, attempts: u8) -> u64 {
+    let settings = &link.settings;
+    let span = (settings.backoff_min_us << attempts.min(10)).min(settings.backoff_max_us).max(1);
+    1 + link.host.jitter() % span
+}
+
+/// Drops the answered bytes at the front once that is cheap: all are answered, or more than half.
+fn compact<S>(queue: &mut Queue<S>) {
+    if queue.answered == queue.bytes.len() {
+        queue.bytes.clear();
+        shrink(&mut queue.bytes);
+    } else if queue.answered >= COMPACT_BYTES && queue.answered * 2 >= queue.bytes.len() {
+        queue.bytes.drain(..queue.answered);
+    } else {
+        return;
+    }
+    queue.written -= queue.answered;
+    queue.answered = 0;
+}

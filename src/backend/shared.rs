@@ -1,0 +1,218 @@
+//! One backend as the workers and the control plane share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+use super::counters::{CLASSES, Counters};
+use super::target::Target;
+use crate::command::Class;
+use crate::policy::BackendId;
+
+/// Who a server is, as its handshake told. Another run id means another content.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// `run_id` of `INFO server`; empty when the server does not tell (no permission, no INFO).
+    pub run_id: String,
+    /// `master_replid` of `INFO replication`; empty when not told.
+    pub replication_id: String,
+    /// `redis_version` (or `valkey_version`), for status and for HELLO.
+    pub version: String,
+    /// Whether `role:slave` was told.
+    pub is_replica: bool,
+    /// Whether `loading:1` was told.
+    pub is_loading: bool,
+    /// Whether the server is a node of a cluster, which would send clients past us.
+    pub is_cluster: bool,
+}
+
+impl Identity {
+    /// Whether both name the same content: the same process, by its run id.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.run_id == other.run_id
+    }
+}
+
+/// Times of the data path that configuration fixes; durations.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// A TCP or TLS connect may take this long.
+    pub connect: Duration,
+    /// The handshake may take this long after the connect.
+    pub handshake: Duration,
+    /// The whole life of a request, repeats included.
+    pub request: Duration,
+    /// No allowance is ever shorter than this.
+    pub floor: Duration,
+    /// The allowance of slow-class commands and scripts.
+    pub slow: Duration,
+    /// `TCP_USER_TIMEOUT`: unacknowledged data kills a connection after this.
+    pub tcp_user_timeout: Duration,
+    /// TCP keepalive idle time.
+    pub tcp_keepalive: Duration,
+    /// Longest pause between two attempts to connect while requests wait.
+    pub reconnect_max: Duration,
+}
+
+/// One backend of one group. Many readers; each field says who writes it.
+pub struct Backend {
+    /// Index within its group.
+    pub id: BackendId,
+    /// Its configured name.
+    pub name: String,
+    /// Where it is and how one logs in; fixed at start.
+    pub target: Target,
+    /// Fixed times.
+    pub timing: Timing,
+    /// One set of counters per worker, written by that worker.
+    pub counters: Vec<Counters>,
+    /// How long the head of a link may make no progress, per class, in microseconds; written by the control plane.
+    allowance_us: [AtomicU32; CLASSES],
+    /// The identity that may be served from; written by the control plane after its checks, awaited by handshakes.
+    admitted: watch::Sender<Option<Arc<Identity>>>,
+    /// The identity seen last in any handshake.
+    pub seen: ArcSwapOption<Identity>,
+    /// Set while the last attempt to connect failed: then only one scout at a time tries.
+    unreachable: watch::Sender<bool>,
+    scouting: AtomicBool,
+    /// Server-side client ids of connections that died with requests in flight and are not yet proven dead.
+    undead: std::sync::Mutex<Vec<u64>>,
+}
+
+impl Backend {
+    /// A backend that nobody has connected to yet; `workers` sets of counters are made.
+    #[must_use]
+    pub fn new(id: BackendId, name: String, target: Target, timing: Timing, workers: usize) -> Self {
+        let floor = micros_u32(timing.floor);
+        let slow = micros_u32(timing.slow);
+        let backend = Self {
+            id,
+            name,
+            target,
+            timing,
+            counters: (0..workers).map(|_| Counters::default()).collect(),
+            allowance_us: std::array::from_fn(|_| AtomicU32::new(floor)),
+            admitted: watch::Sender::new(None),
+            seen: ArcSwapOption::empty(),
+            unreachable: watch::Sender::new(false),
+            scouting: AtomicBool::new(false),
+            undead: std::sync::Mutex::new(Vec::new()),
+        };
+        for class in [Class::Script, Class::Slow, Class::Blocking, Class::Admin] {
+            backend.allowance_us[class as usize].store(slow, Ordering::Relaxed);
+        }
+        backend
+    }
+
+    /// How long the head of a link may make no progress, in microseconds.
+    #[must_use]
+    pub fn allowance_us(&self, class: usize) -> u64 {
+        u64::from(self.allowance_us[class].load(Ordering::Relaxed))
+    }
+
+    /// Sets the allowance of a class (control plane).
+    pub fn set_allowance(&self, class: Class, allowance: Duration) {
+        self.allowance_us[class as usize].store(micros_u32(allowance), Ordering::Relaxed);
+    }
+
+    /// Lets requests be written to the server of this identity (control plane, after its checks); `None` closes the gate.
+    pub fn admit(&self, identity: Option<Arc<Identity>>) {
+        self.admitted.send_replace(identity);
+    }
+
+    /// The identity that may be served from.
+    #[must_use]
+    pub fn admitted(&self) -> Option<Arc<Identity>> {
+        self.admitted.borrow().clone()
+    }
+
+    /// Waits until the identity is admitted; never returns an error, since the sender lives as long as `self`.
+    pub async fn wait_admitted(&self, identity: &Identity) {
+        let mut receiver = self.admitted.subscribe();
+        let matches = |held: &Option<Arc<Identity>>| held.as_ref().is_some_and(|held| held.same_content(identity));
+        let _ = receiver.wait_for(matches).await;
+    }
+
+    /// Whether the identity is admitted now.
+    #[must_use]
+    pub fn is_admitted(&self, identity: &Identity) -> bool {
+        self.admitted.borrow().as_ref().is_some_and(|held| held.same_content(identity))
+    }
+
+    /// Whether the last attempt to connect failed.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        *self.unreachable.borrow()
+    }
+
+    /// Records the outcome of an attempt to connect; success wakes all who wait behind the scout.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable.send_if_modified(|held| std::mem::replace(held, unreachable) != unreachable);
+    }
+
+    /// Takes the scout's place, if nobody has it. While a backend is unreachable, only the scout connects, so that a
+    /// thousand sidecars with many lanes each are no storm.
+    #[must_use]
+    pub fn try_scout(self: &Arc<Self>) -> Option<Scout> {
+        (!self.scouting.swap(true, Ordering::AcqRel)).then(|| Scout(Arc::clone(self)))
+    }
+
+    /// Waits until a scout has succeeded, or `pause` has passed.
+    pub async fn wait_reachable(&self, pause: Duration) {
+        let mut receiver = self.unreachable.subscribe();
+        let _ = tokio::time::timeout(pause, receiver.wait_for(|unreachable| !unreachable)).await;
+    }
+
+    /// Notes a server-side connection that may still execute what it holds.
+    pub fn add_undead(&self, client_id: u64) {
+        if client_id != 0 {
+            let mut undead = self.undead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if undead.len() >= crate::limits::UNDEAD_CONNECTIONS_MAX {
+                // The oldest is the likeliest to be gone already.
+                undead.remove(0);
+            }
+            undead.push(client_id);
+        }
+    }
+
+    /// The connections that are not yet proven dead.
+    #[must_use]
+    pub fn undead(&self) -> Vec<u64> {
+        self.undead.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Forgets connections that `CLIENT KILL` (or a new run id) has proven dead.
+    pub fn proven_dead(&self, client_ids: &[u64]) {
+        let mut undead = self.undead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        undead.retain(|id| !client_ids.contains(id));
+    }
+
+    /// Requests written or waiting on multiplexed links, over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.in_flight.get()).sum()
+    }
+
+    /// The last reply of any kind on any link, in microseconds since the origin.
+    #[must_use]
+    pub fn last_progress_us(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.last_progress_us.get()).max().unwrap_or(0)
+    }
+}
+
+/// The right to try a backend that was unreachable; dropping it passes the right on.
+pub struct Scout(Arc<Backend>);
+
+impl Drop for Scout {
+    fn drop(&mut self) {
+        self.0.scouting.store(false, Ordering::Release);
+    }
+}
+
+fn micros_u32(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}

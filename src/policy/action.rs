@@ -1,0 +1,143 @@
+//! What the engine wants done, and the record of why.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{BackendId, CommandClass, SwitchResult};
+use super::time::Time;
+
+/// Carried out in the order given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Enter `to` and publish the route. At most one is wanted at a time: a switch with a higher id supersedes the one
+    /// before, which must not publish any more; answer it `Failed`.
+    Switch(Switch),
+    /// Requests are served, held or refused from now on. A switch that is `Done` implies `Serving`; it is said again.
+    Publish { availability: Availability },
+    /// How long a request of this class may go without progress on this backend.
+    SetAllowance { backend: BackendId, class: CommandClass, allowance: Duration },
+    /// Do not wait for the next interval.
+    ProbeNow { backend: BackendId },
+    /// For the event history.
+    Record(Decision),
+}
+
+/// Names one switch within an engine; only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SwitchId(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    pub id: SwitchId,
+    pub from: BackendId,
+    /// Equal to `from` when the active is entered anew (`SwitchKind::Reentry`).
+    pub to: BackendId,
+    pub trigger: Trigger,
+    pub kind: SwitchKind,
+    /// The old active lives: there is time to drain and to reconcile.
+    pub planned: bool,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwitchKind {
+    Failover,
+    /// To the primary, or from the last resort to a real backend.
+    Recovery,
+    Manual,
+    /// The active restarted or came back after everything was down: it is entered again like any other.
+    Reentry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    HealthCheck,
+    Connection,
+    Performance,
+    Timeout,
+    Cascade,
+    Manual,
+}
+
+impl Trigger {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HealthCheck => "health_check",
+            Self::Connection => "connection",
+            Self::Performance => "performance",
+            Self::Timeout => "timeout",
+            Self::Cascade => "cascade",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What clients get at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Availability {
+    Serving,
+    /// Requests wait for the active to come back, at most until then (`failover.hold`).
+    Holding {
+        until: Time,
+    },
+    /// Nobody can serve: requests wait for their deadline and then get `-NOBACKEND`.
+    NoBackend,
+}
+
+/// One decision, also one to stay, with what it was made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub at: Time,
+    pub kind: DecisionKind,
+    /// The backend it is about.
+    pub backend: BackendId,
+    pub trigger: Option<Trigger>,
+    /// The switch that it began or ended.
+    pub switch: Option<SwitchId>,
+    /// Set on `SwitchEnded`.
+    pub result: Option<SwitchResult>,
+    /// From the first evidence to this decision, where there was evidence.
+    pub evidence_for: Option<Duration>,
+    /// Every backend that was weighed, best first, the chosen one included.
+    pub candidates: Vec<Candidate>,
+    pub why: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionKind {
+    SwitchBegan,
+    SwitchEnded,
+    /// Nothing changed although something asked for it: a refused recovery, a lone bad backend, a rejected command.
+    Stayed,
+    /// Requests are held for a restart, or served again.
+    Held,
+    NoBackend,
+    /// Authentication began to fail or to work again; never a reason to switch.
+    Authentication,
+    /// Evidence was set aside because this process itself ran late.
+    SelfSuspected,
+    /// An operator's command was refused; `why` is the answer.
+    Rejected,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub backend: BackendId,
+    pub score: u8,
+    /// `None` for the chosen one; else what spoke against it.
+    pub against: Option<String>,
+}

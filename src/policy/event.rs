@@ -1,0 +1,239 @@
+//! What the engine is told. Everything here is plain data that serialises: a recorded list of it is an incident.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::SwitchId;
+use super::time::Time;
+
+/// A backend's index within its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BackendId(pub u8);
+
+impl BackendId {
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One thing that happened. Events about a backend that the group does not have are ignored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Something sudden, reported at once by a link, a probe connection or a pinned connection.
+    Edge {
+        backend: BackendId,
+        edge: Edge,
+    },
+    /// What one backend did since its last summary. Expected every tick for the active (25 ms with the fast profile,
+    /// else 100 ms or less), and at once before a `Stalled` edge, so that silence is judged by fresh news.
+    Window {
+        backend: BackendId,
+        window: WindowSummary,
+    },
+    Probe {
+        backend: BackendId,
+        outcome: ProbeOutcome,
+    },
+    /// Divergence's opinion: may this backend be entered?
+    Standing {
+        backend: BackendId,
+        standing: Standing,
+    },
+    Operator(OperatorCommand),
+    /// What became of an `Action::Switch`. Every switch is answered once, also a superseded one.
+    SwitchDone {
+        id: SwitchId,
+        result: SwitchResult,
+    },
+    /// The control task itself ran late, or the clock jumped, by this much until now: suspect ourselves.
+    TickStalled {
+        late: Duration,
+    },
+}
+
+/// Sudden news from one connection to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Edge {
+    /// An established link closed or was reset. Not a failure by itself; what comes next is evidence.
+    LinkLost,
+    ConnectRefused,
+    /// Unreachable, DNS, TLS: the connection could not be made, and the answer came at once.
+    ConnectFailed,
+    ConnectTimedOut,
+    /// Closed or reset between connect and the handshake's last reply.
+    HandshakeReset,
+    HandshakeTimedOut,
+    /// Connected in the full sense: the handshake was answered. Sent after `IdentityChanged` when both hold.
+    HandshakeDone,
+    /// The head request of a link made no progress for its class's allowance. `silent_for` is measured by that link.
+    Stalled {
+        silent_for: Duration,
+    },
+    AuthenticationFailed,
+    NotReady(NotReadyWord),
+    /// READONLY, or a role that is not the expected one.
+    WrongRole,
+    /// The handshake was answered by another run id or replication id than before: its content is another.
+    IdentityChanged,
+}
+
+/// Why a living server does not serve, by the first word of its error reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum NotReadyWord {
+    Loading,
+    MasterDown,
+    ClusterDown,
+    /// Writes are refused because the server cannot persist.
+    Misconf,
+    NoReplicas,
+    TryAgain,
+    /// A script or a module command blocks the server.
+    Busy,
+}
+
+/// The classes whose latency is recorded apart, so that a KEYS is not a gray failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandClass {
+    /// Bounded work on one key, no effect.
+    Read,
+    /// Bounded work on one key, with an effect.
+    Write,
+    /// Work that grows with its arguments: MGET, DEL of many, SUNION.
+    MultiKey,
+    /// Work that nothing bounds: KEYS, SORT, EVAL, FCALL. Its allowance is `timeout.slow`.
+    Slow,
+}
+
+impl CommandClass {
+    pub const COUNT: usize = 4;
+    pub const ALL: [Self; Self::COUNT] = [Self::Read, Self::Write, Self::MultiKey, Self::Slow];
+
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One tick's counters of one backend, over all links, pinned connections and workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSummary {
+    /// Requests that ended in this window, errors included.
+    pub requests: u64,
+    pub errors: ErrorCounts,
+    /// Indexed by [`CommandClass::index`].
+    pub latency: [ClassLatency; CommandClass::COUNT],
+    /// Requests unanswered at the window's end.
+    pub in_flight: u32,
+    /// Last reply byte of any kind, on any link or probe connection.
+    pub last_progress: Option<Time>,
+    /// While a slow-class request is unanswered: when its allowance ends.
+    pub slow_in_flight_until: Option<Time>,
+}
+
+/// Failed requests by type, as the failure classification names them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorCounts {
+    pub connection: u64,
+    pub timeout: u64,
+    pub overloaded: u64,
+    pub not_ready: u64,
+    pub wrong_role: u64,
+    pub authentication: u64,
+    pub protocol: u64,
+    /// The application's own errors (WRONGTYPE, errors inside scripts): counted, never held against a backend.
+    pub data: u64,
+}
+
+impl ErrorCounts {
+    /// Errors that speak against the backend. Authentication is a person's to mend, data the application's.
+    pub fn against_backend(&self) -> u64 {
+        self.connection + self.timeout + self.overloaded + self.not_ready + self.wrong_role + self.protocol
+    }
+}
+
+/// Latency of one command class in one window, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassLatency {
+    pub count: u64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+/// What one probe (PING, ROLE, and a write where it is asked for) came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeOutcome {
+    Ok {
+        latency: Duration,
+        role: Role,
+        /// `None` when no write was tried.
+        write_ok: Option<bool>,
+        /// Seconds behind its master, for replicas that say.
+        replication_lag: Option<Duration>,
+    },
+    /// The probe's connection could not be made or was lost.
+    Failed(Edge),
+    /// No answer within the probe's timeout, or not yet: may be sent again while one probe stays unanswered.
+    TimedOut {
+        silent_for: Duration,
+    },
+    NotReady(NotReadyWord),
+    AuthenticationFailed,
+}
+
+/// The server's replication role, from ROLE or HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Master,
+    Replica,
+    Sentinel,
+    /// ROLE is not permitted or not known.
+    Unknown,
+}
+
+/// Whether a backend may be entered as far as its content goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Clean, empty, or what it missed can be reconciled.
+    Enterable,
+    /// Never entered while this holds; `why` is for people.
+    Refused { why: String },
+    /// Not known yet: tried only when nothing better lives; the switch itself finds out.
+    Unknown,
+}
+
+/// An operator's word. Idempotent; what it came to is recorded as a `Decision`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorCommand {
+    /// To this backend, or to the best other one. The engine then stays away from the primary until `Recover`.
+    Failover { to: Option<BackendId>, reason: String },
+    /// Back to the primary now if it can serve; lifts what an earlier `Failover` held.
+    Recover { reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwitchResult {
+    /// The route is published: the target serves.
+    Done,
+    /// The target must not be entered (divergence, role): it answers, but not to be served from.
+    Refused { why: String },
+    /// The target could not be reached or reconciled.
+    Failed { why: String },
+}

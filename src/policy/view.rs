@@ -1,0 +1,141 @@
+//! A snapshot of the engine for the status page, metrics and people.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::{Availability, Switch};
+use super::breaker::BreakerState;
+use super::event::{BackendId, Standing};
+use super::settings::BackendRole;
+use super::time::Time;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    pub at: Time,
+    pub status: Status,
+    pub active: BackendId,
+    pub availability: Availability,
+    /// Grows by one with every completed switch; 1 at the start.
+    pub epoch: u64,
+    /// The switch that is being carried out.
+    pub switching: Option<Switch>,
+    /// An operator chose the active: no automatic recovery until `Recover`.
+    pub recovery_held_by_operator: bool,
+    /// Earliest automatic recovery, while one is waited for.
+    pub recovery_at: Option<Time>,
+    /// Recoveries that did not last; the delay doubles with each.
+    pub relapses: u32,
+    /// In the order of their ids.
+    pub backends: Vec<BackendView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendView {
+    pub id: BackendId,
+    pub name: String,
+    pub role: BackendRole,
+    pub health: Health,
+    /// 0 to 100; 100 less the points of the reasons.
+    pub score: u8,
+    pub reasons: Vec<Reason>,
+    /// Probe latency when it is well; `None` until enough good probes.
+    pub baseline: Option<Duration>,
+    pub probe_latency: Option<Duration>,
+    pub probes_ok_in_row: u32,
+    pub probes_failed_in_row: u32,
+    pub breaker: BreakerState,
+    pub standing: Standing,
+    pub in_flight: u32,
+    pub last_progress: Option<Time>,
+    pub last_failure: Option<(Time, String)>,
+}
+
+/// One thing that lowers a score.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    pub factor: Factor,
+    pub points: u8,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Factor {
+    Failed,
+    Unknown,
+    Connection,
+    Silence,
+    Probes,
+    Readiness,
+    Role,
+    Authentication,
+    Errors,
+    Latency,
+    Breaker,
+}
+
+/// Where the group is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The primary serves.
+    Active,
+    FailingOver,
+    FailedOver,
+    Recovering,
+    /// The primary serves again, for less than `recovery.grace_period`.
+    Recovered,
+}
+
+impl Status {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::FailingOver => "failing_over",
+            Self::FailedOver => "failed_over",
+            Self::Recovering => "recovering",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Score from 95.
+    Healthy,
+    /// Score from 80.
+    Degraded,
+    /// Score from 50.
+    Critical,
+    /// Score under 50, or a verdict of failure stands.
+    Failed,
+    /// Never heard from.
+    Unknown,
+}
+
+impl Health {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Critical => "critical",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
