@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::frame::arguments;
 use super::keys::{is_word, position};
 use super::{Handling, Spec, Timeout};
+use crate::resp::{arguments, write};
 
 /// Whether this request may wait on purpose. XREAD and XREADGROUP do so only with BLOCK; inside MULTI none does, which
 /// the caller knows.
@@ -42,7 +42,7 @@ pub fn timeout_position(spec: &Spec, frame: &[u8]) -> Option<usize> {
             loop {
                 let option = all.next()?;
                 if is_word(option, "block") {
-                    return (all.len() > 0).then_some(at + 1);
+                    return (!all.is_empty()).then_some(at + 1);
                 } else if is_word(option, "streams") {
                     return None;
                 }
@@ -73,12 +73,9 @@ pub fn with_timeout(spec: &Spec, frame: &[u8], left: Duration) -> Option<Vec<u8>
     };
     let all = arguments(frame);
     let mut request = Vec::with_capacity(frame.len() + time.len() + 8);
-    request.extend_from_slice(format!("*{}\r\n", all.len()).as_bytes());
+    write::array_len(&mut request, all.len());
     for (at, argument) in all.enumerate() {
-        let argument = if at == position { time.as_bytes() } else { argument };
-        request.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        request.extend_from_slice(argument);
-        request.extend_from_slice(b"\r\n");
+        write::bulk(&mut request, if at == position { time.as_bytes() } else { argument });
     }
     Some(request)
 }

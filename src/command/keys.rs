@@ -1,7 +1,7 @@
 //! Which keys a request names, and which of them it may write.
 
-use super::frame::{Arguments, arguments};
 use super::{Category, Class, Spec};
+use crate::resp::{Arguments, arguments};
 
 /// What a request touches, beyond the keys that were handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,6 @@
 
 mod blocking;
 mod flags;
-mod frame;
 mod keys;
 mod learned;
 mod lookup;
@@ -20,7 +19,7 @@ pub use self::lookup::lookup;
 pub use self::retry::Refinement;
 pub use self::table::all;
 
-use self::frame::arguments;
+use crate::resp::arguments;
 
 /// One command, or one subcommand of a container command.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! The retry category of one request: what the row says, refined by the arguments.
 
-use super::frame::{Arguments, arguments};
 use super::keys::{is_word, visit};
 use super::{Access, Category, Spec};
+use crate::resp::{Arguments, arguments};
 
 /// How the arguments of a command change its category.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) fn category(spec: &Spec, frame: &[u8]) -> Category {
         Refinement::None => fixed,
         Refinement::Set => checked_if(any(from(frame, 3), &["nx", "xx", "get", "ifeq", "ifne", "ifdeq", "ifdne"])),
         Refinement::MultiSetEx => checked_if(pairs_condition(frame)),
-        Refinement::GetEx => read_if(from(frame, 2).len() == 0),
+        Refinement::GetEx => read_if(from(frame, 2).is_empty()),
         Refinement::HashGetEx => read_if(from(frame, 2).next().is_some_and(|word| is_word(word, "fields"))),
         Refinement::HashSetEx => checked_if(any_before_fields(frame, 2, &["fnx", "fxx", "nx", "xx"])),
         Refinement::Expire => checked_if(any(from(frame, 3), CONDITIONS)),

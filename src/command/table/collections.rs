@@ -1,6 +1,6 @@
 //! Commands of lists, sets, sorted sets, hashes, geo indexes, streams and vector sets.
 //!
-//! One line per command; [`command`] names the columns.
+//! One line per command; `columns::command` names the columns.
 
 use super::columns::*;
 
@@ -17,11 +17,12 @@ pub(super) static LIST: &[Spec] = &[
     command("lmove", 5, Write, Accumulating, WRITE | DENYOOM, MOVED),
     command("lmpop", -4, Write, Accumulating, WRITE | MOVABLEKEYS, write_counted(1, 2, 1)),
     command("lpop", -2, Write, Accumulating, WRITE | FAST, WRITTEN_KEY),
-    command("lpos", -3, PointRead, Read, READONLY, READ_KEY),
+    command("lpos", -3, MultiKey, Read, READONLY, READ_KEY),
     command("lpush", -3, Write, Accumulating, WRITE | DENYOOM | FAST, WRITTEN_KEY),
     command("lpushx", -3, Write, Accumulating, WRITE | DENYOOM | FAST, WRITTEN_KEY),
     command("lrange", 4, MultiKey, Read, READONLY, READ_KEY),
     command("lrem", 4, MultiKey, Checked, WRITE, WRITTEN_KEY).refined(Refinement::ListRemove),
+    // An index from the end still names the same element.
     command("lset", 4, Write, LastWriteWins, WRITE | DENYOOM, WRITTEN_KEY),
     command("ltrim", 4, MultiKey, Accumulating, WRITE, WRITTEN_KEY).refined(Refinement::Trim),
     command("rpop", -2, Write, Accumulating, WRITE | FAST, WRITTEN_KEY),
@@ -37,7 +38,7 @@ pub(super) static SET: &[Spec] = &[
     command("sdiff", -2, Slow, Read, READONLY, read(1, -1, 1)),
     command("sdiffstore", -3, Slow, LastWriteWins, WRITE | DENYOOM, STORED),
     command("sinter", -2, Slow, Read, READONLY, read(1, -1, 1)),
-    command("sintercard", -3, Slow, Read, READONLY | MOVABLEKEYS, read_counted(1, 2, 1)),
+    command("sintercard", -3, MultiKey, Read, READONLY | MOVABLEKEYS, read_counted(1, 2, 1)),
     command("sinterstore", -3, Slow, LastWriteWins, WRITE | DENYOOM, STORED),
     command("sismember", 3, PointRead, Read, READONLY | FAST, READ_KEY),
     command("smembers", 2, MultiKey, Read, READONLY, READ_KEY),
@@ -63,7 +64,7 @@ pub(super) static SORTED_SET: &[Spec] = &[
     command("zdiffstore", -4, Slow, LastWriteWins, WRITE | DENYOOM | MOVABLEKEYS, STORED_COUNTED).refined(Refinement::Store),
     command("zincrby", 4, Write, Accumulating, WRITE | DENYOOM | FAST, WRITTEN_KEY),
     command("zinter", -3, Slow, Read, READONLY | MOVABLEKEYS, read_counted(1, 2, 1)),
-    command("zintercard", -3, Slow, Read, READONLY | MOVABLEKEYS, read_counted(1, 2, 1)),
+    command("zintercard", -3, MultiKey, Read, READONLY | MOVABLEKEYS, read_counted(1, 2, 1)),
     command("zinterstore", -4, Slow, LastWriteWins, WRITE | DENYOOM | MOVABLEKEYS, STORED_COUNTED).refined(Refinement::Store),
     command("zlexcount", 4, PointRead, Read, READONLY | FAST, READ_KEY),
     command("zmpop", -4, Write, Accumulating, WRITE | MOVABLEKEYS, write_counted(1, 2, 1)),
@@ -129,10 +130,10 @@ pub(super) static GEO: &[Spec] = &[
     command("geohash", -2, PointRead, Read, READONLY, READ_KEY),
     command("geopos", -2, PointRead, Read, READONLY, READ_KEY),
     command("georadius", -6, Slow, LastWriteWins, WRITE | DENYOOM | MOVABLEKEYS, GEORADIUS).refined(Refinement::Store),
-    command("georadius_ro", -6, Slow, Read, READONLY, READ_KEY),
+    command("georadius_ro", -6, MultiKey, Read, READONLY, READ_KEY),
     command("georadiusbymember", -5, Slow, LastWriteWins, WRITE | DENYOOM | MOVABLEKEYS, GEORADIUS).refined(Refinement::Store),
-    command("georadiusbymember_ro", -5, Slow, Read, READONLY, READ_KEY),
-    command("geosearch", -7, Slow, Read, READONLY, READ_KEY),
+    command("georadiusbymember_ro", -5, MultiKey, Read, READONLY, READ_KEY),
+    command("geosearch", -7, MultiKey, Read, READONLY, READ_KEY),
     command("geosearchstore", -8, Slow, LastWriteWins, WRITE | DENYOOM, STORED_ONE).refined(Refinement::Store),
 ];
 
@@ -140,15 +141,19 @@ pub(super) static GEO: &[Spec] = &[
 pub(super) static STREAM: &[Spec] = &[
     command("xack", -4, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY),
     command("xackdel", -6, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY),
+    // With an ID of the client's own the repeat is refused; with * it adds another entry. Both are kept from it.
     command("xadd", -5, Write, Accumulating, WRITE | DENYOOM | FAST, WRITTEN_KEY),
     command("xautoclaim", -6, MultiKey, Accumulating, WRITE | FAST, WRITTEN_KEY),
     command("xcfgset", -2, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY),
+    // Counts the delivery again, and by then the entry is no longer idle, so that the repeat answers nothing.
     command("xclaim", -6, Write, Accumulating, WRITE | FAST, WRITTEN_KEY),
     command("xdel", -3, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY),
     command("xdelex", -5, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY),
     command("xgroup", -2, Class::Admin, Read, 0, NO_KEYS).containing(&[
+        // The second run is refused with BUSYGROUP.
         command("xgroup|create", -5, Write, Checked, WRITE | DENYOOM, write(2, 2, 1)),
         command("xgroup|createconsumer", 5, Write, LastWriteWins, WRITE | DENYOOM, write(2, 2, 1)),
+        // Answers with the number of entries that were pending.
         command("xgroup|delconsumer", 5, Write, Checked, WRITE, write(2, 2, 1)),
         command("xgroup|destroy", 4, Write, LastWriteWins, WRITE, write(2, 2, 1)),
         command("xgroup|help", 2, Class::Admin, Read, LOADING | STALE, NO_KEYS),
@@ -158,7 +163,7 @@ pub(super) static STREAM: &[Spec] = &[
         command("xinfo|consumers", 4, PointRead, Read, READONLY, read(2, 2, 1)),
         command("xinfo|groups", 3, PointRead, Read, READONLY, read(2, 2, 1)),
         command("xinfo|help", 2, Class::Admin, Read, LOADING | STALE, NO_KEYS),
-        command("xinfo|stream", -3, PointRead, Read, READONLY, read(2, 2, 1)),
+        command("xinfo|stream", -3, MultiKey, Read, READONLY, read(2, 2, 1)),
     ]),
     command("xlen", 2, PointRead, Read, READONLY | FAST, READ_KEY),
     command("xpending", -3, PointRead, Read, READONLY, READ_KEY),

@@ -69,7 +69,6 @@ impl Spec {
 }
 
 pub(super) const NO_KEYS: KeySpec = KeySpec { scope: KeyScope::None, ranges: [None; 3] };
-pub(super) const UNKNOWN_KEYS: KeySpec = KeySpec::UNKNOWN;
 pub(super) const DATABASE: KeySpec = KeySpec { scope: KeyScope::Database, ranges: [None; 3] };
 pub(super) const EVERYTHING: KeySpec = KeySpec { scope: KeyScope::Everything, ranges: [None; 3] };
 pub(super) const READ_KEY: KeySpec = read(1, 1, 1);

@@ -1,6 +1,6 @@
 //! Commands of the server and of the cluster.
 //!
-//! One line per command; [`command`] names the columns.
+//! One line per command; `columns::command` names the columns.
 
 use super::columns::*;
 
@@ -58,6 +58,7 @@ pub(super) static SERVER: &[Spec] = &[
         command("debug|ziplist", 3, Slow, Category::Admin, READONLY | ADMIN | NOSCRIPT, read(2, 2, 1)),
     ]),
     command("failover", -1, Class::Admin, Category::Admin, ADMIN | NOSCRIPT | STALE, NO_KEYS),
+    // Emptying twice is no more empty, but it takes what was written in between: never repeated without asking.
     command("flushall", -1, Slow, Category::Admin, WRITE, EVERYTHING),
     command("flushdb", -1, Slow, Category::Admin, WRITE, DATABASE),
     command("hotkeys", -2, Class::Admin, Category::Admin, ADMIN, NO_KEYS),
@@ -79,7 +80,7 @@ pub(super) static SERVER: &[Spec] = &[
         command("memory|malloc-stats", 2, Class::Admin, Read, 0, NO_KEYS),
         command("memory|purge", 2, Slow, Category::Admin, 0, NO_KEYS),
         command("memory|stats", 2, Slow, Read, 0, NO_KEYS),
-        command("memory|usage", -3, PointRead, Read, READONLY, read(2, 2, 1)),
+        command("memory|usage", -3, MultiKey, Read, READONLY, read(2, 2, 1)),
     ]),
     command("module", -2, Class::Admin, Category::Admin, 0, NO_KEYS).containing(&[
         command("module|help", 2, Class::Admin, Read, LOADING | STALE, NO_KEYS),

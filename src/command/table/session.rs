@@ -1,6 +1,6 @@
 //! Commands of connections, publish and subscribe, transactions and scripting.
 //!
-//! One line per command; [`command`] names the columns.
+//! One line per command; `columns::command` names the columns.
 
 use super::columns::*;
 
@@ -40,6 +40,7 @@ pub(super) static CONNECTION: &[Spec] = &[
 #[rustfmt::skip]
 pub(super) static PUBLISH: &[Spec] = &[
     command("psubscribe", -2, PointRead, Read, PUBSUB | NOSCRIPT | LOADING | STALE, NO_KEYS).handled(Handling::PatternSubscribe),
+    // Heard twice by every subscriber.
     command("publish", 3, Write, Accumulating, PUBSUB | LOADING | STALE | FAST, NO_KEYS),
     command("pubsub", -2, Class::Admin, Read, 0, NO_KEYS).containing(&[
         command("pubsub|channels", -2, Class::Admin, Read, PUBSUB | LOADING | STALE, NO_KEYS),
@@ -60,7 +61,8 @@ pub(super) static PUBLISH: &[Spec] = &[
 #[rustfmt::skip]
 pub(super) static TRANSACTIONS: &[Spec] = &[
     command("discard", 1, PointRead, Read, NOSCRIPT | LOADING | STALE | FAST, NO_KEYS).handled(Handling::Discard),
-    command("exec", 1, Slow, Never, NOSCRIPT | LOADING | STALE, UNKNOWN_KEYS).handled(Handling::Exec),
+    // Its keys are those of the queued requests, which the session has seen pass.
+    command("exec", 1, Slow, Never, NOSCRIPT | LOADING | STALE, NO_KEYS).handled(Handling::Exec),
     command("multi", 1, PointRead, Read, NOSCRIPT | LOADING | STALE | FAST | NO_MULTI, NO_KEYS).handled(Handling::Multi),
     command("unwatch", 1, PointRead, Read, NOSCRIPT | LOADING | STALE | FAST, NO_KEYS).handled(Handling::Unwatch),
     command("watch", -2, PointRead, Read, NOSCRIPT | LOADING | STALE | FAST | NO_MULTI, read(1, -1, 1)).handled(Handling::Watch),
@@ -68,6 +70,7 @@ pub(super) static TRANSACTIONS: &[Spec] = &[
 
 #[rustfmt::skip]
 pub(super) static SCRIPTING: &[Spec] = &[
+    // Nobody knows what a script does.
     command("eval", -3, Script, Accumulating, NOSCRIPT | STALE | MOVABLEKEYS, write_counted(2, 3, 1)),
     command("eval_ro", -3, Script, Read, READONLY | NOSCRIPT | STALE | MOVABLEKEYS, read_counted(2, 3, 1)),
     command("evalsha", -3, Script, Accumulating, NOSCRIPT | STALE | MOVABLEKEYS, write_counted(2, 3, 1)),
@@ -86,7 +89,7 @@ pub(super) static SCRIPTING: &[Spec] = &[
         command("function|stats", 2, Class::Admin, Read, NOSCRIPT, NO_KEYS),
     ]),
     command("script", -2, Class::Admin, Read, 0, NO_KEYS).containing(&[
-        command("script|debug", 3, Slow, Category::Admin, NOSCRIPT, NO_KEYS).handled(Handling::ScriptDebug),
+        command("script|debug", -3, Slow, Category::Admin, NOSCRIPT, NO_KEYS).handled(Handling::ScriptDebug),
         command("script|exists", -3, PointRead, Read, NOSCRIPT, NO_KEYS),
         command("script|flush", -2, Slow, LastWriteWins, NOSCRIPT, NO_KEYS).handled(Handling::ScriptFlush),
         command("script|help", 2, Class::Admin, Read, LOADING | STALE, NO_KEYS),

@@ -1,15 +1,16 @@
 //! Commands of the key space itself, strings, bitmaps and HyperLogLog.
 //!
-//! One line per command; [`command`] names the columns.
+//! One line per command; `columns::command` names the columns.
 
 use super::columns::*;
 
 #[rustfmt::skip]
 pub(super) static GENERIC: &[Spec] = &[
-    command("copy", -3, Slow, Checked, WRITE | DENYOOM, both(read_range(1, 1, 1), write_range(2, 2, 1))),
+    command("copy", -3, Write, Checked, WRITE | DENYOOM, both(read_range(1, 1, 1), write_range(2, 2, 1))),
     command("del", -2, MultiKey, LastWriteWins, WRITE, write(1, -1, 1)),
-    command("dump", 2, PointRead, Read, READONLY, READ_KEY),
+    command("dump", 2, MultiKey, Read, READONLY, READ_KEY),
     command("exists", -2, PointRead, Read, READONLY | FAST, read(1, -1, 1)),
+    // A relative time counts from the run: a repeat moves the end by the delay of the repeat, as a late first run would.
     command("expire", -3, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY).refined(Refinement::Expire),
     command("expireat", -3, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY).refined(Refinement::Expire),
     command("expiretime", 2, PointRead, Read, READONLY | FAST, READ_KEY),
@@ -29,9 +30,11 @@ pub(super) static GENERIC: &[Spec] = &[
     command("pexpiretime", 2, PointRead, Read, READONLY | FAST, READ_KEY),
     command("pttl", 2, PointRead, Read, READONLY | FAST, READ_KEY),
     command("randomkey", 1, PointRead, Read, READONLY, NO_KEYS),
+    // RENAME: the second run says "no such key", and MOVE answers 0.
     command("rename", 3, Write, Checked, WRITE, MOVED),
     command("renamenx", 3, Write, Checked, WRITE | FAST, MOVED),
-    command("restore", -4, Slow, Checked, WRITE | DENYOOM, WRITTEN_KEY).refined(Refinement::Restore),
+    // Without REPLACE the second run is refused with BUSYKEY.
+    command("restore", -4, Write, Checked, WRITE | DENYOOM, WRITTEN_KEY).refined(Refinement::Restore),
     command("scan", -2, MultiKey, Read, READONLY, NO_KEYS),
     command("sort", -2, Slow, LastWriteWins, WRITE | DENYOOM | MOVABLEKEYS, SORT).refined(Refinement::Store),
     command("sort_ro", -2, Slow, Read, READONLY | MOVABLEKEYS, SORT_RO),
@@ -53,6 +56,7 @@ pub(super) static STRING: &[Spec] = &[
     command("digest", 2, PointRead, Read, READONLY | FAST, READ_KEY),
     command("get", 2, PointRead, Read, READONLY | FAST, READ_KEY),
     command("getdel", 2, Write, Checked, WRITE | FAST, WRITTEN_KEY),
+    // A time in the past removes the key, and the repeat finds none; too rare to hold every GETEX back.
     command("getex", -2, Write, LastWriteWins, WRITE | FAST, WRITTEN_KEY).refined(Refinement::GetEx),
     command("getrange", 4, PointRead, Read, READONLY, READ_KEY),
     command("getset", 3, Write, Checked, WRITE | DENYOOM | FAST, WRITTEN_KEY),
@@ -75,12 +79,13 @@ pub(super) static STRING: &[Spec] = &[
 
 #[rustfmt::skip]
 pub(super) static BITMAP: &[Spec] = &[
-    command("bitcount", -2, PointRead, Read, READONLY, READ_KEY),
+    command("bitcount", -2, MultiKey, Read, READONLY, READ_KEY),
     command("bitfield", -2, Write, Checked, WRITE | DENYOOM, WRITTEN_KEY).refined(Refinement::Bitfield),
     command("bitfield_ro", -2, PointRead, Read, READONLY | FAST, READ_KEY),
     command("bitop", -4, Slow, LastWriteWins, WRITE | DENYOOM, both(write_range(2, 2, 1), read_range(3, -1, 1))).refined(Refinement::Store),
-    command("bitpos", -3, PointRead, Read, READONLY, READ_KEY),
+    command("bitpos", -3, MultiKey, Read, READONLY, READ_KEY),
     command("getbit", 3, PointRead, Read, READONLY | FAST, READ_KEY),
+    // Answers with the old bit.
     command("setbit", 4, Write, Checked, WRITE | DENYOOM, WRITTEN_KEY),
 ];
 
@@ -89,6 +94,6 @@ pub(super) static HYPERLOGLOG: &[Spec] = &[
     command("pfadd", -2, Write, LastWriteWins, WRITE | DENYOOM | FAST, WRITTEN_KEY),
     command("pfcount", -2, MultiKey, Read, READONLY, read(1, -1, 1)),
     command("pfdebug", 3, Slow, Category::Admin, WRITE | DENYOOM | ADMIN, write(2, 2, 1)),
-    command("pfmerge", -2, Slow, LastWriteWins, WRITE | DENYOOM, STORED),
+    command("pfmerge", -2, MultiKey, LastWriteWins, WRITE | DENYOOM, STORED),
     command("pfselftest", 1, Slow, Read, ADMIN, NO_KEYS),
 ];
