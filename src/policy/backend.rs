@@ -1,1 +1,610 @@
-//! In the making.
+//! What is known of one backend, and the verdict on it. Every rule that turns news into a failure is here.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::action::{Action, Trigger};
+use super::allowance::{Allowance, Baseline};
+use super::breaker::{Breaker, BreakerState};
+use super::event::{CommandClass, Edge, NotReadyWord, ProbeOutcome, Role, Standing, WindowSummary};
+use super::score;
+use super::settings::{BackendSettings, DataMode, Settings};
+use super::time::Time;
+use super::view::Health;
+
+/// Signs that come in one burst (a pipeline of 16 READONLY) are one sign.
+const SIGN_SPACING: Duration = Duration::from_millis(100);
+/// Signs older than this are no longer part of the same trouble.
+const SIGN_LIFE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    pub(super) settings: BackendSettings,
+    pub(super) standing: Standing,
+    pub(super) health: Health,
+    /// The verdict: it serves nobody. Stands until the backend answers.
+    pub(super) failure: Option<Failure>,
+    pub(super) last_failure: Option<(Time, String)>,
+    pub(super) evidence: Evidence,
+    /// It answered at least once.
+    pub(super) heard: bool,
+    /// An established link of the data plane stands, as far as is known.
+    pub(super) linked: bool,
+    pub(super) last_progress: Option<Time>,
+    /// A link's head request waits since then and nothing has come from the backend after it.
+    pub(super) stalled_since: Option<Time>,
+    pub(super) slow_until: Option<Time>,
+    pub(super) in_flight: u32,
+    pub(super) probes_ok_in_row: u32,
+    pub(super) probes_failed_in_row: u32,
+    /// When the first of the failed probes in a row was sent.
+    probes_failing_since: Option<Time>,
+    pub(super) not_ready: NotReady,
+    pub(super) wrong_role: Signs,
+    pub(super) authentication_failed: bool,
+    pub(super) healthy_since: Option<Time>,
+    pub(super) baseline: Baseline,
+    allowances: [Allowance; CommandClass::COUNT],
+    pub(super) breaker: Breaker,
+    /// More timeouts than anything else opened the breaker.
+    breaker_by_timeouts: bool,
+    /// The active restarted with another content: it must be entered again.
+    pub(super) needs_entry: bool,
+    pub(super) entry: EntryBlock,
+}
+
+/// A verdict of failure.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) at: Time,
+    pub(super) since: Time,
+    pub(super) trigger: Trigger,
+    pub(super) why: String,
+}
+
+/// Evidence within one outage: since the backend last answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Evidence {
+    pub(super) first_at: Option<Time>,
+    last_at: Option<Time>,
+    /// Answers that came at once: refused, reset, unreachable.
+    immediate: u32,
+    timed_out: u32,
+    first_timed_out_at: Option<Time>,
+}
+
+/// Signs of one lasting trouble, spaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Signs {
+    count: u32,
+    first_at: Option<Time>,
+    last_at: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NotReady {
+    pub(super) signs: Signs,
+    pub(super) word: Option<NotReadyWord>,
+}
+
+/// After a switch to it that was refused or failed, a backend is left alone for a while.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EntryBlock {
+    pub(super) until: Option<Time>,
+    pub(super) why: Option<String>,
+    /// When the shortest wait is over.
+    soonest: Option<Time>,
+    refused: bool,
+    in_row: u32,
+}
+
+/// A span in which this process itself did not run: silence within it is our own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Blind {
+    pub(super) from: Time,
+    pub(super) until: Time,
+}
+
+impl Backend {
+    pub(super) fn new(settings: BackendSettings, group: &Settings, now: Time) -> Self {
+        let allowance = Allowance::new(group.timeout.floor);
+        Self {
+            settings,
+            standing: Standing::Unknown,
+            health: Health::Unknown,
+            failure: None,
+            last_failure: None,
+            evidence: Evidence::default(),
+            heard: false,
+            linked: false,
+            last_progress: None,
+            stalled_since: None,
+            slow_until: None,
+            in_flight: 0,
+            probes_ok_in_row: 0,
+            probes_failed_in_row: 0,
+            probes_failing_since: None,
+            not_ready: NotReady::default(),
+            wrong_role: Signs::default(),
+            authentication_failed: false,
+            healthy_since: None,
+            baseline: Baseline::default(),
+            allowances: std::array::from_fn(|_| allowance.clone()),
+            breaker: Breaker::new(group.breaker.clone(), now),
+            breaker_by_timeouts: false,
+            needs_entry: false,
+            entry: EntryBlock::default(),
+        }
+    }
+
+    pub(super) fn on_edge(&mut self, now: Time, edge: Edge, group: &Settings, blind: Blind) {
+        match edge {
+            Edge::LinkLost => {
+                self.linked = false;
+                self.evidence.first_at.get_or_insert(now);
+            }
+            Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset => self.refused(now, edge, group),
+            Edge::ConnectTimedOut | Edge::HandshakeTimedOut => self.unanswered(now, edge, group, blind),
+            Edge::HandshakeDone => {
+                self.linked = true;
+                self.answered(now);
+                self.authentication_failed = false;
+                self.evidence = Evidence::default();
+                self.healthy_since.get_or_insert(now);
+            }
+            Edge::Stalled { silent_for } => {
+                let others_answer = self.last_progress.is_some_and(|last| last > now - silent_for);
+                if others_answer && !self.slow_in_flight(now) {
+                    // A single link that hangs is a failed request, not a silent backend.
+                    self.breaker_record(now, 0, 1, true);
+                }
+                let since = self.last_progress.unwrap_or(Time::ZERO).max(now - silent_for);
+                self.stalled_since = Some(self.stalled_since.unwrap_or(since).max(since));
+                self.judge_silence(now, Duration::ZERO, group, blind);
+            }
+            Edge::AuthenticationFailed => self.authentication_refused(now),
+            Edge::NotReady(word) => self.not_ready_sign(now, word),
+            Edge::WrongRole => self.wrong_role_sign(now),
+            Edge::IdentityChanged => {
+                self.answered(now);
+                self.evidence = Evidence::default();
+                self.needs_entry = true;
+                self.standing = Standing::Unknown;
+                self.healthy_since = Some(now);
+                self.probes_ok_in_row = 0;
+                self.entry = EntryBlock::default();
+            }
+        }
+    }
+
+    pub(super) fn on_probe(&mut self, now: Time, outcome: &ProbeOutcome, group: &Settings, blind: Blind) {
+        match *outcome {
+            ProbeOutcome::Ok { latency, role, write_ok, replication_lag: _ } => {
+                self.answered(now);
+                self.authentication_failed = false;
+                self.evidence = Evidence::default();
+                self.probe_ok(now, latency, role, write_ok, group);
+            }
+            ProbeOutcome::Failed(Edge::AuthenticationFailed) | ProbeOutcome::AuthenticationFailed => {
+                self.authentication_refused(now);
+            }
+            ProbeOutcome::Failed(Edge::NotReady(word)) | ProbeOutcome::NotReady(word) => {
+                self.probes_failed_in_row = 0;
+                self.not_ready_sign(now, word);
+            }
+            ProbeOutcome::Failed(Edge::WrongRole) => self.wrong_role_sign(now),
+            ProbeOutcome::Failed(Edge::Stalled { silent_for }) | ProbeOutcome::TimedOut { silent_for } => {
+                self.probe_timed_out(now, silent_for, group, blind);
+            }
+            ProbeOutcome::Failed(edge) => {
+                // While the data links stand, a refused probe is the listener's trouble, not the server's death.
+                let counts = !self.linked;
+                match edge {
+                    Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset if counts => {
+                        self.refused(now, edge, group);
+                    }
+                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut if counts => {
+                        self.unanswered(now, edge, group, blind);
+                    }
+                    _ => {}
+                }
+                self.probe_failed(now, now, group, blind);
+            }
+        }
+    }
+
+    pub(super) fn on_window(
+        &mut self,
+        now: Time,
+        window: &WindowSummary,
+        group: &Settings,
+        blind: Blind,
+        actions: &mut Vec<Action>,
+    ) {
+        self.in_flight = window.in_flight;
+        self.slow_until = window.slow_in_flight_until;
+        if let Some(progress) = window.last_progress {
+            self.progressed(progress.min(now));
+        }
+        if window.in_flight == 0 {
+            self.stalled_since = None;
+        }
+        let errors = &window.errors;
+        // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
+        let failed = errors.timeout + errors.overloaded + errors.protocol;
+        if window.requests > 0 {
+            let succeeded = window.requests.saturating_sub(errors.against_backend());
+            self.breaker_record(now, succeeded, failed, errors.timeout * 2 > failed);
+        }
+        if errors.not_ready > 0 {
+            self.not_ready.signs.note(now);
+        }
+        if errors.wrong_role > 0 {
+            self.wrong_role_sign(now);
+        }
+        if errors.against_backend() == 0 {
+            self.learn_allowances(window, group, actions);
+        }
+        // The summary is fresh as of now, so nothing newer is waited for.
+        self.judge_silence(now, Duration::ZERO, group, blind);
+    }
+
+    /// Fails it if it owed something and was silent for `timeout.floor` and `grace`, and no slow request excuses it.
+    pub(super) fn judge_silence(&mut self, now: Time, grace: Duration, group: &Settings, blind: Blind) {
+        let Some(due) = self.silence_due(group, blind) else { return };
+        if now >= due + grace {
+            let since = self.stalled_since.unwrap_or(now);
+            self.fail(now, since, Trigger::Timeout, format_args!("silent for {:?} while replies are due", now - since));
+        }
+    }
+
+    /// When the present silence becomes a failure.
+    pub(super) fn silence_due(&self, group: &Settings, blind: Blind) -> Option<Time> {
+        let since = self.stalled_since.filter(|_| self.failure.is_none())?;
+        let due = blind.after(since, group.timeout.floor);
+        Some(due.max(self.slow_until.unwrap_or(Time::ZERO)))
+    }
+
+    /// Trouble that leaves the backend alive: too many failed requests, not ready, a replica. The active is left for it
+    /// only when somebody better lives.
+    pub(super) fn soft_failure(&self, now: Time, group: &Settings) -> Option<Failure> {
+        let threshold = group.probe.not_ready_threshold;
+        let failure =
+            |trigger, since: Option<Time>, why| Failure { at: now, since: since.unwrap_or(now), trigger, why };
+        if self.wrong_role.sustained(now, threshold) {
+            let why = "it refuses writes: its role is not master".to_owned();
+            return Some(failure(Trigger::HealthCheck, self.wrong_role.first_at, why));
+        }
+        if self.not_ready.signs.sustained(now, threshold) {
+            let why = match self.not_ready.word {
+                Some(word) => format!("not ready: {word}"),
+                None => "not ready".to_owned(),
+            };
+            return Some(failure(Trigger::HealthCheck, self.not_ready.signs.first_at, why));
+        }
+        if self.breaker.state(now) != BreakerState::Closed {
+            let trigger = if self.breaker_by_timeouts { Trigger::Timeout } else { Trigger::HealthCheck };
+            let percent = (self.breaker.failure_rate() * 100.0) as u32;
+            return Some(failure(trigger, None, format!("{percent} % of its requests failed")));
+        }
+        None
+    }
+
+    /// How long there has been evidence, where there is some.
+    pub(super) fn evidence_for(&self, now: Time) -> Option<Duration> {
+        let since = self.failure.as_ref().map(|failure| failure.since);
+        since.or(self.evidence.first_at).or(self.stalled_since).map(|since| now - since)
+    }
+
+    /// It answered and shows no trouble: fit to be entered as far as its health goes.
+    pub(super) fn looks_well(&self, now: Time) -> bool {
+        self.heard
+            && self.failure.is_none()
+            && self.evidence.count() == 0
+            && self.probes_failed_in_row == 0
+            && !self.authentication_failed
+            && !self.not_ready.signs.any(now)
+            && !self.wrong_role.any(now)
+    }
+
+    pub(super) fn update_health(&mut self, now: Time, group: &Settings) {
+        let score = score::score(self, group, now);
+        self.health = score::health(self.health, score, self.heard, self.failure.is_some());
+    }
+
+    /// It was entered: what was held against it before it served is over.
+    pub(super) fn entered(&mut self, now: Time) {
+        self.needs_entry = false;
+        self.entry = EntryBlock::default();
+        self.breaker.reset(now);
+    }
+
+    /// Any reply at `at`: silence before it is over.
+    fn progressed(&mut self, at: Time) {
+        if self.last_progress.is_some_and(|last| at <= last) {
+            return;
+        }
+        self.last_progress = Some(at);
+        self.heard = true;
+        if self.stalled_since.is_some_and(|since| at > since) {
+            self.stalled_since = None;
+        }
+        if self.evidence.last_at.is_some_and(|last| at > last) {
+            self.evidence = Evidence::default();
+        }
+        if self.failure.as_ref().is_some_and(|failure| at > failure.at) {
+            self.revive(at);
+        }
+    }
+
+    /// It answered just now on a connection that we know to be alive.
+    fn answered(&mut self, now: Time) {
+        self.progressed(now);
+        self.heard = true;
+        if self.failure.is_some() {
+            self.revive(now);
+        }
+        self.entry.shorten();
+    }
+
+    fn revive(&mut self, now: Time) {
+        self.failure = None;
+        self.stalled_since = None;
+        self.probes_failed_in_row = 0;
+        self.breaker.reset(now);
+    }
+
+    fn fail(&mut self, now: Time, since: Time, trigger: Trigger, why: fmt::Arguments<'_>) {
+        self.unwell();
+        if self.failure.is_some() {
+            return;
+        }
+        let why = why.to_string();
+        self.last_failure = Some((now, why.clone()));
+        self.failure = Some(Failure { at: now, since, trigger, why });
+        self.stalled_since = None;
+        self.baseline.forget_recent();
+        self.breaker.trip(now);
+    }
+
+    fn unwell(&mut self) {
+        self.healthy_since = None;
+        self.probes_ok_in_row = 0;
+    }
+
+    fn refused(&mut self, now: Time, edge: Edge, group: &Settings) {
+        self.linked = false;
+        self.unwell();
+        self.evidence.note(now);
+        self.evidence.immediate = self.evidence.immediate.saturating_add(1);
+        let count = self.evidence.immediate;
+        if count >= group.failover.failure_threshold {
+            let since = self.evidence.first_at.unwrap_or(now);
+            self.fail(now, since, Trigger::Connection, format_args!("{edge}, {count} times in this outage"));
+        }
+    }
+
+    /// A connection or handshake without an answer is silence: it counts, but a pause may not look like a death.
+    fn unanswered(&mut self, now: Time, edge: Edge, group: &Settings, blind: Blind) {
+        self.unwell();
+        self.evidence.note(now);
+        self.evidence.timed_out = self.evidence.timed_out.saturating_add(1);
+        let since = *self.evidence.first_timed_out_at.get_or_insert(now);
+        let silence = (now - since).saturating_sub(blind.overlap(since, now));
+        let enough = self.evidence.count() >= group.failover.failure_threshold && silence >= group.timeout.floor;
+        if enough && !self.slow_in_flight(now) {
+            let since = self.evidence.first_at.unwrap_or(since);
+            self.fail(now, since, Trigger::Timeout, format_args!("{edge}, silent for {silence:?}"));
+        }
+    }
+
+    fn probe_ok(&mut self, now: Time, latency: Duration, role: Role, write_ok: Option<bool>, group: &Settings) {
+        self.probes_failed_in_row = 0;
+        self.probes_failing_since = None;
+        self.breaker_trial(now, true);
+        if role == Role::Replica && self.settings.data != DataMode::Replica || role == Role::Sentinel {
+            self.wrong_role_sign(now);
+            return;
+        }
+        if role == Role::Master || write_ok == Some(true) {
+            self.wrong_role = Signs::default();
+        }
+        if write_ok == Some(false) {
+            self.not_ready_sign(now, NotReadyWord::Misconf);
+            return;
+        }
+        self.not_ready = NotReady::default();
+        self.probes_ok_in_row = self.probes_ok_in_row.saturating_add(1);
+        self.healthy_since.get_or_insert(now);
+        self.baseline.record(latency, group.recovery.latency_slack);
+    }
+
+    fn probe_timed_out(&mut self, now: Time, silent_for: Duration, group: &Settings, blind: Blind) {
+        if self.slow_in_flight(now) {
+            return;
+        }
+        let sent = now - silent_for;
+        if blind.overlap(sent, now) * 2 > silent_for {
+            return;
+        }
+        let since = self.last_progress.unwrap_or(Time::ZERO).max(sent);
+        let silence = (now - since).saturating_sub(blind.overlap(since, now));
+        if silence >= group.timeout.floor {
+            self.probes_failed_in_row = self.probes_failed_in_row.saturating_add(1);
+            self.fail(now, since, Trigger::Timeout, format_args!("a probe and all else unanswered for {silence:?}"));
+            return;
+        }
+        self.probe_failed(now, sent, group, blind);
+    }
+
+    fn probe_failed(&mut self, now: Time, sent: Time, group: &Settings, blind: Blind) {
+        self.probes_ok_in_row = 0;
+        self.healthy_since = None;
+        self.probes_failed_in_row = self.probes_failed_in_row.saturating_add(1);
+        self.breaker_trial(now, false);
+        let since = *self.probes_failing_since.get_or_insert(sent);
+        let lasting = (now - since).saturating_sub(blind.overlap(since, now)) >= group.timeout.floor;
+        let count = self.probes_failed_in_row;
+        if count >= group.probe.failure_threshold && lasting {
+            self.fail(now, since, Trigger::HealthCheck, format_args!("{count} failed probes in a row"));
+        }
+    }
+
+    fn authentication_refused(&mut self, now: Time) {
+        self.answered(now);
+        self.evidence = Evidence::default();
+        self.unwell();
+        self.authentication_failed = true;
+    }
+
+    fn not_ready_sign(&mut self, now: Time, word: NotReadyWord) {
+        self.answered(now);
+        match word {
+            // The command's own trouble, or a script's: the backend is well.
+            NotReadyWord::TryAgain | NotReadyWord::Busy => {}
+            NotReadyWord::Loading
+            | NotReadyWord::MasterDown
+            | NotReadyWord::ClusterDown
+            | NotReadyWord::Misconf
+            | NotReadyWord::NoReplicas => {
+                self.unwell();
+                self.not_ready.word = Some(word);
+                self.not_ready.signs.note(now);
+            }
+        }
+    }
+
+    fn wrong_role_sign(&mut self, now: Time) {
+        self.answered(now);
+        self.unwell();
+        self.wrong_role.note(now);
+    }
+
+    fn breaker_record(&mut self, now: Time, succeeded: u64, failed: u64, by_timeouts: bool) {
+        if self.breaker.record(now, succeeded, failed) {
+            self.breaker_by_timeouts = by_timeouts;
+        }
+    }
+
+    /// Probes are the trials of a breaker that is not closed; while it is, their rows are counted instead.
+    fn breaker_trial(&mut self, now: Time, succeeded: bool) {
+        if self.breaker.state(now) != BreakerState::Closed {
+            self.breaker.record(now, u64::from(succeeded), u64::from(!succeeded));
+        }
+    }
+
+    fn slow_in_flight(&self, now: Time) -> bool {
+        self.slow_until.is_some_and(|until| now < until)
+    }
+
+    fn learn_allowances(&mut self, window: &WindowSummary, group: &Settings, actions: &mut Vec<Action>) {
+        for class in CommandClass::ALL {
+            let latency = &window.latency[class.index()];
+            if latency.count == 0 || class == CommandClass::Slow {
+                continue;
+            }
+            if let Some(allowance) = self.allowances[class.index()].record(latency.p99_us, &group.timeout) {
+                actions.push(Action::SetAllowance { backend: self.settings.id, class, allowance });
+            }
+        }
+    }
+}
+
+impl Evidence {
+    pub(super) fn count(&self) -> u32 {
+        self.immediate.saturating_add(self.timed_out)
+    }
+
+    fn note(&mut self, now: Time) {
+        self.first_at.get_or_insert(now);
+        self.last_at = Some(now);
+    }
+}
+
+impl Signs {
+    pub(super) fn any(&self, now: Time) -> bool {
+        self.last_at.is_some_and(|last| now - last <= SIGN_LIFE)
+    }
+
+    pub(super) fn sustained(&self, now: Time, threshold: u32) -> bool {
+        self.count >= threshold && self.any(now)
+    }
+
+    fn note(&mut self, now: Time) {
+        if !self.any(now) {
+            *self = Self { count: 1, first_at: Some(now), last_at: Some(now) };
+        } else if self.last_at.is_none_or(|last| now - last >= SIGN_SPACING) {
+            self.count = self.count.saturating_add(1);
+            self.last_at = Some(now);
+        }
+    }
+}
+
+impl EntryBlock {
+    pub(super) fn blocks(&self, now: Time) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// It answers now: what could not be reached then is worth a try after the shortest wait. A refusal stands.
+    fn shorten(&mut self) {
+        if !self.refused {
+            self.until = self.until.min(self.soonest);
+        }
+    }
+
+    /// Leaves the backend alone for `first`, twice that after the next attempt, up to `longest`.
+    pub(super) fn block(&mut self, now: Time, why: String, refused: bool, first: Duration, longest: Duration) {
+        let wait = first.saturating_mul(1 << self.in_row.min(20)).min(longest);
+        self.in_row = self.in_row.saturating_add(1);
+        self.until = Some(now + wait);
+        self.soonest = Some(now + first);
+        self.why = Some(why);
+        self.refused = refused;
+    }
+}
+
+impl Blind {
+    /// When `span` of seeing time has passed since `from`.
+    fn after(self, from: Time, span: Duration) -> Time {
+        let due = from + span;
+        if due <= self.from || from >= self.until { due } else { due + (self.until - from.max(self.from)) }
+    }
+
+    /// How much of `from..until` was blind.
+    pub(super) fn overlap(self, from: Time, until: Time) -> Duration {
+        until.min(self.until) - from.max(self.from)
+    }
+}
+
+impl fmt::Display for NotReadyWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loading => "LOADING",
+            Self::MasterDown => "MASTERDOWN",
+            Self::ClusterDown => "CLUSTERDOWN",
+            Self::Misconf => "MISCONF",
+            Self::NoReplicas => "NOREPLICAS",
+            Self::TryAgain => "TRYAGAIN",
+            Self::Busy => "BUSY",
+        })
+    }
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LinkLost => f.write_str("link lost"),
+            Self::ConnectRefused => f.write_str("connection refused"),
+            Self::ConnectFailed => f.write_str("connection failed"),
+            Self::ConnectTimedOut => f.write_str("connection attempt unanswered"),
+            Self::HandshakeReset => f.write_str("connection reset before the handshake was answered"),
+            Self::HandshakeTimedOut => f.write_str("handshake unanswered"),
+            Self::HandshakeDone => f.write_str("handshake answered"),
+            Self::Stalled { silent_for } => write!(f, "no progress for {silent_for:?}"),
+            Self::AuthenticationFailed => f.write_str("authentication refused"),
+            Self::NotReady(word) => write!(f, "not ready: {word}"),
+            Self::WrongRole => f.write_str("not a master"),
+            Self::IdentityChanged => f.write_str("another identity: it restarted or was replaced"),
+        }
+    }
+}

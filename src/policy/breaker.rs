@@ -101,6 +101,11 @@ impl Breaker {
         }
     }
 
+    /// Closes it and forgets: what it was opened for is over.
+    pub fn reset(&mut self, now: Time) {
+        self.close(now);
+    }
+
     /// Failed and all requests within the window.
     pub fn counts(&self) -> (u64, u64) {
         let failed = self.current.failed + self.previous.failed;

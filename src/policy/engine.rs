@@ -1,18 +1,54 @@
-//! The engine.
+//! The engine: takes events, keeps what is known of each backend, and decides after each of them.
 
-use super::action::Action;
-use super::event::Event;
-use super::settings::{BackendSettings, Settings};
+use std::time::Duration;
+
+use super::action::{Action, Availability, Candidate, Decision, DecisionKind, Switch, Trigger};
+use super::backend::{Backend, Blind};
+use super::event::{BackendId, Edge, Event, Standing};
+use super::recovery::Recovery;
+use super::score;
+use super::selection;
+use super::settings::{BackendRole, BackendSettings, Settings};
 use super::time::Time;
-use super::view::View;
+use super::view::{BackendView, Status, View};
+
+/// A stalled tick shorter than this is set aside silently.
+const STALL_RECORDED_MIN: Duration = Duration::from_millis(100);
+/// The engine never asks to be called again sooner than this, so that no condition can spin its caller.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The decisions of one group.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    settings: Settings,
-    backends: Vec<BackendSettings>,
-    seed: u64,
-    started: Time,
+    pub(super) settings: Settings,
+    pub(super) backends: Vec<Backend>,
+    pub(super) primary: BackendId,
+    pub(super) active: BackendId,
+    pub(super) epoch: u64,
+    pub(super) availability: Availability,
+    pub(super) pending: Option<Pending>,
+    /// Superseded but perhaps carried out all the same.
+    pub(super) abandoned: Option<Switch>,
+    pub(super) last_id: u64,
+    /// Switches tried since the active was last good.
+    pub(super) attempts: u32,
+    /// Took over last time: preferred among near equals.
+    pub(super) sticky: Option<BackendId>,
+    pub(super) held_by_operator: bool,
+    pub(super) recovery: Recovery,
+    /// The reason to stay that was recorded last, so that it is recorded once.
+    pub(super) stayed: Option<String>,
+    blind: Blind,
+    timeout: Option<Time>,
+}
+
+/// A switch that is being carried out.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) switch: Switch,
+    pub(super) deadline: Time,
+    /// Its beginning was recorded, so its end is.
+    pub(super) recorded: bool,
 }
 
 impl Engine {
@@ -22,26 +58,239 @@ impl Engine {
     /// When `backends` is empty, an id is not its place in the list, or there is not exactly one primary: the
     /// configuration room refuses such groups.
     pub fn new(settings: Settings, backends: Vec<BackendSettings>, seed: u64, now: Time) -> Self {
-        Self { settings, backends, seed, started: now }
+        assert!(backends.len() <= selection::CANDIDATES_MAX, "more backends than a group may have");
+        assert!(backends.iter().enumerate().all(|(place, backend)| backend.id.index() == place), "ids are places");
+        let mut primaries = backends.iter().filter(|backend| backend.role == BackendRole::Primary);
+        let primary = primaries.next().expect("a group has a primary").id;
+        assert!(primaries.next().is_none(), "a group has one primary");
+        let backends = backends.into_iter().map(|backend| Backend::new(backend, &settings, now)).collect();
+        Self {
+            recovery: Recovery::new(seed),
+            settings,
+            backends,
+            primary,
+            active: primary,
+            epoch: 1,
+            availability: Availability::Serving,
+            pending: None,
+            abandoned: None,
+            last_id: 0,
+            attempts: 0,
+            sticky: None,
+            held_by_operator: false,
+            stayed: None,
+            blind: Blind::default(),
+            timeout: None,
+        }
     }
 
     /// Takes one event and appends what is to be done, in order.
-    pub fn handle(&mut self, _now: Time, _event: Event, _actions: &mut Vec<Action>) {}
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Edge { backend, edge } => self.on_edge(now, backend, edge, actions),
+            Event::Window { backend, window } => {
+                let (settings, blind) = (&self.settings, self.blind);
+                if let Some(backend) = self.backends.get_mut(backend.index()) {
+                    backend.on_window(now, &window, settings, blind, actions);
+                    backend.update_health(now, settings);
+                }
+            }
+            Event::Probe { backend: id, outcome } => {
+                let (settings, blind) = (&self.settings, self.blind);
+                if let Some(backend) = self.backends.get_mut(id.index()) {
+                    let refused = backend.authentication_failed;
+                    backend.on_probe(now, &outcome, settings, blind);
+                    backend.update_health(now, settings);
+                    self.record_authentication(now, id, refused, actions);
+                }
+            }
+            Event::Standing { backend, standing } => {
+                if let Some(backend) = self.backends.get_mut(backend.index()) {
+                    if standing == Standing::Enterable {
+                        backend.entry = Default::default();
+                    }
+                    backend.standing = standing;
+                }
+            }
+            Event::Operator(command) => self.on_operator(now, command, actions),
+            Event::SwitchDone { id, result } => self.on_switch_done(now, id, result, actions),
+            Event::TickStalled { late } => self.on_tick_stalled(now, late, actions),
+        }
+        self.decide(now, actions);
+    }
 
     /// To be called when `poll_timeout` is due; harmless before.
-    pub fn handle_timeout(&mut self, _now: Time, _actions: &mut Vec<Action>) {}
+    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let grace = self.settings.timeout.tick;
+        for backend in &mut self.backends {
+            backend.judge_silence(now, grace, &self.settings, self.blind);
+        }
+        self.decide(now, actions);
+    }
 
     /// When the engine wants to be called next, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        None
+        self.timeout
     }
 
-    pub fn view(&self, _now: Time) -> View {
-        unreachable!(
-            "not before the engine is whole: {:?} {:?} {}",
-            self.settings,
-            self.backends,
-            self.seed + self.started.0
-        )
+    pub fn view(&self, now: Time) -> View {
+        View {
+            at: now,
+            status: self.status(now),
+            active: self.active,
+            availability: self.availability,
+            epoch: self.epoch,
+            switching: self.pending.as_ref().map(|pending| pending.switch.clone()),
+            recovery_held_by_operator: self.held_by_operator,
+            recovery_at: self.recovery_waits_until(),
+            relapses: self.recovery.relapses(now, &self.settings.recovery),
+            backends: self.backends.iter().map(|backend| self.backend_view(backend, now)).collect(),
+        }
+    }
+
+    pub(super) fn backend(&self, id: BackendId) -> &Backend {
+        &self.backends[id.index()]
+    }
+
+    pub(super) fn backend_mut(&mut self, id: BackendId) -> &mut Backend {
+        &mut self.backends[id.index()]
+    }
+
+    pub(super) fn publish(&mut self, availability: Availability, actions: &mut Vec<Action>) {
+        if self.availability != availability {
+            self.availability = availability;
+            actions.push(Action::Publish { availability });
+        }
+    }
+
+    /// Records a decision about `backend` that began or ended no switch.
+    pub(super) fn note(
+        &self,
+        now: Time,
+        kind: DecisionKind,
+        backend: BackendId,
+        trigger: Option<Trigger>,
+        candidates: Vec<Candidate>,
+        why: String,
+        actions: &mut Vec<Action>,
+    ) {
+        let evidence_for = self.backend(backend).evidence_for(now);
+        let decision =
+            Decision { at: now, kind, backend, trigger, switch: None, result: None, evidence_for, candidates, why };
+        actions.push(Action::Record(decision));
+    }
+
+    /// Records a reason to stay, once until it changes.
+    pub(super) fn note_stay(&mut self, now: Time, backend: BackendId, why: String, actions: &mut Vec<Action>) {
+        if self.stayed.as_ref() == Some(&why) {
+            return;
+        }
+        self.stayed = Some(why.clone());
+        let weighing = self.weighing(now, true);
+        let candidates = selection::explain(&self.backends, &self.settings, weighing, None);
+        self.note(now, DecisionKind::Stayed, backend, None, candidates, why, actions);
+    }
+
+    fn on_edge(&mut self, now: Time, id: BackendId, edge: Edge, actions: &mut Vec<Action>) {
+        let active = self.active;
+        let (settings, blind) = (&self.settings, self.blind);
+        let Some(backend) = self.backends.get_mut(id.index()) else { return };
+        let calm = backend.evidence.first_at.is_none() && backend.stalled_since.is_none();
+        let refused = backend.authentication_failed;
+        backend.on_edge(now, edge, settings, blind);
+        backend.update_health(now, settings);
+        let troubled = backend.evidence.first_at.is_some() || backend.stalled_since.is_some();
+        if id != active {
+            // Only the active must be entered anew; any other is entered whole when its turn comes.
+            backend.needs_entry = false;
+        } else if calm && troubled {
+            actions.push(Action::ProbeNow { backend: id });
+        }
+        self.record_authentication(now, id, refused, actions);
+    }
+
+    fn on_tick_stalled(&mut self, now: Time, late: Duration, actions: &mut Vec<Action>) {
+        let from = now - late;
+        // Spans that follow each other closely are one.
+        let from = if from <= self.blind.until { self.blind.from.min(from) } else { from };
+        self.blind = Blind { from, until: now };
+        if late >= STALL_RECORDED_MIN {
+            let why = format!("this process ran {late:?} late: silence in that time is its own");
+            self.note(now, DecisionKind::SelfSuspected, self.active, None, Vec::new(), why, actions);
+        }
+    }
+
+    fn record_authentication(&self, now: Time, id: BackendId, refused: bool, actions: &mut Vec<Action>) {
+        let backend = self.backend(id);
+        if backend.authentication_failed == refused {
+            return;
+        }
+        let why = if refused {
+            format!("{} accepts our authentication again", backend.settings.name)
+        } else {
+            format!("{} refuses our authentication: check its username and password", backend.settings.name)
+        };
+        self.note(now, DecisionKind::Authentication, id, None, Vec::new(), why, actions);
+    }
+
+    /// The next moment at which something happens without news.
+    pub(super) fn schedule(&mut self, now: Time) {
+        let mut next: Option<Time> = None;
+        let mut at = |time: Option<Time>| {
+            if let Some(time) = time {
+                next = Some(next.map_or(time, |next| next.min(time)));
+            }
+        };
+        for backend in &self.backends {
+            let silence = backend.silence_due(&self.settings, self.blind);
+            at(silence.map(|due| due + self.settings.timeout.tick));
+        }
+        if let Some(pending) = &self.pending {
+            at(Some(pending.deadline));
+        } else {
+            if let Availability::Holding { until } = self.availability {
+                at(Some(until));
+            }
+            // Only blocks and delays that have not passed: what they waited for was tried just now.
+            for backend in &self.backends {
+                at(backend.entry.until.filter(|until| *until > now));
+            }
+            at(self.recovery_waits_until().filter(|due| *due > now));
+        }
+        self.timeout = next.map(|next| next.max(now + TIMEOUT_MIN));
+    }
+
+    fn status(&self, now: Time) -> Status {
+        let pending = self.pending.as_ref().map(|pending| &pending.switch);
+        if pending.is_some_and(|switch| switch.to == self.primary && switch.planned) {
+            return Status::Recovering;
+        }
+        if pending.is_some() || self.availability != Availability::Serving {
+            return Status::FailingOver;
+        }
+        if self.active != self.primary {
+            return Status::FailedOver;
+        }
+        if self.recovery.in_grace(now, &self.settings.recovery) { Status::Recovered } else { Status::Active }
+    }
+
+    fn backend_view(&self, backend: &Backend, now: Time) -> BackendView {
+        BackendView {
+            id: backend.settings.id,
+            name: backend.settings.name.clone(),
+            role: backend.settings.role,
+            health: backend.health,
+            score: score::score(backend, &self.settings, now),
+            reasons: score::reasons(backend, &self.settings, now),
+            baseline: backend.baseline.well(),
+            probe_latency: backend.baseline.recent(),
+            probes_ok_in_row: backend.probes_ok_in_row,
+            probes_failed_in_row: backend.probes_failed_in_row,
+            breaker: backend.breaker.state(now),
+            standing: backend.standing.clone(),
+            in_flight: backend.in_flight,
+            last_progress: backend.last_progress,
+            last_failure: backend.last_failure.clone(),
+        }
     }
 }

@@ -186,7 +186,7 @@ pub enum ProbeOutcome {
     },
     /// The probe's connection could not be made or was lost.
     Failed(Edge),
-    /// No answer within the probe's timeout, or not yet: may be sent again while one probe stays unanswered.
+    /// No answer within the probe's timeout, which is best not under `timeout.floor`. Sent once for each probe.
     TimedOut {
         silent_for: Duration,
     },

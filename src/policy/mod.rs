@@ -10,9 +10,12 @@ mod backend;
 mod breaker;
 mod engine;
 mod event;
+mod operator;
+mod recovery;
 mod score;
 mod selection;
 mod settings;
+mod switching;
 mod time;
 mod view;
 
@@ -29,3 +32,6 @@ pub use settings::{
 };
 pub use time::Time;
 pub use view::{BackendView, Factor, Health, Reason, Status, View};
+
+#[cfg(test)]
+mod tests;
