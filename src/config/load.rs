@@ -95,7 +95,7 @@ fn read_config(reader: &Reader, root: Section<'_>) -> Config {
     let config = Config {
         groups,
         control: read::control(root.table("control")),
-        observe: root.table_if_present("observe").and_then(read::observe),
+        observe: root.table_if_present("observe", &["address"]).and_then(read::observe),
         workers: read::workers(root.table("workers")),
         drain: read::drain(root.table("drain")),
         log: read::log(root.table("log")),

@@ -5,6 +5,7 @@
 
 mod address;
 mod collide;
+mod defaults;
 mod describe;
 mod error;
 mod load;

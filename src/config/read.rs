@@ -26,7 +26,7 @@ pub(super) fn listen(section: Section<'_>) -> Listen {
         address: section.required("address").unwrap_or(default.address),
         password: section.optional("password"),
         users: section.tables("users").into_iter().map(listen_user).collect(),
-        tls: section.table_if_present("tls").map(listen_tls),
+        tls: section.table_if_present("tls", &["cert", "key", "client_ca"]).map(listen_tls),
         clients_max: section.take_within("clients_max", default.clients_max, 1, 1_000_000),
         output_limit: bytes(&section, "output_limit", default.output_limit, 64 * KIB, 64 * GIB),
         output_pause: bytes(&section, "output_pause", default.output_pause, 16 * KIB, 16 * GIB),
@@ -101,7 +101,7 @@ pub(super) fn backend(section: Section<'_>) -> Backend {
             section.reader().fail(&section.path_of(key), message);
         }
     }
-    let tls = section.table_if_present("tls").map(backend_tls);
+    let tls = section.table_if_present("tls", &TLS_KEYS).map(backend_tls);
     let backend = Backend {
         name,
         role,
@@ -118,6 +118,8 @@ pub(super) fn backend(section: Section<'_>) -> Backend {
     section.finish();
     backend
 }
+
+const TLS_KEYS: [&str; 5] = ["ca", "cert", "key", "server_name", "insecure_skip_verify"];
 
 fn backend_tls(section: Section<'_>) -> BackendTls {
     let tls = BackendTls {

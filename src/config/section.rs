@@ -180,12 +180,17 @@ impl<'r> Section<'r> {
         Section { reader: self.reader, layers, asked: RefCell::default() }
     }
 
-    /// A table within this one whose presence means something.
-    pub(super) fn table_if_present(&self, key: &'static str) -> Option<Section<'r>> {
+    /// A table within this one whose presence means something. A variable for one of `keys` makes it present too; a
+    /// common beginning of names would not do: a backend `a-tls` has variables that begin like those of `a`'s `tls`.
+    pub(super) fn table_if_present(&self, key: &'static str, keys: &[&'static str]) -> Option<Section<'r>> {
         let section = self.table(key);
-        let present = section.layers.iter().any(|layer| {
-            layer.table.is_some() || self.reader.variables.keys().any(|name| name.starts_with(&layer.prefix))
-        });
+        let present =
+            section.layers.iter().any(|layer| layer.table.is_some()) || keys.iter().any(|key| section.has(key));
+        // Also of an absent table the names are known, for the sentence about a misspelt variable.
+        for key in keys {
+            let name = format!("{}{}", section.layers[0].prefix, variable_word(key));
+            self.reader.notes().known_variables.insert(name);
+        }
         present.then_some(section)
     }
 
@@ -220,7 +225,7 @@ impl<'r> Section<'r> {
         sections
     }
 
-    /// Whether the file or, for a plain key, the environment has this key in this table.
+    /// Whether the file or the environment has this key of this table.
     pub(super) fn has(&self, key: &str) -> bool {
         self.layers.iter().any(|layer| {
             layer.table.is_some_and(|table| table.contains_key(key))
@@ -285,11 +290,14 @@ impl<'r> Section<'r> {
             let (origin, value) = if let Some(text) = self.reader.variables.get(&name) {
                 (Origin::Variable(name), T::from_text(text, &self.reader.variables))
             } else if let Some(value) = layer.table.and_then(|table| table.get(key)) {
-                (self.reader.origin(value.span().start), self.from_toml(value))
+                (self.reader.origin(value.span().start), self.read(value))
             } else {
                 continue;
             };
             self.reader.notes().origins.insert(own_path.clone(), origin.clone());
+            if let Some(named) = value.as_ref().ok().and_then(Value::variable) {
+                self.reader.notes().known_variables.insert(named.to_owned());
+            }
             return match value.and_then(|value: T| check(&value).map(|()| value)) {
                 Ok(value) => Some(value),
                 Err(message) => {
@@ -302,7 +310,7 @@ impl<'r> Section<'r> {
         None
     }
 
-    fn from_toml<T: Value>(&self, value: &Spanned<DeValue<'_>>) -> Result<T, String> {
+    fn read<T: Value>(&self, value: &Spanned<DeValue<'_>>) -> Result<T, String> {
         T::from_toml(value.get_ref(), &self.reader.variables)
     }
 }

@@ -141,7 +141,7 @@ impl Checker<'_> {
             let twin = backends[..index].iter().find(|other| same_server(other, backend));
             if let Some(twin) = twin.filter(|_| !self.failed(&format!("backend[{index}].address"))) {
                 let message = format!(
-                    "this is the server and database of \"{}\"; a server is no backup of itself, so give another address",
+                    "this is the server and database of \"{}\"; a server is no backup of itself: give another address",
                     twin.name
                 );
                 self.fail(&format!("backend[{index}].address"), message);
@@ -248,7 +248,8 @@ impl Checker<'_> {
             && control.token.is_none()
             && !self.failed("control.token")
         {
-            let message = "whoever reaches this port can switch backends; give `control.token`, or listen on 127.0.0.1 and open [observe] for metrics";
+            let message = "whoever reaches this port can switch backends; give `control.token`, or listen on \
+                           127.0.0.1 and open [observe] for metrics";
             self.fail("control.address", message);
         }
     }
@@ -324,7 +325,8 @@ fn check_listeners(config: &Config, path_of: &dyn Fn(usize) -> String, reader: &
             let target = listeners.iter().find(|(_, listener)| loops_to(&backend.address, listener));
             if let Some((listener, _)) = target.filter(|_| !reader.failed(&path)) {
                 let message = format!(
-                    "this is where Standin itself listens (`{listener}`), and requests would go round for ever; give the cache server's own address"
+                    "this is where Standin itself listens (`{listener}`), and requests would go round for ever; \
+                     give the cache server's own address"
                 );
                 reader.fail(&path, message);
             }

@@ -34,6 +34,11 @@ pub(super) trait Value: Sized {
 
     /// As TOML.
     fn show(&self) -> String;
+
+    /// The environment variable that the value refers to: it may begin with `STANDIN_` without being a key's.
+    fn variable(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A size in bytes; a plain count is a `usize`.
@@ -223,6 +228,10 @@ impl Value for Secret {
 
     fn show(&self) -> String {
         format!("\"{self}\"")
+    }
+
+    fn variable(&self) -> Option<&str> {
+        self.variable_name()
     }
 }
 

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod reference;
+
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::load::parse_with_catalogue;
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -182,8 +182,8 @@ fn unknown_and_wrong_variables_are_refused_by_name() {
     assert_eq!(
         errors,
         [
-            "environment STANDIN_QQQQQQQQQQ: no key has this name; unset it, or see docs/configuration.md for how names \
-             are made",
+            "environment STANDIN_QQQQQQQQQQ: no key has this name; unset it, or see docs/configuration.md for how \
+             names are made",
             "environment STANDIN_TIMEOUT_FLOOR: a duration needs its unit: write \"12ms\" or \"12s\"",
             "environment STANDIN_TIMEOUT_REQUST: no key has this name; did you mean STANDIN_TIMEOUT_REQUEST?",
         ]
@@ -237,12 +237,13 @@ floor = "0s"
             "standin.toml:2: listen.address: this key is missing; give it an address",
             "standin.toml:3: listen.adress: this key is not known; did you mean `address`?",
             "standin.toml:4: listen.clients_max: 0 is out of range; write 1 to 1000000",
-            "standin.toml:5: listen.output_limit: \"lots\" is not a size; write \"64MiB\", \"64MB\" or a number of bytes",
+            "standin.toml:5: listen.output_limit: \"lots\" is not a size; write \"64MiB\", \"64MB\" or a number of \
+             bytes",
             "standin.toml:6: listen.deny: a list is expected here, like [\"...\"], and this is text in quotes",
             "standin.toml:8: control.address: an address is expected here, in quotes, and this is a number",
             "standin.toml:11: backend[0].role: \"main\" is not known here; write \"primary\" or \"backup\"",
-            "standin.toml:12: backend[0].address: \"cache\" is no address; write \"host:6379\", \"unix:/path\", a redis:// \
-             URL or \"embedded\"",
+            "standin.toml:12: backend[0].address: \"cache\" is no address; write \"host:6379\", \"unix:/path\", a \
+             redis:// URL or \"embedded\"",
             "standin.toml:14: backend[1].name: backend[0].name is \"a\" too; rename one of the backends",
             "standin.toml:17: backend[1].wieght: this key is not known; did you mean `weight`?",
             "standin.toml:18: timeouts: this key is not known; did you mean `timeout`?",
@@ -435,6 +436,33 @@ fn tls_files_must_be_there_and_hold_what_they_should() {
 }
 
 #[test]
+fn a_variable_that_a_secret_names_may_begin_like_a_keys() {
+    let text = minimal_and("password = \"env:STANDIN_CACHE_PASSWORD\"\n");
+    let config = parsed_with(&text, &[("STANDIN_CACHE_PASSWORD", "p")]).unwrap();
+    assert!(config.groups[0].backends[1].password.is_some());
+}
+
+#[test]
+fn variables_alone_turn_tls_on_and_only_for_the_backend_that_they_name() {
+    let more = "[[backend]]\nname = \"backup-a-tls\"\nrole = \"backup\"\naddress = \"127.0.0.1:6391\"\n";
+    let variables =
+        [("STANDIN_BACKEND_BACKUP_A_TLS_ADDRESS", "127.0.0.1:1"), ("STANDIN_BACKEND_PRIMARY_TLS_SERVER_NAME", "x")];
+    let config = parsed_with(&minimal_and(more), &variables).unwrap();
+    let backends = &config.groups[0].backends;
+    assert_eq!(backends[2].address.to_string(), "127.0.0.1:1");
+    assert_eq!(backends[1].tls, None);
+    assert_eq!(backends[0].tls.as_ref().and_then(|tls| tls.server_name.as_deref()), Some("x"));
+}
+
+#[tokio::test]
+async fn a_secret_is_fetched_within_a_runtime_as_it_is_read_outside() {
+    let secret = Secret::parse("exec:echo fetched", |_| None);
+    assert_eq!(secret.fetch().await.unwrap().expose_secret(), "fetched");
+    assert!(Secret::parse("file:/nonexistent", |_| None).fetch().await.is_err());
+    assert_eq!(Secret::parse("literal:env:x", |_| None).fetch().await.unwrap().expose_secret(), "env:x");
+}
+
+#[test]
 fn rediss_turns_tls_on() {
     let config = parsed(&MINIMAL.replace("127.0.0.1:6390", "rediss://127.0.0.1:6390"));
     assert_eq!(config.groups[0].backends[1].tls, Some(BackendTls::default()));
@@ -454,98 +482,18 @@ fn a_file_that_cannot_be_read_is_one_error() {
     assert!(error.to_string().starts_with("/nonexistent/standin.toml: cannot read this file"), "{error}");
 }
 
-const REFERENCE: &str = include_str!("../../config/standin.toml");
-
-/// The reference with its commented keys made real: all of them, or those alone that show a default.
-fn reference_uncommented(keep: impl Fn(&str) -> bool) -> String {
-    let lines = REFERENCE.lines().map(|line| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') && keep(rest) => rest,
-        _ => line,
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Every key of the reference, commented or not, by its path, with each value it has there.
-fn reference_keys() -> BTreeMap<String, Vec<String>> {
-    let mut keys = BTreeMap::<String, Vec<String>>::new();
-    let mut table = String::new();
-    for line in reference_uncommented(|_| true).lines() {
-        if line.starts_with('[') {
-            table = line.trim_matches(['[', ']']).to_owned();
-        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
-            keys.entry(format!("{table}.{key}")).or_default().push(value.to_owned());
-        }
-    }
-    keys
-}
-
-#[test]
-fn the_reference_lists_every_key_with_exactly_its_default() {
-    let (result, catalogue) =
-        parse_with_catalogue(&reference_uncommented(|_| true), "standin.toml", std::iter::empty());
-    let unknown: Vec<_> = result.err().into_iter().flat_map(|errors| errors.0).map(|error| error.to_string()).collect();
-    let unknown: Vec<_> =
-        unknown.iter().filter(|error| !error.contains("cannot read") && !error.contains("not set")).collect();
-    assert!(unknown.is_empty(), "{unknown:#?}");
-    let keys = reference_keys();
-    for (key, default) in &catalogue {
-        if key == "group.name" {
-            continue;
-        }
-        let values = keys.get(key).unwrap_or_else(|| panic!("config/standin.toml does not list {key}"));
-        for (value, default) in values.iter().zip(default.iter().cycle()) {
-            assert_eq!(
-                same_value(value),
-                same_value(default),
-                "{key}: the reference is on the left, the code on the right"
-            );
-        }
-    }
-    let strangers: Vec<_> = keys.keys().filter(|key| !catalogue.contains_key(*key)).collect();
-    assert!(strangers.is_empty(), "the code does not know {strangers:?}");
-}
-
-/// "300s" and "5m" are one duration.
-fn same_value(text: &str) -> String {
-    match units::parse_duration(text.trim_matches('"')) {
-        Ok(duration) => format!("{duration:?}"),
-        Err(_) => text.to_owned(),
-    }
-}
-
-#[test]
-fn the_reference_is_itself_a_configuration_with_nothing_but_defaults() {
-    let as_it_is = parsed(REFERENCE);
-    assert_eq!(as_it_is, parsed(MINIMAL));
-    let catalogue = parse_with_catalogue(REFERENCE, "standin.toml", std::iter::empty()).1;
-    let has_default = |line: &str| {
-        let key = line.split(" = ").next().unwrap_or_default();
-        // Keys of the optional tables would end up in the table before them.
-        catalogue.iter().any(|(path, default)| default.is_some() && path.ends_with(&format!(".{key}")))
-            && !line.starts_with('[')
-            && !["address", "cert", "key", "ca", "insecure_skip_verify"].contains(&key)
-    };
-    assert_eq!(parsed(&reference_uncommented(has_default)), as_it_is);
-}
-
-#[test]
-fn the_effective_configuration_shows_every_key() {
-    let text = MINIMAL
-        .replace("[control]", "[[listen.users]]\nname = \"u\"\npassword = \"p\"\n[control]")
-        .replace("127.0.0.1:6390", "rediss://127.0.0.1:6390");
-    let text = format!("{text}[observe]\naddress = \"127.0.0.1:9181\"\n");
-    let (config, catalogue) = parse_with_catalogue(&text, "standin.toml", std::iter::empty());
-    let described = describe_effective(&config.unwrap());
-    for key in catalogue.keys().filter(|key| !key.starts_with("listen.tls")) {
-        let mut parts = key.split('.');
-        let first = parts.next().unwrap();
-        let of_process = ["control", "observe", "workers", "drain", "log"].contains(&first);
-        let start = if of_process { &described[first] } else { &described["group"][0][first] };
-        let mut place = start;
-        // The second backend has TLS, the first user is the only one.
-        for part in parts {
-            place = place.as_array().and_then(|items| items.last()).unwrap_or(place);
-            place = place.get(part).unwrap_or_else(|| panic!("{key} is not shown"));
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(
+        at in 0..2_000_usize,
+        cut in 0..40_usize,
+        put in "[\\[\\]a-z0-9=\"\n.{}#, -]{0,12}",
+    ) {
+        let mut text = TWO_GROUPS.to_owned();
+        let at = at % text.len();
+        text.replace_range(at..(at + cut).min(TWO_GROUPS.len()), &put);
+        if let Err(errors) = parsed_with(&text, &[]) {
+            assert!(!errors.0.is_empty());
         }
     }
 }
