@@ -4,4 +4,7 @@
 //! request; the data plane counts in atomics of its own, and the control task publishes their totals once a second.
 
 pub mod events;
+pub mod logging;
+pub mod metrics;
+pub mod process;
 pub mod wall_time;
