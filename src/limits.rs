@@ -59,6 +59,8 @@ pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// How long an HTTP client may take to send its request's head, and as long again for its body.
 pub const ADMIN_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// A control connection older than this is closed after its current request, and soon after that whatever it does.
+pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 /// Body of one control request.
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// An operator's reason, which travels into the history and the log.

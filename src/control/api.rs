@@ -305,10 +305,88 @@ impl Handle {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::telemetry::events::EventKind;
+
+    /// One group whose primary serves and whose first backup could not be entered.
+    pub(crate) fn sample_status() -> StatusReport {
+        let at = WallTime::from_ms(1_795_315_639_120);
+        let primary = BackendReport {
+            name: "primary".to_owned(),
+            role: "primary".into(),
+            address: "127.0.0.1:6379".to_owned(),
+            active: true,
+            health: "healthy".into(),
+            score: Some(100.0),
+            reasons: Vec::new(),
+            baseline_us: BTreeMap::from([("point_read".to_owned(), 85), ("write".to_owned(), 92)]),
+            latency: Some(LatencyReport { p50_us: 88, p99_us: 1_940 }),
+            probes: ProbeReport { ok_in_a_row: 17, last_ok_ms_ago: Some(310), ..ProbeReport::default() },
+            breaker: "closed".into(),
+            in_flight: 12,
+            links: 1,
+            pinned_connections: 2,
+            divergence: DivergenceReport { state: "clean".into(), keys: 0, bytes: 0, owned: false },
+            enterable: true,
+            why_not: None,
+            mend: None,
+            identity: Some(IdentityReport {
+                run_id: "5f1c".to_owned(),
+                version: "7.0.15".to_owned(),
+                server_role: "master".to_owned(),
+            }),
+            data: "cold".into(),
+            weight: 100,
+            zone: None,
+        };
+        let backup = BackendReport {
+            name: "backup-a".to_owned(),
+            role: "backup".into(),
+            address: "127.0.0.1:6390".to_owned(),
+            active: false,
+            health: "degraded".into(),
+            score: Some(83.5),
+            reasons: vec!["probes take 4 times their baseline".to_owned()],
+            baseline_us: BTreeMap::new(),
+            latency: None,
+            probes: ProbeReport { last_error: Some("LOADING \u{1b}[2J".to_owned()), ..ProbeReport::default() },
+            divergence: DivergenceReport { state: "unknown".into(), keys: 0, bytes: 0, owned: false },
+            enterable: false,
+            why_not: Some("it holds 1204 keys that this group did not write".to_owned()),
+            mend: Some("standin adopt backup-a".to_owned()),
+            identity: None,
+            zone: Some("b".to_owned()),
+            ..primary.clone()
+        };
+        let group = GroupReport {
+            name: "default".to_owned(),
+            listen: "127.0.0.1:6380".to_owned(),
+            status: "active".into(),
+            since: at,
+            active: Some("primary".to_owned()),
+            epoch: 1,
+            availability: "available".into(),
+            clients: 50,
+            backends: vec![primary, backup],
+        };
+        StatusReport {
+            version: "0.1.0".to_owned(),
+            process_id: 4242,
+            at,
+            uptime_seconds: 7_530,
+            clients: 50,
+            draining: false,
+            groups: vec![group],
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_back_as_it_was_written() {
+        let text = serde_json::to_string(&sample_status()).unwrap();
+        assert_eq!(serde_json::from_str::<StatusReport>(&text).unwrap(), sample_status());
+    }
 
     fn outcome(group: &str) -> CommandOutcome {
         CommandOutcome {
