@@ -94,6 +94,14 @@ impl Secret {
         }
     }
 
+    /// The `NAME` of `env:NAME`.
+    pub(super) fn variable_name(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Environment { name, .. } => Some(name),
+            Source::Literal(_) | Source::File(_) | Source::Command(_) => None,
+        }
+    }
+
     /// Whether the value stands in the configuration file itself, where every reader of the file sees it.
     pub fn is_literal(&self) -> bool {
         matches!(self.0, Source::Literal(_))

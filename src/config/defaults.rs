@@ -1,0 +1,195 @@
+//! Every default, once. `config/standin.toml` shows them to the operator, and a test holds it against these.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::schema::*;
+use crate::limits;
+
+impl Backend {
+    /// A plain TCP backend with every default; what tests and the demo start from.
+    pub fn new(name: &str, role: Role, host: &str, port: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            role,
+            address: BackendAddress::Tcp { host: host.to_owned(), port },
+            username: None,
+            password: None,
+            database: 0,
+            weight: 100,
+            zone: None,
+            data: DataMode::Cold,
+            persistent: false,
+            tls: None,
+        }
+    }
+}
+
+impl Group {
+    /// A group with every default around these backends; what tests and the demo start from.
+    pub fn new(name: &str, listen: SocketAddr, backends: Vec<Backend>) -> Self {
+        Self {
+            name: name.to_owned(),
+            listen: Listen { address: ListenAddress::Tcp(listen), ..Listen::default() },
+            backends,
+            timeout: Timeout::of(Profile::Default),
+            retry: Retry::default(),
+            links: Links::default(),
+            pinned: Pinned::default(),
+            health_check: HealthCheck::of(Profile::Default),
+            failover: Failover::default(),
+            recovery: Recovery::default(),
+            divergence: Divergence::default(),
+            embedded: Embedded::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            address: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 6380))),
+            password: None,
+            users: Vec::new(),
+            tls: None,
+            clients_max: 10_000,
+            output_limit: limits::CLIENT_OUTPUT_BYTES_MAX,
+            output_pause: limits::CLIENT_OUTPUT_PAUSE_BYTES,
+            in_flight_max: limits::CLIENT_IN_FLIGHT_MAX,
+            idle_timeout: Duration::ZERO,
+            frame_timeout: Duration::from_secs(60),
+            frame_bytes_max: limits::REQUEST_BYTES_MAX,
+            bulk_bytes_max: limits::BULK_BYTES_MAX,
+            elements_max: limits::REQUEST_ARGUMENTS_MAX,
+            deny: Vec::new(),
+            // As `tcp-keepalive` of Redis.
+            tcp_keepalive: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 9180)), token: None }
+    }
+}
+
+impl Timeout {
+    /// The floor is above the pauses that must never cause a switch: 500 ms, or 150 ms with the fast profile.
+    pub fn of(profile: Profile) -> Self {
+        Self {
+            connect: Duration::from_millis(250),
+            handshake: Duration::from_millis(500),
+            request: Duration::from_secs(2),
+            floor: match profile {
+                Profile::Default => Duration::from_millis(650),
+                Profile::Fast => Duration::from_millis(190),
+            },
+            slow: Duration::from_secs(30),
+            tcp_user_timeout: Duration::from_secs(5),
+            tcp_keepalive: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            ceiling: RetryCeiling::LastWriteWins,
+            attempts: 3,
+            budget_percent: 10.0,
+            budget_floor_per_second: 10,
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            in_flight_max: limits::LINK_IN_FLIGHT_MAX,
+            bytes_max: limits::LINK_BYTES_MAX,
+            reply_depth_max: limits::FRAME_DEPTH_MAX,
+            reply_elements_max: limits::REPLY_ELEMENTS_MAX,
+            reconnect_min: Duration::from_millis(10),
+            // "Once a backend is back, requests are served within 200 ms": the longest wait leaves room for the rest.
+            reconnect_max: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Default for Pinned {
+    fn default() -> Self {
+        Self { max: limits::PINNED_CONNECTIONS_MAX, idle: Duration::from_secs(30) }
+    }
+}
+
+impl HealthCheck {
+    pub fn of(profile: Profile) -> Self {
+        let (interval, timeout) = match profile {
+            Profile::Default => (500, 650),
+            Profile::Fast => (100, 190),
+        };
+        Self { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout), write_probe: true }
+    }
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Default,
+            mode: FailoverMode::Automatic,
+            // With probes alone, two misses are 1.65 s at worst; one would let a single lost packet decide.
+            failure_threshold: 2,
+            hold: Duration::ZERO,
+        }
+    }
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            threshold: 3,
+            delay: Duration::from_secs(15),
+            delay_max: Duration::from_secs(300),
+            latency_factor: 3.0,
+        }
+    }
+}
+
+impl Default for Divergence {
+    fn default() -> Self {
+        Self {
+            policy: DivergencePolicy::Auto,
+            record_bytes: limits::DIVERGENCE_RECORD_BYTES,
+            mark_prefix: "standin:".to_owned(),
+        }
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self { memory: 64 * 1024 * 1024, locks_and_counters: false }
+    }
+}
+
+impl Default for Workers {
+    /// A sidecar has a slice of a core; a second worker costs more than it brings there.
+    fn default() -> Self {
+        Self { count: 1 }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
