@@ -8,7 +8,7 @@ mod guard;
 mod handlers;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -16,9 +16,9 @@ use crate::control::api::tests::sample_status;
 use crate::control::api::{self, CommandError, CommandOutcome, Request};
 use crate::telemetry::events::{Event, EventKind, History};
 
-struct Port {
-    address: SocketAddr,
-    history: Arc<History>,
+pub(crate) struct Port {
+    pub(crate) address: SocketAddr,
+    pub(crate) history: Arc<History>,
     readiness: Readiness,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
@@ -82,7 +82,7 @@ async fn answer_requests(mut receiver: api::Receiver) {
     }
 }
 
-async fn start(token: Option<&str>, routes: fn(AdminState) -> Router) -> Port {
+pub(crate) async fn start(token: Option<&str>, routes: fn(AdminState) -> Router) -> Port {
     let history = Arc::new(History::default());
     let (control, receiver) = api::channel(history.clone());
     tokio::spawn(answer_requests(receiver));

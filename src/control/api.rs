@@ -140,6 +140,19 @@ pub struct CommandOutcome {
     pub duration_us: u64,
 }
 
+/// One finding of `standin check --connect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckLine {
+    /// `group/name` where there are several groups, else the name.
+    pub backend: String,
+    /// A problem when false: the check then fails.
+    pub ok: bool,
+    /// What was found, in one sentence.
+    pub text: String,
+    /// The one command that mends it.
+    pub mend: Option<String>,
+}
+
 /// Why a command was not carried out. Nothing changed then, except after [`CommandError::TimedOut`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
