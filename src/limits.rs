@@ -2,6 +2,8 @@
 //!
 //! Names end in their unit. What an operator may set carries its default here and its key in `config/standin.toml`.
 
+use std::time::Duration;
+
 /// Deepest nesting of a reply. Redis itself nests fewer than ten levels; a module might do more.
 pub const FRAME_DEPTH_MAX: usize = 64;
 /// Elements of one multi-bulk request, as Redis 7 bounds it (`1024 * 1024` arguments).
@@ -49,7 +51,28 @@ pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
 pub const PINNED_CONNECTIONS_MAX: usize = 4096;
 
+/// Requests of the control API that may wait for the control task.
+pub const CONTROL_QUEUE_MAX: usize = 64;
+/// How long a reader of the status waits for the control task, which answers between two events.
+pub const CONTROL_STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an operator's command may take before its caller is told to look for itself; a planned switch drains first.
+pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections to the control port and to the observe port, each.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;
+/// How long an HTTP client may take to send its request's head, and as long again for its body.
+pub const ADMIN_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// A control connection older than this is closed after its current request, and soon after that whatever it does.
+pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
+/// Body of one control request.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
+/// An operator's reason, which travels into the history and the log.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Events in one answer of `GET /v1/events` unless `limit` says otherwise.
+pub const EVENTS_ANSWERED_DEFAULT: usize = 100;
+
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES_MAX);
 const _: () = assert!(READ_CHUNK_BYTES <= BUFFER_KEEP_BYTES);
 const _: () = assert!(BULK_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= READ_CHUNK_BYTES);
+const _: () = assert!(REASON_BYTES_MAX < ADMIN_BODY_BYTES_MAX);
+const _: () = assert!(EVENTS_ANSWERED_DEFAULT <= EVENTS_KEPT_MAX);

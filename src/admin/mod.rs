@@ -1,1 +1,103 @@
-//! (placeholder)
+//! HTTP for operators: the control port, the observe port and the live page.
+//!
+//! Knows HTTP and the handle of [`crate::control::api`], nothing of routes, backends or policy. Health answers (`/livez`,
+//! `/readyz`) depend on no backend: a cache outage must not take every pod out of service.
+
+mod error;
+mod guard;
+mod handlers;
+mod server;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use secrecy::SecretString;
+
+use crate::control::api::Handle;
+use crate::telemetry::metrics::Metrics;
+
+pub use error::ErrorBody;
+pub use handlers::EventsReport;
+pub use server::serve;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AdminState {
+    pub control: Handle,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    /// Asked as a bearer token for everything but the health answers and the static page. Absent: nothing is asked.
+    pub token: Option<Arc<SecretString>>,
+}
+
+/// Whether new clients should come here: after the listeners are bound and until the drain begins.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+impl Readiness {
+    /// The listeners are bound. Does nothing once the drain has begun.
+    pub fn set_ready(&self) {
+        let _ = self.0.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Final: a draining process never becomes ready again.
+    pub fn set_draining(&self) {
+        self.0.store(DRAINING, Ordering::Relaxed);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == READY
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self.0.load(Ordering::Relaxed) {
+            STARTING => "starting",
+            READY => "ready",
+            _ => "draining",
+        }
+    }
+}
+
+/// The control port: everything.
+pub fn router(state: AdminState) -> Router {
+    let guarded = Router::new()
+        .route("/v1/status", get(handlers::status))
+        .route("/v1/events", get(handlers::events))
+        .route("/v1/failover", post(handlers::failover))
+        .route("/v1/recover", post(handlers::recover))
+        .route("/v1/adopt", post(handlers::adopt))
+        .route("/v1/disown", post(handlers::disown))
+        .route("/metrics", get(handlers::metrics))
+        .route_layer(from_fn_with_state(state.clone(), guard::authorise));
+    let page = Router::new()
+        .route("/", get(handlers::page))
+        .route("/page.css", get(handlers::page_style))
+        .route("/page.js", get(handlers::page_script));
+    finish(guarded.merge(page).merge(health()), state)
+}
+
+/// The observe port: read-only, without a token, for the kubelet and Prometheus, who come by the pod's address.
+pub fn observe_router(state: AdminState) -> Router {
+    finish(Router::new().route("/metrics", get(handlers::metrics)).merge(health()), state)
+}
+
+fn health() -> Router<AdminState> {
+    Router::new().route("/livez", get(handlers::livez)).route("/readyz", get(handlers::readyz))
+}
+
+fn finish(router: Router<AdminState>, state: AdminState) -> Router {
+    router
+        .fallback(handlers::not_found)
+        .method_not_allowed_fallback(handlers::method_not_allowed)
+        .layer(from_fn(guard::add_headers))
+        .with_state(state)
+}

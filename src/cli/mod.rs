@@ -1,1 +1,237 @@
-//! (placeholder)
+//! The command line: arguments to one command, its output, its exit code.
+//!
+//! The client commands (`status`, `events`, `failover`, ...) speak only the control API; they know nothing of the process
+//! that answers. Output for scripts is `--json`; the text is for people and may change.
+
+mod check;
+mod client;
+mod control_commands;
+mod demo;
+mod output;
+mod render;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::limits;
+
+pub use demo::DemoArgs;
+
+/// A command line that cannot be read, or a configuration that cannot be used (`EX_USAGE`).
+const EXIT_BAD_CONFIG: u8 = 64;
+/// A failed start, a refused command, no answer.
+const EXIT_FAILED: u8 = 1;
+
+/// Variables of the command line itself, which override no key of the configuration.
+const OWN_VARIABLES: [&str; 3] = ["STANDIN_CONFIG", "STANDIN_CONTROL", crate::telemetry::logging::LEVEL_VARIABLE];
+
+/// A resilient caching-proxy sidecar for Redis and Valkey.
+#[derive(Debug, Parser)]
+#[command(name = "standin", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve, until SIGTERM.
+    Run(RunArgs),
+    /// Read a configuration and print everything that is wrong with it.
+    Check(CheckArgs),
+    /// Show on this machine alone how a primary dies and nobody notices.
+    Demo(DemoArgs),
+    /// Serve the in-process store as a small cache server of its own.
+    CacheServer(CacheServerArgs),
+    /// Exit 0 if a Standin answers on its control port, else 1.
+    Healthcheck(ControlArgs),
+    /// Show which backend serves and how each one is.
+    Status(StatusArgs),
+    /// Show what happened.
+    Events(EventsArgs),
+    /// Leave the active backend for another.
+    Failover(FailoverArgs),
+    /// Return to the primary now.
+    Recover(RecoverArgs),
+    /// Let Standin empty a backend when that is needed to enter it.
+    Adopt(OwnershipArgs),
+    /// Take that permission back.
+    Disown(OwnershipArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "STANDIN_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "STANDIN_CONFIG")]
+    config: PathBuf,
+    /// Also try every backend: role, version, missing permissions, whether it could be entered.
+    #[arg(long)]
+    connect: bool,
+}
+
+#[derive(Debug, Args)]
+struct CacheServerArgs {
+    /// 0 lets the kernel choose; the address is printed.
+    #[arg(long)]
+    port: u16,
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Keys and values beyond this are evicted, as in 64MiB.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = crate::config::units::parse_size)]
+    max_memory: usize,
+    /// What clients must give in AUTH. The variable keeps it out of the process list.
+    #[arg(long, value_name = "PASSWORD", env = "CACHE_SERVER_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
+}
+
+/// Where the control port is. The token is taken from STANDIN_CONTROL_TOKEN, else from the configuration file.
+#[derive(Debug, Args)]
+struct ControlArgs {
+    /// Address of the control port [default: 127.0.0.1:9180].
+    #[arg(long, value_name = "ADDRESS", env = "STANDIN_CONTROL")]
+    control: Option<String>,
+    /// Take address and token from this configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct EventsArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Keep showing what happens, until Ctrl-C.
+    #[arg(long, short)]
+    follow: bool,
+    /// One event a line, as JSON.
+    #[arg(long)]
+    json: bool,
+    /// How many past events to show at most.
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = count)]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct FailoverArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+    /// The backend to enter; the best one if absent.
+    #[arg(long, value_name = "NAME")]
+    to: Option<String>,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Goes into the event history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct RecoverArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Goes into the event history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct OwnershipArgs {
+    /// The backend.
+    name: String,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=limits::EVENTS_KEPT_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("a count from 1 to {}", limits::EVENTS_KEPT_MAX)),
+    }
+}
+
+/// Carries out one command line and answers the exit code: 0, 1 (failed) or 64 (bad configuration or arguments).
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed terminal is no reason for another error.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_BAD_CONFIG) } else { ExitCode::SUCCESS };
+        }
+    };
+    match carry_out(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::error(&failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why a command failed, ready to be printed.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    code: u8,
+    /// May be empty: everything was said already.
+    text: String,
+}
+
+impl Failure {
+    fn failed(text: impl Into<String>) -> Self {
+        Self { code: EXIT_FAILED, text: text.into() }
+    }
+
+    fn bad_config(text: impl Into<String>) -> Self {
+        Self { code: EXIT_BAD_CONFIG, text: text.into() }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(format!("{error:#}"))
+    }
+}
+
+fn carry_out(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => Ok(demo::run(&arguments)?),
+        Command::CacheServer(arguments) => run::cache_server(arguments),
+        Command::Healthcheck(arguments) => control_commands::healthcheck(&arguments),
+        Command::Status(arguments) => control_commands::status(&arguments),
+        Command::Events(arguments) => control_commands::events(&arguments),
+        Command::Failover(arguments) => control_commands::failover(&arguments),
+        Command::Recover(arguments) => control_commands::recover(&arguments),
+        Command::Adopt(arguments) => control_commands::own(&arguments, "/v1/adopt"),
+        Command::Disown(arguments) => control_commands::own(&arguments, "/v1/disown"),
+    }
+}

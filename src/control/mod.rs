@@ -1,1 +1,3 @@
-//! (placeholder)
+//! Decides nothing itself: feeds the policy with events and carries out its actions. What operators say comes by `api`.
+
+pub mod api;

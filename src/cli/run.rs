@@ -1,0 +1,44 @@
+//! `standin run` and `standin cache-server`: the commands that stay.
+
+use std::path::Path;
+
+use super::{CacheServerArgs, Failure, OWN_VARIABLES, RunArgs};
+use crate::config::{self, Config, LogFormat};
+use crate::telemetry::logging;
+
+/// Reads the configuration with the environment over it. All its errors come at once, one a line.
+pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+    let environment = config::process_environment().filter(|(name, _)| !OWN_VARIABLES.contains(&name.as_str()));
+    config::load(path, environment).map_err(|errors| {
+        let count = errors.0.len();
+        let plural = if count == 1 { "" } else { "s" };
+        Failure::bad_config(format!("the configuration has {count} error{plural}\n{errors}"))
+    })
+}
+
+pub(super) fn run(arguments: &RunArgs) -> Result<(), Failure> {
+    let config = load(&arguments.config)?;
+    start_logging(&config.log)?;
+    serve(config)
+}
+
+fn start_logging(log: &config::Log) -> Result<(), Failure> {
+    let variable = std::env::var(logging::LEVEL_VARIABLE).ok();
+    let format = match log.format {
+        LogFormat::Text => logging::LogFormat::Text,
+        LogFormat::Json => logging::LogFormat::Json,
+    };
+    logging::init(&log.level, format, variable.as_deref()).map_err(|error| Failure::bad_config(error.to_string()))
+}
+
+/// Serves until the process is told to end.
+fn serve(config: Config) -> Result<(), Failure> {
+    crate::app::run(config).map_err(|error| Failure::failed(format!("cannot serve: {error:#}")))
+}
+
+pub(super) fn cache_server(arguments: CacheServerArgs) -> Result<(), Failure> {
+    start_logging(&config::Log::default())?;
+    let CacheServerArgs { port, bind, max_memory, password } = arguments;
+    let _ = (port, bind, max_memory, password);
+    Err(Failure::failed("this build has no cache server"))
+}

@@ -1,0 +1,481 @@
+//! What the control API speaks: reports, commands, and the handle by which HTTP and others reach the control task.
+//!
+//! Knows nothing of HTTP. The control task owns all state; a [`Request`] carries the place for its answer. Everything that
+//! is shown is text or numbers already made: addresses without credentials, no keys, no values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits;
+use crate::telemetry::events::{Event, History, Word};
+use crate::telemetry::wall_time::WallTime;
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    pub version: String,
+    pub process_id: u32,
+    pub at: WallTime,
+    pub uptime_seconds: u64,
+    /// Client connections over all groups.
+    pub clients: u64,
+    pub draining: bool,
+    pub groups: Vec<GroupReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupReport {
+    pub name: String,
+    /// The address that clients connect to, as it was bound.
+    pub listen: String,
+    /// `active`, `failing_over`, `failed_over`, `recovering` or `recovered`.
+    pub status: Word,
+    /// When the status became what it is.
+    pub since: WallTime,
+    /// The backend that serves now; absent while none does.
+    pub active: Option<String>,
+    /// The route's epoch; only grows.
+    pub epoch: u64,
+    /// `available`, or why requests fail now: `no_backend`, `switching`, `last_resort` (the embedded store serves).
+    pub availability: Word,
+    pub clients: u64,
+    /// The active first, then as configured.
+    pub backends: Vec<BackendReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendReport {
+    pub name: String,
+    /// `primary` or `backup`.
+    pub role: Word,
+    /// Without user and password.
+    pub address: String,
+    pub active: bool,
+    /// `healthy`, `degraded`, `critical`, `failed` or `unknown`.
+    pub health: Word,
+    /// 0 to 100; absent while nothing was observed.
+    pub score: Option<f64>,
+    /// What the score lacks to 100, one sentence each, the weightiest first.
+    pub reasons: Vec<String>,
+    /// Recorded latency when it is well, in microseconds, by command class.
+    pub baseline_us: BTreeMap<String, u64>,
+    /// Absent while nothing was measured.
+    pub latency: Option<LatencyReport>,
+    pub probes: ProbeReport,
+    /// `closed` (traffic flows), `open` (stopped) or `half_open` (tried).
+    pub breaker: Word,
+    pub in_flight: u64,
+    pub links: u32,
+    pub pinned_connections: u32,
+    pub divergence: DivergenceReport,
+    /// Whether it could begin to serve as things stand.
+    pub enterable: bool,
+    /// Why it could not, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// The one command that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+    /// As the server said in the last handshake; absent before the first.
+    pub identity: Option<IdentityReport>,
+    /// `cold`, `mirrored` or `replica`.
+    pub data: Word,
+    pub weight: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// Over the last window, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    pub p50_us: u64,
+    pub p99_us: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    pub ok_in_a_row: u64,
+    pub failed_in_a_row: u64,
+    pub last_ok_ms_ago: Option<u64>,
+    /// Of the last failed probe, kept until one succeeds.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DivergenceReport {
+    /// `clean`, `empty`, `keys` or `unknown`.
+    pub state: Word,
+    pub keys: u64,
+    pub bytes: u64,
+    /// Whether Standin may empty it: found empty at first contact, or adopted.
+    pub owned: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityReport {
+    pub run_id: String,
+    pub version: String,
+    /// What the server says of itself: `master` or `slave`.
+    pub server_role: String,
+}
+
+/// The answer to a command that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandOutcome {
+    pub group: String,
+    /// `done`, or `nothing_to_do` when things were already as asked.
+    pub result: Word,
+    /// One sentence.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The route's epoch after the command.
+    pub epoch: u64,
+    pub duration_us: u64,
+}
+
+/// One finding of `standin check --connect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckLine {
+    /// `group/name` where there are several groups, else the name.
+    pub backend: String,
+    /// A problem when false: the check then fails.
+    pub ok: bool,
+    /// What was found, in one sentence.
+    pub text: String,
+    /// The one command that mends it.
+    pub mend: Option<String>,
+}
+
+/// Why a command was not carried out. Nothing changed then, except after [`CommandError::TimedOut`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("there is no group named '{name}'")]
+    UnknownGroup { name: String, known: Vec<String> },
+    #[error("group '{group}' has no backend named '{name}'")]
+    UnknownBackend { group: String, name: String, known: Vec<String> },
+    /// No group was named, and there are several.
+    #[error("there are several groups, and none was named")]
+    GroupNeeded { known: Vec<String> },
+    /// A guard said no; `hint` says what would help.
+    #[error("refused: {why}")]
+    Refused { why: String, hint: String },
+    /// Another switch is under way, or too many commands wait.
+    #[error("busy: {why}")]
+    Busy { why: String },
+    /// The command may still be carried out.
+    #[error("no answer within {} s; the command may still be carried out", .waited.as_secs())]
+    TimedOut { waited: Duration },
+    #[error("the control task has ended; the process is stopping")]
+    Stopped,
+}
+
+impl CommandError {
+    /// What the caller can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnknownGroup { known, .. } | Self::GroupNeeded { known } => {
+                format!("name one of the groups: {}", known.join(", "))
+            }
+            Self::UnknownBackend { known, .. } => format!("the backends of the group are: {}", known.join(", ")),
+            Self::Refused { hint, .. } => hint.clone(),
+            Self::Busy { .. } => "try again in a few seconds; `standin status` shows what is under way".to_owned(),
+            Self::TimedOut { .. } => "look at `standin status` and `standin events` before you try again".to_owned(),
+            Self::Stopped => "wait until it has started again".to_owned(),
+        }
+    }
+}
+
+pub type CommandReply = oneshot::Sender<Result<CommandOutcome, CommandError>>;
+
+/// What the control task is asked. A reply whose receiver has gone is dropped; the command is carried out all the same.
+#[derive(Debug)]
+pub enum Request {
+    Status {
+        reply: oneshot::Sender<StatusReport>,
+    },
+    /// Leave the active backend, for `to` or for the best.
+    Failover {
+        group: Option<String>,
+        to: Option<String>,
+        reason: String,
+        reply: CommandReply,
+    },
+    /// Return to the primary without waiting for `recovery.threshold` and `recovery.delay`.
+    Recover {
+        group: Option<String>,
+        reason: String,
+        reply: CommandReply,
+    },
+    /// Standin may from now on empty this backend.
+    Adopt {
+        group: Option<String>,
+        backend: String,
+        reply: CommandReply,
+    },
+    /// Standin may no longer empty this backend.
+    Disown {
+        group: Option<String>,
+        backend: String,
+        reply: CommandReply,
+    },
+}
+
+/// The control task's end.
+#[derive(Debug)]
+pub struct Receiver {
+    requests: mpsc::Receiver<Request>,
+}
+
+impl Receiver {
+    /// The next request; `None` when every handle is gone. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Request> {
+        self.requests.recv().await
+    }
+}
+
+/// The callers' end: cheap to clone, bounded, and never waits for ever.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    history: Arc<History>,
+}
+
+/// Both ends. The history is read past the control task, so that it can be read even if that task is stuck.
+pub fn channel(history: Arc<History>) -> (Handle, Receiver) {
+    let (sender, receiver) = mpsc::channel(limits::CONTROL_QUEUE_MAX);
+    (Handle { requests: sender, history }, Receiver { requests: receiver })
+}
+
+impl Handle {
+    pub async fn status(&self) -> Result<StatusReport, CommandError> {
+        self.ask(limits::CONTROL_STATUS_TIMEOUT, |reply| Request::Status { reply }).await
+    }
+
+    /// With `since`: up to `limit` events newer than that id, the oldest first. Without: the newest `limit`.
+    pub async fn events(&self, since: Option<u64>, limit: usize) -> Vec<Event> {
+        match since {
+            Some(id) => self.history.since(id, limit),
+            None => self.history.latest(limit),
+        }
+    }
+
+    /// The id of the newest event. Lower than an id seen before means that the process was restarted.
+    pub fn last_event_id(&self) -> u64 {
+        self.history.last_id()
+    }
+
+    /// `group` may be left out where there is one group; without `to` the best backup is taken.
+    pub async fn failover(
+        &self,
+        group: Option<String>,
+        to: Option<String>,
+        reason: String,
+    ) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Failover { group, to, reason, reply }).await
+    }
+
+    pub async fn recover(&self, group: Option<String>, reason: String) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Recover { group, reason, reply }).await
+    }
+
+    pub async fn adopt(&self, group: Option<String>, backend: String) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Adopt { group, backend, reply }).await
+    }
+
+    pub async fn disown(&self, group: Option<String>, backend: String) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Disown { group, backend, reply }).await
+    }
+
+    async fn command(&self, request: impl FnOnce(CommandReply) -> Request) -> Result<CommandOutcome, CommandError> {
+        self.ask(limits::CONTROL_COMMAND_TIMEOUT, request).await?
+    }
+
+    async fn ask<T>(
+        &self,
+        timeout: Duration,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(request(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                CommandError::Busy { why: "too many requests wait for the control task".to_owned() }
+            }
+            mpsc::error::TrySendError::Closed(_) => CommandError::Stopped,
+        })?;
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_dropped)) => Err(CommandError::Stopped),
+            Err(_elapsed) => Err(CommandError::TimedOut { waited: timeout }),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::telemetry::events::EventKind;
+
+    /// One group whose primary serves and whose first backup could not be entered.
+    pub(crate) fn sample_status() -> StatusReport {
+        let at = WallTime::from_ms(1_795_315_639_120);
+        let primary = BackendReport {
+            name: "primary".to_owned(),
+            role: "primary".into(),
+            address: "127.0.0.1:6379".to_owned(),
+            active: true,
+            health: "healthy".into(),
+            score: Some(100.0),
+            reasons: Vec::new(),
+            baseline_us: BTreeMap::from([("point_read".to_owned(), 85), ("write".to_owned(), 92)]),
+            latency: Some(LatencyReport { p50_us: 88, p99_us: 1_940 }),
+            probes: ProbeReport { ok_in_a_row: 17, last_ok_ms_ago: Some(310), ..ProbeReport::default() },
+            breaker: "closed".into(),
+            in_flight: 12,
+            links: 1,
+            pinned_connections: 2,
+            divergence: DivergenceReport { state: "clean".into(), keys: 0, bytes: 0, owned: false },
+            enterable: true,
+            why_not: None,
+            mend: None,
+            identity: Some(IdentityReport {
+                run_id: "5f1c".to_owned(),
+                version: "7.0.15".to_owned(),
+                server_role: "master".to_owned(),
+            }),
+            data: "cold".into(),
+            weight: 100,
+            zone: None,
+        };
+        let backup = BackendReport {
+            name: "backup-a".to_owned(),
+            role: "backup".into(),
+            address: "127.0.0.1:6390".to_owned(),
+            active: false,
+            health: "degraded".into(),
+            score: Some(83.5),
+            reasons: vec!["probes take 4 times their baseline".to_owned()],
+            baseline_us: BTreeMap::new(),
+            latency: None,
+            probes: ProbeReport { last_error: Some("LOADING \u{1b}[2J".to_owned()), ..ProbeReport::default() },
+            divergence: DivergenceReport { state: "unknown".into(), keys: 0, bytes: 0, owned: false },
+            enterable: false,
+            why_not: Some("it holds 1204 keys that this group did not write".to_owned()),
+            mend: Some("standin adopt backup-a".to_owned()),
+            identity: None,
+            zone: Some("b".to_owned()),
+            ..primary.clone()
+        };
+        let group = GroupReport {
+            name: "default".to_owned(),
+            listen: "127.0.0.1:6380".to_owned(),
+            status: "active".into(),
+            since: at,
+            active: Some("primary".to_owned()),
+            epoch: 1,
+            availability: "available".into(),
+            clients: 50,
+            backends: vec![primary, backup],
+        };
+        StatusReport {
+            version: "0.1.0".to_owned(),
+            process_id: 4242,
+            at,
+            uptime_seconds: 7_530,
+            clients: 50,
+            draining: false,
+            groups: vec![group],
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_back_as_it_was_written() {
+        let text = serde_json::to_string(&sample_status()).unwrap();
+        assert_eq!(serde_json::from_str::<StatusReport>(&text).unwrap(), sample_status());
+    }
+
+    fn outcome(group: &str) -> CommandOutcome {
+        CommandOutcome {
+            group: group.to_owned(),
+            result: "done".into(),
+            message: "backup-a serves".to_owned(),
+            from: Some("primary".to_owned()),
+            to: Some("backup-a".to_owned()),
+            epoch: 2,
+            duration_us: 900,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_reaches_the_control_task_and_its_answer_comes_back() {
+        let (handle, mut receiver) = channel(Arc::default());
+        let task = tokio::spawn(async move {
+            match receiver.recv().await.unwrap() {
+                Request::Failover { group, to, reason, reply } => {
+                    assert_eq!((to.as_deref(), reason.as_str()), (Some("backup-a"), "maintenance"));
+                    reply.send(Ok(outcome(&group.unwrap()))).unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        let answer = handle.failover(Some("cache".into()), Some("backup-a".into()), "maintenance".into()).await;
+        assert_eq!(answer, Ok(outcome("cache")));
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_comes_back_whole() {
+        let (handle, mut receiver) = channel(Arc::default());
+        let refusal = CommandError::Refused { why: "it is not empty".into(), hint: "standin adopt backup-a".into() };
+        let sent = refusal.clone();
+        tokio::spawn(async move {
+            if let Some(Request::Recover { reply, .. }) = receiver.recv().await {
+                reply.send(Err(sent)).unwrap();
+            }
+        });
+        assert_eq!(handle.recover(None, String::new()).await, Err(refusal));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_control_task_costs_the_caller_the_timeout_and_no_more() {
+        let (handle, _receiver) = channel(Arc::default());
+        let waited = Duration::from_millis(5);
+        let answer = handle.ask(waited, |reply| Request::Status { reply }).await;
+        assert_eq!(answer, Err(CommandError::TimedOut { waited }));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_refused_at_once() {
+        let (handle, _receiver) = channel(Arc::default());
+        for _ in 0..limits::CONTROL_QUEUE_MAX {
+            let (reply, _) = oneshot::channel();
+            handle.requests.try_send(Request::Status { reply }).unwrap();
+        }
+        assert!(matches!(handle.status().await, Err(CommandError::Busy { .. })));
+    }
+
+    #[tokio::test]
+    async fn after_the_control_task_has_ended_commands_say_so_and_events_stay_readable() {
+        let history = Arc::new(History::default());
+        history.record(Event::new(EventKind::Started, "serving"));
+        let (handle, receiver) = channel(history);
+        drop(receiver);
+        assert_eq!(handle.adopt(None, "backup-a".into()).await, Err(CommandError::Stopped));
+        assert_eq!(handle.events(None, 10).await[0].message, "serving");
+        assert_eq!(handle.last_event_id(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_dropped_unanswered_does_not_hang_its_caller() {
+        let (handle, mut receiver) = channel(Arc::default());
+        tokio::spawn(async move { drop(receiver.recv().await) });
+        assert_eq!(handle.status().await, Err(CommandError::Stopped));
+    }
+}
