@@ -46,6 +46,10 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
 pub const PINNED_CONNECTIONS_MAX: usize = 4096;
+/// Messages that a subscriber of the embedded server has not read; beyond it the subscriber is closed.
+pub const SUBSCRIBER_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Connections to one embedded server.
+pub const EMBEDDED_CLIENTS_MAX: usize = 10_000;
 
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES_MAX);
 const _: () = assert!(READ_CHUNK_BYTES <= BUFFER_KEEP_BYTES);
