@@ -17,6 +17,7 @@
 //! | `cache_server` | the process entry |
 
 mod arguments;
+mod cache_server;
 mod commands;
 mod database;
 mod dispatch;
@@ -33,5 +34,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use cache_server::{CacheServerOptions, run_cache_server};
 pub use server::{ServerOptions, serve, serve_connection, serve_with};
 pub use store::{Clock, Eviction, Store, StoreOptions};

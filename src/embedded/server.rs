@@ -64,7 +64,8 @@ pub async fn serve_with(
             let _ = stream.shutdown().await;
             continue;
         }
-        stream.set_nodelay(true)?;
+        // Fails only on a connection that is gone already, which its first read will tell.
+        let _ = stream.set_nodelay(true);
         let options = ServerOptions { peer: peer.to_string(), ..options.clone() };
         let store = store.clone();
         connections.spawn(async move {
