@@ -203,10 +203,12 @@ fn sort_reads_patterns(frame: &[u8]) -> bool {
             all.next();
         } else if is_word(option, "limit") {
             all.nth(1);
-        } else if is_word(option, "get") && all.next().is_some_and(|pattern| pattern != b"#") {
-            return true;
-        } else if is_word(option, "by") && all.next().is_some_and(|pattern| pattern.contains(&b'*')) {
-            return true;
+        } else {
+            let (by, get) = (is_word(option, "by"), is_word(option, "get"));
+            let Some(pattern) = (if by || get { all.next() } else { None }) else { continue };
+            if (get && pattern != b"#") || (by && pattern.contains(&b'*')) {
+                return true;
+            }
         }
     }
     false
