@@ -16,7 +16,7 @@ from support import CACHE, endpoint, run_quietly
 VERSION = "8.1.0"
 NEEDS = ["pytest==9.0.2", "pytest-asyncio", "pytest-timeout", "numpy", "pybreaker", "aiohttp", "xxhash", "cryptography",
          "opentelemetry-api", "opentelemetry-sdk", "redis-entraid"]
-RUN_TIMEOUT_S = 420
+RUN_TIMEOUT_S = 900
 TEST_TIMEOUT_S = 20
 # The files whose tests reach the server. The others need another kind of service (a cluster, Sentinel, certificates,
 # modules, a cloud's fault injector) or none.
