@@ -1,0 +1,54 @@
+# `make check` changes nothing and `make test` needs no input: CI runs these two and nothing else (.ci/run).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+SOAK_ARGS ?= --seconds 300 --clients 500
+FUZZ_SECONDS ?= 600
+CONFORMANCE_ARGS ?= all
+
+.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build target/release/standin
+	cargo build --release --locked
+
+check: ## Formatting, lints, architecture and docs; changes nothing
+	cargo fmt --all -- --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --locked --quiet --test architecture
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet
+
+test: ## Install what the tests need and run every test
+	scripts/install-test-tools
+	scripts/run-tests
+
+fix: ## Format, and apply the lints that can mend themselves
+	cargo clippy --all-targets --locked --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+demo: ## The main job, live: kill the primary and watch (DEMO_ARGS="--seconds 10 --kill-primary-after 4")
+	cargo build --release --locked
+	./target/release/standin demo $(DEMO_ARGS)
+
+bench: build ## Standin beside twemproxy, HAProxy and Envoy in interleaved rounds (BENCH_ARGS="--smoke")
+	scripts/install-test-tools --peers
+	python3 benches/peers/peers_bench.py $(BENCH_ARGS)
+
+bench-micro: ## Criterion: scanner, command lookup, route pick, breaker, policy tick
+	cargo bench --locked $(BENCH_ARGS)
+
+fuzz: ## Every fuzz target, FUZZ_SECONDS in all (default 600)
+	scripts/fuzz $(FUZZ_SECONDS)
+
+soak: build ## 500 clients connecting and leaving for 5 minutes; memory and descriptors must stay flat
+	scripts/install-test-tools
+	python3 tests/soak/soak.py $(SOAK_ARGS)
+
+conformance: build ## Suites that know nothing of Standin, direct and through it (CONFORMANCE_ARGS="cts")
+	scripts/install-test-tools --conformance
+	python3 tests/conformance/run $(CONFORMANCE_ARGS)
