@@ -241,6 +241,17 @@ fn a_relay_swallows_packets_while_connections_stay_open() {
 }
 
 #[test]
+fn a_relay_can_lose_the_reply_of_a_command_that_was_executed() {
+    let (server, relay, mut client) = relayed();
+    relay.set(Fault::SwallowReplies);
+    client.send(&["INCR", "counter"]);
+    eventually(secs(5), "the command is executed", || server.command(&["GET", "counter"]) == Reply::bulk("1"));
+    client.set_read_timeout(ms(100));
+    assert!(client.try_read().is_err(), "its reply arrived");
+    relay.assert_fired();
+}
+
+#[test]
 fn a_vanished_peer_does_not_even_take_connections() {
     let (_server, relay, mut client) = relayed();
     relay.set(Fault::Vanished);

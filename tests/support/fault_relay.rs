@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     },
     /// Bytes vanish in both directions; connections stay open, new ones are accepted and nothing answers.
     BlackHole,
+    /// Requests arrive and are executed; their replies vanish.
+    SwallowReplies,
     /// As `BlackHole`, and new connections are not even established: their SYN vanishes.
     Vanished,
     /// Every connection is reset (RST, not FIN), established or new.
@@ -261,6 +263,7 @@ impl Relay {
             let mut delay = Duration::ZERO;
             match fault {
                 Fault::BlackHole | Fault::Vanished | Fault::HalfClose => continue,
+                Fault::SwallowReplies if !is_request => continue,
                 Fault::Delay(by) => delay = by,
                 Fault::Throttle { bytes_per_second } => {
                     due = due.max(Instant::now()) + Duration::from_secs_f64(count as f64 / f64::from(bytes_per_second));
@@ -273,6 +276,7 @@ impl Relay {
                 Fault::DelayCommands { .. }
                 | Fault::Corrupt
                 | Fault::Pass
+                | Fault::SwallowReplies
                 | Fault::Split { .. }
                 | Fault::Reset
                 | Fault::Refuse => {}

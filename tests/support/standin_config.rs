@@ -45,7 +45,7 @@ impl StandinConfig {
     }
 
     pub(crate) fn quick_recovery(self) -> Self {
-        self.table("[health_check]\ninterval = \"200ms\"").table("[recovery]\nthreshold = 2\ndelay = \"1s\"")
+        self.table("[recovery]\nthreshold = 2\ndelay = \"1s\"")
     }
 
     pub(crate) fn primary(self, address: SocketAddr) -> Self {

@@ -196,10 +196,34 @@ impl StandinProcess {
         list.unwrap_or_else(|| panic!("no list of events in {json:#}")).clone()
     }
 
-    /// Completed failovers in the history: events of that kind which name where they went.
+    /// Events of one kind, oldest first.
     #[track_caller]
-    pub(crate) fn failovers(&self) -> Vec<Value> {
-        self.events().into_iter().filter(|event| event["kind"] == "failover").collect()
+    pub(crate) fn events_of(&self, kind: &str) -> Vec<Value> {
+        self.events().into_iter().filter(|event| event["kind"] == kind).collect()
+    }
+
+    /// The epoch has not moved, the history names no switch, and the primary serves.
+    #[track_caller]
+    pub(crate) fn assert_no_switch_since(&self, epoch: u64) {
+        assert_eq!(self.epoch(), epoch, "the route changed: {:#?}", self.events());
+        assert_eq!(self.active(), "primary");
+        assert!(self.events_of("failover").is_empty(), "{:#?}", self.events());
+    }
+
+    /// Exactly one failover, by one of these triggers, which moved the route by one epoch.
+    #[track_caller]
+    pub(crate) fn assert_one_failover_since(&self, epoch: u64, triggers: &[&str]) -> Value {
+        let failovers = self.events_of("failover");
+        assert_eq!(failovers.len(), 1, "one failover: {failovers:#?}");
+        let event = failovers[0].clone();
+        assert_eq!(event["from"], "primary");
+        assert_eq!(event["to"], "backup-a");
+        assert_eq!(event["epoch"], epoch + 1, "{event:#}");
+        assert!(event["duration_us"].is_u64(), "{event:#}");
+        assert!(event["result"].is_string(), "{event:#}");
+        let trigger = event["trigger"].as_str().unwrap_or_default();
+        assert!(triggers.contains(&trigger), "trigger {trigger:?}, not one of {triggers:?}: {event:#}");
+        event
     }
 
     /// SIGTERM.
