@@ -98,7 +98,8 @@ fn a_primary_that_dies_and_returns_for_20_s_causes_one_switch_and_no_error() {
     println!("flapping primary: {report}");
     report.assert_no_errors();
     report.assert_no_stale_reads();
-    report.assert_no_gap_over(KILL_GAP_MAX);
+    // A dozen server processes start on the same cores meanwhile, hence more room than for a single kill.
+    report.assert_no_gap_over(ms(100));
     standin.assert_one_failover_since(epoch, &["connection"]);
     assert!(standin.events_of("recovery").is_empty(), "{:#?}", standin.events());
     standin.finish();
@@ -125,19 +126,17 @@ fn a_backup_that_dies_costs_nothing_and_is_reported() {
 
 #[test]
 fn the_next_backup_serves_when_the_first_dies_too() {
-    let (mut primary, mut first, second) = (RedisServer::start(), RedisServer::start(), RedisServer::start());
+    let (mut primary, mut first, mut second) = (RedisServer::start(), RedisServer::start(), RedisServer::start());
     let config = StandinConfig::pair(primary.address(), first.address()).backup("backup-b", second.address());
     let mut standin = config.start();
     standin.declare(PRIMARY_LOST);
-    standin.declare(&["backup-a"]);
+    standin.declare(&["backup-a", "backup-b"]);
     let load = Load::new(standin.address()).start();
     load.wait_for_successes(500);
     primary.kill();
     load.wait_for_successes(1_000);
     // The best backup is Standin's choice; whichever serves is the one to die.
-    let mut second = second;
     let remaining = if standin.active() == "backup-a" { "backup-b" } else { "backup-a" };
-    standin.declare(&["backup-b"]);
     if remaining == "backup-b" {
         first.kill()
     } else {

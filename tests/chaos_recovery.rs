@@ -78,7 +78,7 @@ fn the_primary_serves_again_after_its_delay_and_not_before() {
     println!("kill and recovery: {report}");
     report.assert_no_errors();
     report.assert_no_stale_reads();
-    report.assert_no_gap_over(ms(20));
+    report.assert_no_gap_over(ms(100));
     let recoveries = standin.events_of("recovery");
     assert_eq!(recoveries.len(), 1, "{recoveries:#?}");
     assert_eq!(recoveries[0]["to"], "primary");
@@ -240,9 +240,12 @@ fn a_primary_that_returns_with_an_unknown_content_is_not_entered_and_the_status_
     let mut stage = returned_with_an_old_rdb(|config| config);
     eventually(secs(5), "the primary is probed well", || stage.standin.backend("primary")["health"] == "healthy");
     throughout(SEVERAL_RECOVERIES, "the primary stays out", || stage.standin.active() == "backup-a");
-    let status = stage.standin.backend("primary").to_string();
-    assert!(status.contains("unknown"), "why: {status}");
-    assert!(status.contains("standin adopt primary"), "what to do: {status}");
+    let status = stage.standin.backend("primary");
+    assert_eq!(status["divergence"]["state"], "unknown", "{status:#}");
+    assert_eq!(status["enterable"], false, "{status:#}");
+    assert!(status["why_not"].is_string(), "why: {status:#}");
+    let mend = status["mend"].as_str().unwrap_or_default();
+    assert!(mend.starts_with("standin adopt primary"), "what to do: {status:#}");
     assert_eq!(stage.client.command(&["GET", "k"]), Reply::Nil);
     assert_eq!(stage.primary.command(&["GET", "foreign"]), Reply::bulk("theirs"));
     assert_eq!(stage.primary.command(&["GET", "k"]), Reply::bulk("old"), "nothing was removed either");
@@ -324,7 +327,9 @@ fn a_persistent_primary_is_never_flushed() {
     primary.kill();
     assert_eq!(client.command(&["SET", "other", "1"]), Reply::ok());
     primary.restart_with_content(&[]);
-    primary.wait_until_it_answers();
-    throughout(SEVERAL_RECOVERIES, "its content stays", || primary.command(&["GET", "k"]) == Reply::bulk("old"));
+    eventually(secs(5), "the primary is probed well", || standin.backend("primary")["health"] == "healthy");
+    // Not looked at meanwhile: a foreign client at work would protect it as well.
+    throughout(SEVERAL_RECOVERIES, "the primary stays out", || standin.active() == "backup-a");
+    assert_eq!(primary.command(&["GET", "k"]), Reply::bulk("old"), "it was flushed");
     standin.finish();
 }

@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use support::{Client, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
 
@@ -211,13 +211,14 @@ fn a_client_that_does_not_read_is_closed_past_its_limit_and_hurts_nobody_else() 
             }
         }
     });
-    let mut longest = ms(0);
+    let mut longest = Duration::ZERO;
     for _ in 0..300 {
         let start = Instant::now();
         assert!(!other.command(&["GET", "k"]).is_error());
         longest = longest.max(start.elapsed());
     }
-    assert!(longest < ms(500), "another client waited {longest:?}");
+    // Not a figure of speed, the machine may be busy: a client stuck behind the slow one would wait for ever.
+    assert!(longest < secs(3), "another client waited {longest:?}");
     asking.join().unwrap();
     // Either it was no longer read before the limit, or it was closed; its replies are never mixed up.
     slow.set_read_timeout(secs(2));
@@ -255,10 +256,15 @@ fn one_reply_over_the_output_limit_costs_its_client_the_connection_and_nobody_el
 fn one_client_too_many_is_told_so_and_a_place_that_is_left_can_be_taken() {
     let mut stage = Stage::start_with(|config| config.listen_keys("clients_max = 3"));
     stage.standin.declare(&["clients"]);
-    let mut clients: Vec<Client> = (0..3).map(|_| stage.connect()).collect();
-    for client in &mut clients {
-        assert!(!client.command(&["PING"]).is_error());
-    }
+    let mut clients = Vec::new();
+    // The connection that saw the listener open may not have been counted as gone yet.
+    eventually(secs(5), "three places are taken", || {
+        let mut client = stage.connect();
+        if client.try_command(&["PING"]).is_ok_and(|reply| !reply.is_error()) {
+            clients.push(client);
+        }
+        clients.len() == 3
+    });
     let mut refused = stage.connect();
     assert_eq!(refused.read(), Reply::Error("ERR max number of clients reached".to_owned()));
     assert!(refused.is_closed_by_peer());
@@ -384,7 +390,7 @@ fn a_backend_with_a_database_of_its_own_serves_that_one() {
 
 #[test]
 fn on_sigterm_clients_are_served_until_they_leave_and_the_exit_is_0() {
-    let mut stage = Stage::start();
+    let mut stage = Stage::start_with(|config| config.table("[drain]\ntimeout = \"30s\""));
     let (mut first, mut second) = (stage.connect(), stage.connect());
     assert_eq!(first.command(&["SET", "k", "1"]), Reply::ok());
     stage.standin.terminate();

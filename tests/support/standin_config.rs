@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::port::ReservedPort;
-use super::standin_process::StandinProcess;
+use super::standin_process::{Ports, StandinProcess};
 
 /// Builds the TOML. Keys of `[listen]` and `[control]` have methods of their own, since TOML allows a table only once.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct StandinConfig {
     tables: String,
     first_backend: Option<SocketAddr>,
     environment: Vec<(String, String)>,
+    groups: Vec<(String, ReservedPort)>,
 }
 
 impl StandinConfig {
@@ -30,6 +31,7 @@ impl StandinConfig {
             tables: String::new(),
             first_backend: None,
             environment: Vec::new(),
+            groups: Vec::new(),
         }
     }
 
@@ -45,7 +47,7 @@ impl StandinConfig {
     }
 
     pub(crate) fn quick_recovery(self) -> Self {
-        self.table("[recovery]\nthreshold = 2\ndelay = \"1s\"")
+        self.table("[recovery]\nthreshold = 2\ndelay = \"1s\"\ndelay_max = \"2s\"")
     }
 
     pub(crate) fn primary(self, address: SocketAddr) -> Self {
@@ -66,6 +68,19 @@ impl StandinConfig {
     /// Where clients go when the tests run without Standin.
     pub(crate) fn reached_directly_at(mut self, address: SocketAddr) -> Self {
         self.first_backend = Some(address);
+        self
+    }
+
+    /// One `[[group]]` of a primary and one backup named `backup-a`; with groups there is no flat form.
+    pub(crate) fn group(mut self, name: &str, primary: SocketAddr, backup: SocketAddr) -> Self {
+        let port = ReservedPort::new();
+        let mut text = format!("[[group]]\nname = \"{name}\"\nlisten.address = \"{}\"\n", port.address());
+        for (backend, role, address) in [("primary", "primary", primary), ("backup-a", "backup", backup)] {
+            let keys = format!("name = \"{backend}\"\nrole = \"{role}\"\naddress = \"{address}\"");
+            write!(text, "[[group.backend]]\n{keys}\n").expect("a string takes text");
+        }
+        self.backends.push_str(&text);
+        self.groups.push((name.to_owned(), port));
         self
     }
 
@@ -96,8 +111,16 @@ impl StandinConfig {
     /// The whole file.
     pub(crate) fn toml(&self) -> String {
         let (listen, control) = (self.listen.address(), self.control.address());
-        let mut text = format!("[listen]\naddress = \"{listen}\"\n{}\n", self.listen_keys);
-        write!(text, "[control]\naddress = \"{control}\"\n\n{}\n{}", self.backends, self.tables).expect("text");
+        let mut text = String::new();
+        if self.groups.is_empty() {
+            write!(text, "[listen]\naddress = \"{listen}\"\n{}\n", self.listen_keys).expect("text");
+        }
+        // The tables come before the groups: after `[[group]]` they would still be top-level, but hard to read.
+        write!(text, "[control]\naddress = \"{control}\"\n\n{}\n{}", self.tables, self.backends).expect("text");
+        if !self.tables.contains("[drain]") {
+            // Tests end Standin while their clients are still connected; nothing is learned from waiting for those.
+            write!(text, "\n[drain]\ntimeout = \"100ms\"\n").expect("text");
+        }
         if let Some(observe) = &self.observe {
             write!(text, "\n[observe]\naddress = \"{}\"\n", observe.address()).expect("text");
         }
@@ -109,7 +132,12 @@ impl StandinConfig {
     pub(crate) fn start(self) -> StandinProcess {
         let toml = self.toml();
         let mut process = StandinProcess::spawn(&toml, &self.environment, self.first_backend);
-        process.own_ports(self.listen, self.control, self.observe);
+        process.own_ports(Ports {
+            listen: self.listen,
+            control: self.control,
+            observe: self.observe,
+            groups: self.groups,
+        });
         process.wait_until_ready();
         process
     }

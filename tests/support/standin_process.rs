@@ -35,11 +35,14 @@ pub(crate) struct StandinProcess {
     _file: tempfile::NamedTempFile,
 }
 
+/// Where it listens.
 #[derive(Debug)]
-struct Ports {
-    listen: ReservedPort,
-    control: ReservedPort,
-    observe: Option<ReservedPort>,
+pub(crate) struct Ports {
+    pub(crate) listen: ReservedPort,
+    pub(crate) control: ReservedPort,
+    pub(crate) observe: Option<ReservedPort>,
+    /// With groups, by their names; then nothing listens at `listen`.
+    pub(crate) groups: Vec<(String, ReservedPort)>,
 }
 
 impl StandinProcess {
@@ -75,8 +78,8 @@ impl StandinProcess {
         process
     }
 
-    pub(crate) fn own_ports(&mut self, listen: ReservedPort, control: ReservedPort, observe: Option<ReservedPort>) {
-        self.ports = Some(Ports { listen, control, observe });
+    pub(crate) fn own_ports(&mut self, ports: Ports) {
+        self.ports = Some(ports);
     }
 
     #[track_caller]
@@ -98,9 +101,16 @@ impl StandinProcess {
         }
     }
 
-    /// Where clients go.
+    /// Where clients go; with groups, those of the first.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.direct.unwrap_or_else(|| self.ports().listen.address())
+        let first = || self.ports().groups.first().map_or(&self.ports().listen, |(_, port)| port);
+        self.direct.unwrap_or_else(|| first().address())
+    }
+
+    /// Where clients of one group go.
+    pub(crate) fn group_address(&self, name: &str) -> SocketAddr {
+        let group = self.ports().groups.iter().find(|(group, _)| group == name);
+        group.expect("a group of the configuration").1.address()
     }
 
     pub(crate) fn control_address(&self) -> SocketAddr {
@@ -162,6 +172,14 @@ impl StandinProcess {
         named(&status["groups"], name).unwrap_or_else(|| panic!("no group {name} in {status:#}"))
     }
 
+    /// The value of one metric's line, named with its labels as they are written.
+    #[track_caller]
+    pub(crate) fn metric(&self, line: &str) -> f64 {
+        let text = self.get("/metrics").body;
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {line} in\n{text}"))
+    }
+
     /// The part of the status that speaks of one backend of the default group.
     #[track_caller]
     pub(crate) fn backend(&self, name: &str) -> Value {
@@ -177,6 +195,9 @@ impl StandinProcess {
 
     #[track_caller]
     pub(crate) fn epoch(&self) -> u64 {
+        if self.direct.is_some() {
+            return 0;
+        }
         self.group("default")["epoch"].as_u64().expect("the epoch is a number")
     }
 
@@ -189,11 +210,10 @@ impl StandinProcess {
     /// The event history, oldest first.
     #[track_caller]
     pub(crate) fn events(&self) -> Vec<Value> {
-        let response = self.get("/v1/events");
+        let response = self.get("/v1/events?limit=4096");
         assert_eq!(response.code, 200, "{response:?}");
         let json = response.json();
-        let list = json.as_array().or_else(|| json["events"].as_array());
-        list.unwrap_or_else(|| panic!("no list of events in {json:#}")).clone()
+        json["events"].as_array().unwrap_or_else(|| panic!("no list of events in {json:#}")).clone()
     }
 
     /// Events of one kind, oldest first.
@@ -205,6 +225,9 @@ impl StandinProcess {
     /// The epoch has not moved, the history names no switch, and the primary serves.
     #[track_caller]
     pub(crate) fn assert_no_switch_since(&self, epoch: u64) {
+        if self.direct.is_some() {
+            return;
+        }
         assert_eq!(self.epoch(), epoch, "the route changed: {:#?}", self.events());
         assert_eq!(self.active(), "primary");
         assert!(self.events_of("failover").is_empty(), "{:#?}", self.events());
@@ -240,6 +263,8 @@ impl StandinProcess {
     #[track_caller]
     pub(crate) fn finish(mut self) {
         self.is_finished = true;
+        // The test's own clients are still connected when it ends.
+        self.declare(&["drain"]);
         if self.direct.is_some() {
             return;
         }
@@ -282,12 +307,9 @@ impl Drop for StandinProcess {
     }
 }
 
-/// An element of a list by its `name`, or a member of an object by its key.
-fn named(value: &Value, name: &str) -> Option<Value> {
-    match value {
-        Value::Array(list) => list.iter().find(|element| element["name"] == name).cloned(),
-        other => other.get(name).cloned(),
-    }
+/// An element of a list by its `name`.
+fn named(list: &Value, name: &str) -> Option<Value> {
+    list.as_array()?.iter().find(|element| element["name"] == name).cloned()
 }
 
 /// Every line that the process wrote.
