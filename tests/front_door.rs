@@ -1,0 +1,423 @@
+//! One endpoint that answers as a Redis server does: bytes, limits and rights. `front_door_sessions.rs` has the sessions.
+//!
+//! What does not speak of Standin's own limits also passes against a plain server (`STANDIN_UNDER_TEST=direct`).
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use support::{Client, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
+
+/// One server behind Standin, with a backup that is never needed.
+struct Stage {
+    primary: RedisServer,
+    _backup: RedisServer,
+    standin: StandinProcess,
+}
+
+impl Stage {
+    fn start() -> Self {
+        Self::start_with(|config| config)
+    }
+
+    fn start_with(adapt: impl FnOnce(StandinConfig) -> StandinConfig) -> Self {
+        let (primary, backup) = (RedisServer::start(), RedisServer::start());
+        let standin = adapt(StandinConfig::pair(primary.address(), backup.address())).start();
+        Self { primary, _backup: backup, standin }
+    }
+
+    fn connect(&self) -> Client {
+        self.standin.connect()
+    }
+}
+
+#[test]
+fn a_pipeline_of_ten_thousand_is_answered_in_order() {
+    const DEPTH: usize = 10_000;
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    let mut writer = client.writer();
+    let mut bytes = Vec::new();
+    for at in 0..DEPTH {
+        // Reads, writes, local commands and errors mixed: whatever answers, the order is the client's.
+        match at % 5 {
+            0 => write!(bytes, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{at}\r\n", at.to_string().len()).unwrap(),
+            1 => bytes.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"),
+            2 => write!(bytes, "*2\r\n$4\r\nECHO\r\n${}\r\n{at}\r\n", at.to_string().len()).unwrap(),
+            3 => bytes.extend_from_slice(b"*1\r\n$4\r\nPING\r\n"),
+            _ => bytes.extend_from_slice(b"*1\r\n$11\r\nNOSUCHTHING\r\n"),
+        }
+    }
+    let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
+    for at in 0..DEPTH {
+        let reply = client.read();
+        match at % 5 {
+            0 => assert_eq!(reply, Reply::ok()),
+            1 => assert_eq!(reply, Reply::bulk(&(at - 1).to_string())),
+            2 => assert_eq!(reply, Reply::bulk(&at.to_string())),
+            3 => assert_eq!(reply, Reply::Simple("PONG".to_owned())),
+            _ => assert!(reply.is_error_word("ERR"), "{reply:?}"),
+        }
+    }
+    writing.join().unwrap();
+    stage.standin.finish();
+}
+
+#[test]
+fn hello_switches_the_protocol_back_and_forth() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    client.command(&["HSET", "h", "field", "value"]);
+    assert!(matches!(client.command(&["HGETALL", "h"]), Reply::Array(_)));
+    let hello = client.command(&["HELLO", "3"]);
+    assert_eq!(hello.field("proto"), Some(&Reply::Integer(3)), "{hello:?}");
+    assert_eq!(hello.field("server"), Some(&Reply::bulk("redis")), "{hello:?}");
+    assert!(matches!(client.command(&["HGETALL", "h"]), Reply::Map(_)));
+    assert!(matches!(client.command(&["HELLO", "2"]), Reply::Array(_)));
+    assert!(matches!(client.command(&["HGETALL", "h"]), Reply::Array(_)));
+    assert!(client.command(&["HELLO", "4"]).is_error_word("NOPROTO"));
+    assert!(matches!(client.command(&["HELLO", "3", "SETNAME", "me"]), Reply::Map(_)));
+    assert_eq!(client.command(&["CLIENT", "GETNAME"]), Reply::bulk("me"));
+    stage.standin.finish();
+}
+
+#[test]
+fn two_sessions_of_different_protocols_do_not_see_each_others() {
+    let stage = Stage::start();
+    let (mut second, mut third) = (stage.connect(), stage.standin.connect_resp3());
+    for round in 0..50 {
+        let field = round.to_string();
+        assert!(!second.command(&["HSET", "h", &field, "v"]).is_error());
+        assert!(matches!(second.command(&["HGETALL", "h"]), Reply::Array(_)));
+        assert!(matches!(third.command(&["HGETALL", "h"]), Reply::Map(_)));
+    }
+    stage.standin.finish();
+}
+
+#[test]
+fn inline_commands_are_understood() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    client.send_raw(b"PING\r\nSET inline \"a \\x41 b\"\r\nGET inline\r\n\r\nECHO 'single quoted'\n");
+    assert_eq!(client.read(), Reply::Simple("PONG".to_owned()));
+    assert_eq!(client.read(), Reply::ok());
+    assert_eq!(client.read(), Reply::bulk("a A b"));
+    assert_eq!(client.read(), Reply::bulk("single quoted"));
+    stage.standin.finish();
+}
+
+#[test]
+fn a_request_in_one_byte_pieces_is_one_request() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    for byte in b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n" {
+        client.send_raw(&[*byte]);
+    }
+    assert_eq!(client.read(), Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("value"));
+    stage.standin.finish();
+}
+
+#[test]
+fn malformed_input_gets_a_protocol_error_and_a_close_and_hurts_nobody_else() {
+    let stage = Stage::start();
+    let mut other = stage.connect();
+    for bytes in [
+        &b"*1\r\n+PING\r\n"[..],
+        b"*1\r\n$-5\r\n",
+        b"*1\r\n$abc\r\nPING\r\n",
+        b"*99999999999\r\n",
+        b"*abc\r\n",
+        b"*1\r\n$99999999999\r\n",
+        b"SET \"unbalanced\r\n",
+    ] {
+        let mut client = stage.connect();
+        client.send_raw(bytes);
+        let reply = client.read();
+        let text = reply.text();
+        assert!(text.starts_with("ERR Protocol error: "), "{:?}: {reply:?}", String::from_utf8_lossy(bytes));
+        assert!(client.is_closed_by_peer(), "{:?} left the connection open", String::from_utf8_lossy(bytes));
+        assert!(!other.command(&["PING"]).is_error());
+    }
+    stage.standin.finish();
+}
+
+#[test]
+fn an_inline_line_without_an_end_is_refused() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    // It may be closed before all of it is written.
+    let _ = client.try_send_raw(&b"x".repeat(70 * 1024));
+    assert!(client.read().text().starts_with("ERR Protocol error: "));
+    assert!(client.is_closed_by_peer());
+    stage.standin.finish();
+}
+
+#[test]
+fn requests_before_malformed_input_are_still_answered() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    client.send_raw(b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n*1\r\n$-5\r\n");
+    assert_eq!(client.read(), Reply::bulk("a"));
+    assert!(client.read().text().starts_with("ERR Protocol error: "));
+    stage.standin.finish();
+}
+
+#[test]
+fn big_values_pass_in_both_directions() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    for bytes in [1 << 20, 64 << 20] {
+        let value: Vec<u8> = (0..bytes).map(|at: usize| (at % 251) as u8).collect();
+        let start = Instant::now();
+        assert_eq!(client.command(&[&b"SET"[..], b"big", &value]), Reply::ok());
+        let Reply::Bulk(read) = client.command(&["GET", "big"]) else { panic!("no bulk string") };
+        println!("{bytes} bytes there and back in {:?}", start.elapsed());
+        assert!(read == value, "the value changed on its way");
+    }
+    stage.standin.finish();
+}
+
+#[test]
+fn a_big_value_does_not_stop_other_clients() {
+    let stage = Stage::start();
+    let (mut big, mut small) = (stage.connect(), stage.connect());
+    let value = vec![b'x'; 64 << 20];
+    assert_eq!(big.command(&[&b"SET"[..], b"big", &value]), Reply::ok());
+    big.send(&["GET", "big"]);
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(small.command(&["GET", "none"]), Reply::Nil);
+    }
+    assert!(start.elapsed() < secs(2), "small requests wait behind a big reply: {:?}", start.elapsed());
+    assert!(matches!(big.read(), Reply::Bulk(read) if read.len() == 64 << 20));
+    stage.standin.finish();
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_past_its_limit_and_hurts_nobody_else() {
+    let mut stage = Stage::start_with(|config| config.listen_keys("output_limit = 4194304"));
+    stage.standin.declare(&["client", "output"]);
+    let (mut slow, mut other) = (stage.connect(), stage.connect());
+    assert_eq!(other.command(&["SET", "k", &"x".repeat(64 * 1024)]), Reply::ok());
+    // 64 MiB of replies, none read: far over the limit and over what the sockets' buffers hold.
+    let mut writer = slow.writer();
+    let asking = std::thread::spawn(move || {
+        for _ in 0..1_000 {
+            if writer.write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n").is_err() {
+                return;
+            }
+        }
+    });
+    let mut longest = Duration::ZERO;
+    for _ in 0..300 {
+        let start = Instant::now();
+        assert!(!other.command(&["GET", "k"]).is_error());
+        longest = longest.max(start.elapsed());
+    }
+    // Not a figure of speed, the machine may be busy: a client stuck behind the slow one would wait for ever.
+    assert!(longest < secs(3), "another client waited {longest:?}");
+    asking.join().unwrap();
+    // Either it was no longer read before the limit, or it was closed; its replies are never mixed up.
+    slow.set_read_timeout(secs(2));
+    let mut replies = 0;
+    while let Ok(reply) = slow.try_read() {
+        assert_eq!(reply.text().len(), 64 * 1024);
+        replies += 1;
+    }
+    println!("a slow reader got {replies} of 1000 replies");
+    stage.standin.finish();
+}
+
+#[test]
+fn one_reply_over_the_output_limit_costs_its_client_the_connection_and_nobody_else() {
+    let mut stage = Stage::start_with(|config| config.listen_keys("output_limit = 1048576"));
+    stage.standin.declare(&["client", "output"]);
+    let (mut slow, mut other) = (stage.connect(), stage.connect());
+    let value = vec![b'x'; 32 << 20];
+    stage.primary.command(&[&b"SET"[..], b"big", &value]);
+    for _ in 0..4 {
+        slow.send(&["GET", "big"]);
+    }
+    for _ in 0..100 {
+        assert_eq!(other.command(&["GET", "none"]), Reply::Nil);
+    }
+    eventually(secs(10), "the slow client is closed", || {
+        let list = other.command(&["CLIENT", "LIST"]).text();
+        list.lines().count() == 1
+    });
+    drop(slow);
+    stage.standin.finish();
+}
+
+#[test]
+fn one_client_too_many_is_told_so_and_a_place_that_is_left_can_be_taken() {
+    let mut stage = Stage::start_with(|config| config.listen_keys("clients_max = 3"));
+    stage.standin.declare(&["clients"]);
+    let mut clients = Vec::new();
+    // The connection that saw the listener open may not have been counted as gone yet.
+    eventually(secs(5), "three places are taken", || {
+        let mut client = stage.connect();
+        if client.try_command(&["PING"]).is_ok_and(|reply| !reply.is_error()) {
+            clients.push(client);
+        }
+        clients.len() == 3
+    });
+    let mut refused = stage.connect();
+    assert_eq!(refused.read(), Reply::Error("ERR max number of clients reached".to_owned()));
+    assert!(refused.is_closed_by_peer());
+    clients.pop();
+    eventually(secs(5), "the place is free", || {
+        stage.connect().try_command(&["PING"]).is_ok_and(|reply| !reply.is_error())
+    });
+    stage.standin.finish();
+}
+
+#[test]
+fn a_half_finished_request_is_closed_after_its_time() {
+    let mut stage = Stage::start_with(|config| config.listen_keys("frame_timeout = \"300ms\""));
+    stage.standin.declare(&["client"]);
+    let (mut half, mut idle) = (stage.connect(), stage.connect());
+    half.send_raw(b"*2\r\n$3\r\nGET\r\n$100\r\nabc");
+    half.set_read_timeout(secs(3));
+    assert!(half.is_closed_by_peer(), "a half-finished request holds its place for ever");
+    assert!(!idle.command(&["PING"]).is_error(), "an idle client is no half-finished one");
+    stage.standin.finish();
+}
+
+#[test]
+fn an_idle_client_is_closed_after_its_time_when_that_is_configured() {
+    let mut stage = Stage::start_with(|config| config.listen_keys("idle_timeout = \"300ms\""));
+    stage.standin.declare(&["client"]);
+    let mut idle = stage.connect();
+    idle.set_read_timeout(secs(3));
+    assert!(idle.is_closed_by_peer());
+    stage.standin.finish();
+}
+
+#[test]
+fn a_password_is_asked_for_and_checked() {
+    let stage = Stage::start_with(|config| config.listen_keys("password = \"open sesame\""));
+    let mut client = stage.connect();
+    assert!(client.command(&["GET", "k"]).is_error_word("NOAUTH"));
+    assert!(client.command(&["AUTH", "wrong"]).is_error_word("WRONGPASS"));
+    assert!(client.command(&["GET", "k"]).is_error_word("NOAUTH"));
+    assert_eq!(client.command(&["AUTH", "open sesame"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    let mut named = stage.connect();
+    assert_eq!(named.command(&["AUTH", "default", "open sesame"]), Reply::ok());
+    let mut hello = stage.connect();
+    assert!(hello.command(&["HELLO", "3"]).is_error_word("NOAUTH"));
+    assert!(matches!(hello.command(&["HELLO", "3", "AUTH", "default", "open sesame"]), Reply::Map(_)));
+    assert!(!stage.standin.log().contains("open sesame"), "a secret in the log");
+    stage.standin.finish();
+}
+
+#[test]
+fn listen_users_act_with_the_rights_of_their_backend_users() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    for server in [&primary, &backup] {
+        let rule = ["ACL", "SETUSER", "reader", "on", ">reader-secret", "~*", "&*", "+@read", "+@connection"];
+        assert_eq!(server.command(&rule), Reply::ok());
+    }
+    assert_eq!(primary.command(&["SET", "k", "1"]), Reply::ok());
+    let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
+                 backend_username = \"reader\"\nbackend_password = \"reader-secret\"\n";
+    let config = StandinConfig::new().listen_keys("password = \"main\"").listen_keys(users);
+    let mut standin = config.primary(primary.address()).backup("backup-a", backup.address()).start();
+    // The primary held a key before Standin came.
+    standin.declare(&["primary"]);
+    let mut app = standin.connect();
+    assert_eq!(app.command(&["AUTH", "app", "app-secret"]), Reply::ok());
+    assert_eq!(app.command(&["GET", "k"]), Reply::bulk("1"));
+    assert!(app.command(&["SET", "k", "2"]).is_error_word("NOPERM"), "a reader wrote");
+    let mut main = standin.connect();
+    assert_eq!(main.command(&["AUTH", "main"]), Reply::ok());
+    assert_eq!(main.command(&["SET", "k", "3"]), Reply::ok());
+    assert_eq!(app.command(&["GET", "k"]), Reply::bulk("3"));
+    assert!(app.command(&["SET", "k", "4"]).is_error_word("NOPERM"), "rights leak between sessions");
+    let mut unmapped = standin.connect();
+    assert!(unmapped.command(&["AUTH", "stranger", "x"]).is_error_word("WRONGPASS"));
+    assert!(unmapped.command(&["AUTH", "reader", "reader-secret"]).is_error_word("WRONGPASS"));
+    standin.finish();
+}
+
+#[test]
+fn denied_commands_are_refused_at_the_front_door() {
+    let stage = Stage::start_with(|config| config.listen_keys("deny = [\"SHUTDOWN\", \"CONFIG SET\", \"DEBUG\"]"));
+    let mut client = stage.connect();
+    for request in [&["SHUTDOWN", "NOSAVE"][..], &["config", "set", "maxmemory", "1"], &["DEBUG", "SLEEP", "1"]] {
+        let reply = client.command(request);
+        assert!(reply.is_error(), "{request:?} answered {reply:?}");
+    }
+    assert!(!client.command(&["CONFIG", "GET", "maxmemory"]).is_error(), "only CONFIG SET is denied");
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert!(client.command(&["DEBUG", "SLEEP", "1"]).is_error(), "nor within a transaction");
+    assert!(client.command(&["EXEC"]).is_error_word("EXECABORT"));
+    assert_eq!(stage.primary.command(&["PING"]).text(), "PONG");
+    stage.standin.finish();
+}
+
+#[test]
+fn a_backend_on_a_unix_socket_is_served() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let address = format!("unix:{}", primary.unix_socket().display());
+    let config = StandinConfig::new().backend("primary", "primary", &address, "");
+    let config = config.reached_directly_at(primary.address()).backup("backup-a", backup.address());
+    let standin = config.start();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(primary.command(&["GET", "k"]), Reply::bulk("1"));
+    standin.finish();
+}
+
+#[test]
+fn a_backend_with_a_database_of_its_own_serves_that_one() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let config = StandinConfig::new().backend("primary", "primary", &primary.address().to_string(), "database = 5");
+    let standin = config.backup("backup-a", backup.address()).start();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    let mut direct = primary.connect();
+    assert_eq!(direct.command(&["GET", "k"]), Reply::Nil);
+    direct.command(&["SELECT", "5"]);
+    assert_eq!(direct.command(&["GET", "k"]), Reply::bulk("1"));
+    standin.finish();
+}
+
+#[test]
+fn on_sigterm_clients_are_served_until_they_leave_and_the_exit_is_0() {
+    let mut stage = Stage::start_with(|config| config.table("[drain]\ntimeout = \"30s\""));
+    let (mut first, mut second) = (stage.connect(), stage.connect());
+    assert_eq!(first.command(&["SET", "k", "1"]), Reply::ok());
+    stage.standin.terminate();
+    eventually(secs(5), "the drain is under way", || !stage.standin.events_of("drain").is_empty());
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"), "served while draining");
+    }
+    assert_eq!(stage.connect().command(&["GET", "k"]), Reply::bulk("1"), "new clients come in while draining");
+    drop(first);
+    assert_eq!(second.command(&["GET", "k"]), Reply::bulk("1"));
+    assert!(stage.standin.try_exit().is_none(), "it ended under a client");
+    drop(second);
+    eventually(secs(3), "it ends when the last client has left", || stage.standin.try_exit().is_some());
+    assert!(stage.standin.try_exit().unwrap().success());
+    stage.standin.finish();
+}
+
+#[test]
+fn on_sigterm_clients_that_stay_are_closed_after_the_drain_timeout() {
+    let mut stage = Stage::start_with(|config| config.table("[drain]\ntimeout = \"500ms\""));
+    stage.standin.declare(&["drain"]);
+    let mut client = stage.connect();
+    assert!(!client.command(&["PING"]).is_error());
+    stage.standin.terminate();
+    let ended = eventually(secs(5), "it ends", || stage.standin.try_exit().is_some());
+    assert!(ended >= ms(400), "the drain was cut short: {ended:?}");
+    assert!(stage.standin.try_exit().unwrap().success());
+    assert!(client.is_closed_by_peer());
+    stage.standin.finish();
+}

@@ -1,0 +1,428 @@
+//! Sessions: state that belongs to one client, here and across a failover.
+//!
+//! What does not speak of a failover also passes against a plain server (`STANDIN_UNDER_TEST=direct`).
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Client, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
+
+struct Stage {
+    primary: RedisServer,
+    backup: RedisServer,
+    standin: StandinProcess,
+}
+
+impl Stage {
+    fn start() -> Self {
+        let (primary, backup) = (RedisServer::start(), RedisServer::start());
+        let mut standin = StandinConfig::pair(primary.address(), backup.address()).start();
+        standin.declare(PRIMARY_LOST);
+        Self { primary, backup, standin }
+    }
+
+    fn connect(&self) -> Client {
+        self.standin.connect()
+    }
+
+    /// Kills the primary and waits until the backup serves.
+    fn fail_over(&mut self) {
+        self.primary.kill();
+        self.standin.wait_until_active("backup-a", secs(5));
+    }
+}
+
+fn queued() -> Reply {
+    Reply::Simple("QUEUED".to_owned())
+}
+
+#[test]
+fn a_transaction_is_executed_whole() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "1"]), queued());
+    assert_eq!(client.command(&["INCR", "k"]), queued());
+    assert_eq!(stage.connect().command(&["GET", "k"]), Reply::Nil, "nothing is seen before EXEC");
+    assert_eq!(client.command(&["EXEC"]), Reply::Array(vec![Reply::ok(), Reply::Integer(2)]));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("2"));
+    stage.standin.finish();
+}
+
+#[test]
+fn transactions_that_cannot_run_are_refused_as_a_server_refuses_them() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    assert!(client.command(&["EXEC"]).is_error_word("ERR"), "EXEC without MULTI");
+    assert!(client.command(&["DISCARD"]).is_error_word("ERR"), "DISCARD without MULTI");
+    client.command(&["MULTI"]);
+    assert!(client.command(&["MULTI"]).is_error_word("ERR"), "nested");
+    assert!(client.command(&["NOSUCHTHING"]).is_error_word("ERR"));
+    assert!(client.command(&["EXEC"]).is_error_word("EXECABORT"));
+    client.command(&["MULTI"]);
+    client.command(&["SET", "k", "1"]);
+    assert_eq!(client.command(&["DISCARD"]), Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::Nil);
+    stage.standin.finish();
+}
+
+#[test]
+fn a_watched_key_that_changes_lets_exec_answer_nil() {
+    let stage = Stage::start();
+    let (mut client, mut other) = (stage.connect(), stage.connect());
+    assert_eq!(client.command(&["WATCH", "k"]), Reply::ok());
+    assert_eq!(other.command(&["SET", "k", "theirs"]), Reply::ok());
+    client.command(&["MULTI"]);
+    client.command(&["SET", "k", "ours"]);
+    assert_eq!(client.command(&["EXEC"]), Reply::Nil);
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("theirs"));
+
+    assert_eq!(client.command(&["WATCH", "k"]), Reply::ok());
+    client.command(&["MULTI"]);
+    client.command(&["SET", "k", "ours"]);
+    assert_eq!(client.command(&["EXEC"]), Reply::Array(vec![Reply::ok()]), "unchanged since");
+
+    client.command(&["WATCH", "k"]);
+    assert_eq!(client.command(&["UNWATCH"]), Reply::ok());
+    other.command(&["SET", "k", "again"]);
+    client.command(&["MULTI"]);
+    client.command(&["SET", "k", "ours"]);
+    assert_eq!(client.command(&["EXEC"]), Reply::Array(vec![Reply::ok()]), "no longer watched");
+    stage.standin.finish();
+}
+
+#[test]
+fn a_watch_across_a_failover_lets_exec_answer_nil() {
+    let mut stage = Stage::start();
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["WATCH", "k"]), Reply::ok());
+    stage.fail_over();
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "1"]), queued());
+    assert_eq!(client.command(&["EXEC"]), Reply::Nil, "what was watched is on another server");
+    assert_eq!(client.command(&["GET", "k"]), Reply::Nil);
+    assert_eq!(client.command(&["SET", "k", "2"]), Reply::ok(), "the session goes on");
+    stage.standin.finish();
+}
+
+#[test]
+fn a_transaction_begun_before_a_failover_is_executed_once_after_it() {
+    let mut stage = Stage::start();
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "1"]), queued());
+    stage.fail_over();
+    assert_eq!(client.command(&["INCR", "k"]), queued());
+    assert_eq!(client.command(&["EXEC"]), Reply::Array(vec![Reply::ok(), Reply::Integer(2)]));
+    assert_eq!(stage.backup.command(&["GET", "k"]), Reply::bulk("2"));
+    stage.standin.finish();
+}
+
+/// Publishes until somebody has heard it: a subscription after a failover is set up again in the background.
+#[track_caller]
+fn publish_until_heard(publisher: &mut Client, channel: &str) {
+    eventually(secs(5), "somebody is subscribed", || publisher.command(&["PUBLISH", channel, "hello"]).integer() > 0);
+}
+
+fn message(kind: &str, rest: &[&str]) -> Vec<Reply> {
+    [kind].iter().chain(rest).map(|part| Reply::bulk(part)).collect()
+}
+
+#[test]
+fn messages_arrive_in_resp2_as_arrays_and_only_pubsub_commands_are_allowed() {
+    let stage = Stage::start();
+    let (mut subscriber, mut publisher) = (stage.connect(), stage.connect());
+    let subscribed = subscriber.command(&["SUBSCRIBE", "news", "more"]);
+    assert_eq!(subscribed.elements()[2], Reply::Integer(1));
+    assert_eq!(subscriber.read().elements()[2], Reply::Integer(2));
+    assert_eq!(subscriber.command(&["PSUBSCRIBE", "n*"]).elements()[2], Reply::Integer(3));
+    assert_eq!(publisher.command(&["PUBLISH", "news", "hello"]), Reply::Integer(2));
+    assert_eq!(subscriber.read(), Reply::Array(message("message", &["news", "hello"])));
+    assert_eq!(subscriber.read(), Reply::Array(message("pmessage", &["n*", "news", "hello"])));
+    assert!(subscriber.command(&["GET", "k"]).is_error_word("ERR"), "not while subscribed");
+    assert_eq!(subscriber.command(&["PING"]), Reply::Array(vec![Reply::bulk("pong"), Reply::bulk("")]));
+    assert_eq!(subscriber.command(&["UNSUBSCRIBE"]).elements()[0], Reply::bulk("unsubscribe"));
+    subscriber.read();
+    assert_eq!(subscriber.command(&["PUNSUBSCRIBE"]).elements()[2], Reply::Integer(0));
+    assert_eq!(subscriber.command(&["GET", "k"]), Reply::Nil, "a usual session again");
+    stage.standin.finish();
+}
+
+#[test]
+fn messages_arrive_in_resp3_as_pushes_between_replies() {
+    let stage = Stage::start();
+    let (mut subscriber, mut publisher) = (stage.standin.connect_resp3(), stage.connect());
+    subscriber.send(&["SUBSCRIBE", "news"]);
+    assert!(matches!(subscriber.read(), Reply::Push(_)));
+    assert_eq!(subscriber.command(&["SET", "k", "1"]), Reply::ok(), "any command is allowed");
+    assert_eq!(publisher.command(&["PUBLISH", "news", "hello"]), Reply::Integer(1));
+    assert_eq!(subscriber.read(), Reply::Push(message("message", &["news", "hello"])));
+    assert_eq!(subscriber.command(&["GET", "k"]), Reply::bulk("1"));
+    stage.standin.finish();
+}
+
+#[test]
+fn shard_channels_are_served() {
+    let stage = Stage::start();
+    let (mut subscriber, mut publisher) = (stage.connect(), stage.connect());
+    assert_eq!(subscriber.command(&["SSUBSCRIBE", "orders"]).elements()[0], Reply::bulk("ssubscribe"));
+    assert_eq!(publisher.command(&["SPUBLISH", "orders", "x"]), Reply::Integer(1));
+    assert_eq!(subscriber.read(), Reply::Array(message("smessage", &["orders", "x"])));
+    stage.standin.finish();
+}
+
+#[test]
+fn subscriptions_of_both_protocols_go_on_after_a_failover() {
+    let mut stage = Stage::start();
+    let (mut second, mut third) = (stage.connect(), stage.standin.connect_resp3());
+    assert_eq!(second.command(&["SUBSCRIBE", "news"]).elements()[2], Reply::Integer(1));
+    assert_eq!(second.command(&["PSUBSCRIBE", "sp*"]).elements()[2], Reply::Integer(2));
+    third.send(&["SUBSCRIBE", "third"]);
+    assert!(matches!(third.read(), Reply::Push(_)));
+    stage.fail_over();
+    let mut publisher = stage.connect();
+    publish_until_heard(&mut publisher, "news");
+    assert_eq!(second.read(), Reply::Array(message("message", &["news", "hello"])), "no second confirmation between");
+    publish_until_heard(&mut publisher, "sport");
+    assert_eq!(second.read(), Reply::Array(message("pmessage", &["sp*", "sport", "hello"])));
+    publish_until_heard(&mut publisher, "third");
+    assert_eq!(third.read(), Reply::Push(message("message", &["third", "hello"])));
+    assert!(!third.command(&["SET", "k", "1"]).is_error());
+    stage.standin.finish();
+}
+
+#[test]
+fn a_blocking_pop_waits_without_stopping_others() {
+    let stage = Stage::start();
+    let (mut waiting, mut other) = (stage.connect(), stage.connect());
+    waiting.send(&["BLPOP", "queue", "10"]);
+    for round in 0..50 {
+        assert_eq!(other.command(&["SET", "k", &round.to_string()]), Reply::ok());
+    }
+    assert_eq!(other.command(&["LPUSH", "queue", "job"]), Reply::Integer(1));
+    assert_eq!(waiting.read(), Reply::Array(vec![Reply::bulk("queue"), Reply::bulk("job")]));
+    assert_eq!(waiting.command(&["BLPOP", "queue", "0.05"]), Reply::Nil);
+    assert_eq!(waiting.command(&["GET", "k"]), Reply::bulk("49"), "a usual session again");
+    stage.standin.finish();
+}
+
+#[test]
+fn a_client_that_leaves_while_it_blocks_takes_nothing() {
+    let stage = Stage::start();
+    let (mut leaving, mut other) = (stage.connect(), stage.connect());
+    leaving.send(&["BLPOP", "queue", "0"]);
+    eventually(secs(5), "the pop waits", || stage.primary.info("blocked_clients") == "1");
+    drop(leaving);
+    eventually(secs(5), "the pop is gone", || stage.primary.info("blocked_clients") == "0");
+    other.command(&["LPUSH", "queue", "job"]);
+    assert_eq!(other.command(&["LLEN", "queue"]), Reply::Integer(1), "nobody popped it");
+    stage.standin.finish();
+}
+
+#[test]
+fn a_blocking_pop_in_flight_when_the_primary_dies_is_answered_or_told_unknown() {
+    let mut stage = Stage::start();
+    let mut waiting = stage.connect();
+    waiting.send(&["BLPOP", "queue", "30"]);
+    eventually(secs(5), "the pop waits", || stage.primary.info("blocked_clients") == "1");
+    stage.fail_over();
+    let mut other = stage.connect();
+    assert_eq!(other.command(&["LPUSH", "queue", "job"]), Reply::Integer(1));
+    let reply = waiting.read();
+    let is_popped = reply == Reply::Array(vec![Reply::bulk("queue"), Reply::bulk("job")]);
+    // UNBLOCKED is what a server says itself when it turns into a replica.
+    assert!(is_popped || reply.is_error_word("UNKNOWNOUTCOME") || reply.is_error_word("UNBLOCKED"), "{reply:?}");
+    assert!(!waiting.command(&["GET", "k"]).is_error(), "the session goes on");
+    stage.standin.finish();
+}
+
+#[test]
+fn monitor_shows_what_others_do() {
+    let stage = Stage::start();
+    let (mut watching, mut other) = (stage.connect(), stage.connect());
+    assert_eq!(watching.command(&["MONITOR"]), Reply::ok());
+    assert_eq!(other.command(&["SET", "watched", "1"]), Reply::ok());
+    loop {
+        // Probes of Standin's own may come between.
+        let line = watching.read().text();
+        if line.contains("\"SET\" \"watched\" \"1\"") {
+            break;
+        }
+    }
+    drop(watching);
+    assert_eq!(other.command(&["GET", "watched"]), Reply::bulk("1"));
+    stage.standin.finish();
+}
+
+#[test]
+fn a_selected_database_belongs_to_its_session_and_outlives_a_failover() {
+    let mut stage = Stage::start();
+    let (mut client, mut other) = (stage.connect(), stage.connect());
+    assert_eq!(client.command(&["SELECT", "4"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "four"]), Reply::ok());
+    assert_eq!(other.command(&["GET", "k"]), Reply::Nil, "another session is in database 0");
+    assert!(client.command(&["SELECT", "99"]).is_error_word("ERR"));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("four"), "a refused SELECT changes nothing");
+    stage.fail_over();
+    assert_eq!(client.command(&["SET", "k", "again"]), Reply::ok());
+    assert_eq!(other.command(&["GET", "k"]), Reply::Nil);
+    let mut direct = stage.backup.connect();
+    direct.command(&["SELECT", "4"]);
+    assert_eq!(direct.command(&["GET", "k"]), Reply::bulk("again"));
+    stage.standin.finish();
+}
+
+#[test]
+fn a_pipeline_across_a_select_keeps_its_order() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    for round in 0..200 {
+        let (database, value) = ((round % 3).to_string(), round.to_string());
+        client.send(&["SELECT", &database]);
+        client.send(&["SET", "k", &value]);
+        client.send(&["GET", "k"]);
+    }
+    for round in 0..200 {
+        assert_eq!(client.read(), Reply::ok());
+        assert_eq!(client.read(), Reply::ok());
+        assert_eq!(client.read(), Reply::bulk(&round.to_string()));
+    }
+    stage.standin.finish();
+}
+
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(' ').find_map(|part| part.strip_prefix(&format!("{name}=")))
+}
+
+#[test]
+fn client_commands_act_on_the_front_doors_own_clients() {
+    let stage = Stage::start();
+    let (mut first, mut second) = (stage.connect(), stage.connect());
+    let (first_id, second_id) =
+        (first.command(&["CLIENT", "ID"]).integer(), second.command(&["CLIENT", "ID"]).integer());
+    assert!(second_id > first_id, "ids grow");
+    assert_eq!(first.command(&["CLIENT", "SETNAME", "first"]), Reply::ok());
+    assert_eq!(second.command(&["CLIENT", "GETNAME"]).text(), "");
+    let list = second.command(&["CLIENT", "LIST"]).text();
+    let line = list.lines().find(|line| field(line, "name") == Some("first")).expect("the list names it");
+    assert_eq!(field(line, "id"), Some(first_id.to_string().as_str()));
+    assert!(first.command(&["CLIENT", "INFO"]).text().contains(&format!("id={first_id} ")));
+    assert_eq!(second.command(&["CLIENT", "KILL", "ID", &first_id.to_string()]), Reply::Integer(1));
+    assert!(first.is_closed_by_peer());
+    assert_eq!(second.command(&["CLIENT", "KILL", "ID", &first_id.to_string()]), Reply::Integer(0));
+    assert_eq!(second.command(&["CLIENT", "NO-EVICT", "ON"]), Reply::ok());
+    stage.standin.finish();
+}
+
+#[test]
+fn a_blocked_client_can_be_unblocked() {
+    let stage = Stage::start();
+    let (mut waiting, mut other) = (stage.connect(), stage.connect());
+    let id = waiting.command(&["CLIENT", "ID"]).integer().to_string();
+    waiting.send(&["BLPOP", "queue", "0"]);
+    eventually(secs(5), "the pop waits", || stage.primary.info("blocked_clients") == "1");
+    assert_eq!(other.command(&["CLIENT", "UNBLOCK", &id]), Reply::Integer(1));
+    assert_eq!(waiting.read(), Reply::Nil);
+    waiting.send(&["BLPOP", "queue", "0"]);
+    eventually(secs(5), "the pop waits", || stage.primary.info("blocked_clients") == "1");
+    assert_eq!(other.command(&["CLIENT", "UNBLOCK", &id, "ERROR"]), Reply::Integer(1));
+    assert!(waiting.read().is_error_word("UNBLOCKED"));
+    assert_eq!(other.command(&["CLIENT", "UNBLOCK", &id]), Reply::Integer(0));
+    stage.standin.finish();
+}
+
+#[test]
+fn replies_can_be_turned_off_and_skipped() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    client.send(&["CLIENT", "REPLY", "OFF"]);
+    client.send(&["SET", "k", "1"]);
+    client.send(&["GET", "k"]);
+    assert_eq!(client.command(&["CLIENT", "REPLY", "ON"]), Reply::ok());
+    client.send(&["CLIENT", "REPLY", "SKIP"]);
+    client.send(&["SET", "k", "2"]);
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("2"));
+    stage.standin.finish();
+}
+
+#[test]
+fn reset_and_quit_end_what_a_session_was() {
+    let stage = Stage::start();
+    let mut client = stage.standin.connect_resp3();
+    client.command(&["SELECT", "2"]);
+    client.command(&["CLIENT", "SETNAME", "me"]);
+    client.command(&["MULTI"]);
+    assert_eq!(client.command(&["RESET"]), Reply::Simple("RESET".to_owned()));
+    assert_eq!(client.command(&["CLIENT", "GETNAME"]).text(), "");
+    assert_eq!(client.command(&["SET", "k", "zero"]), Reply::ok(), "no longer in MULTI");
+    assert_eq!(stage.primary.command(&["GET", "k"]), Reply::bulk("zero"), "back in database 0");
+    client.command(&["HSET", "h", "f", "v"]);
+    assert!(matches!(client.command(&["HGETALL", "h"]), Reply::Array(_)), "back in RESP2");
+    assert_eq!(client.command(&["QUIT"]), Reply::ok());
+    assert!(client.is_closed_by_peer());
+    stage.standin.finish();
+}
+
+#[test]
+fn scripts_loaded_before_a_failover_are_known_after_it() {
+    let mut stage = Stage::start();
+    let mut client = stage.connect();
+    let digest = client.command(&["SCRIPT", "LOAD", "return ARGV[1]"]).text();
+    assert_eq!(client.command(&["EVALSHA", &digest, "0", "a"]), Reply::bulk("a"));
+    let library = "#!lua name=mylib\nredis.register_function('echo', function(keys, args) return args[1] end)";
+    assert_eq!(client.command(&["FUNCTION", "LOAD", library]), Reply::bulk("mylib"));
+    stage.fail_over();
+    assert_eq!(client.command(&["EVALSHA", &digest, "0", "b"]), Reply::bulk("b"));
+    assert_eq!(client.command(&["FCALL", "echo", "0", "c"]), Reply::bulk("c"));
+    stage.standin.finish();
+}
+
+#[test]
+fn a_scan_sees_every_key_once_or_more() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    for at in 0..500 {
+        client.send(&["SET", &format!("scan:{at}"), "x"]);
+    }
+    for _ in 0..500 {
+        client.read();
+    }
+    let (mut cursor, mut seen) = ("0".to_owned(), std::collections::HashSet::new());
+    loop {
+        let page = client.command(&["SCAN", &cursor, "MATCH", "scan:*"]);
+        seen.extend(page.elements()[1].elements().iter().map(Reply::text));
+        cursor = page.elements()[0].text();
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 500);
+    stage.standin.finish();
+}
+
+#[test]
+fn tracking_clients_are_told_to_forget_everything_on_a_failover() {
+    let mut stage = Stage::start();
+    let (mut tracking, mut other) = (stage.standin.connect_resp3(), stage.connect());
+    assert_eq!(tracking.command(&["CLIENT", "TRACKING", "ON"]), Reply::ok());
+    other.command(&["SET", "k", "1"]);
+    assert_eq!(tracking.command(&["GET", "k"]), Reply::bulk("1"));
+    other.command(&["SET", "k", "2"]);
+    let invalidated = Reply::Push(vec![Reply::bulk("invalidate"), Reply::Array(vec![Reply::bulk("k")])]);
+    assert_eq!(tracking.read(), invalidated);
+    stage.fail_over();
+    tracking.set_read_timeout(secs(3));
+    assert_eq!(tracking.read(), Reply::Push(vec![Reply::bulk("invalidate"), Reply::Nil]), "everything is forgotten");
+    stage.standin.finish();
+}
+
+#[test]
+fn wait_does_not_lie() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    let start = std::time::Instant::now();
+    assert_eq!(client.command(&["WAIT", "1", "200"]), Reply::Integer(0), "there is no replica");
+    assert!(start.elapsed() >= ms(180), "it did wait: {:?}", start.elapsed());
+    stage.standin.finish();
+}
