@@ -342,6 +342,8 @@ impl SessionTask {
     }
 
     pub(super) fn no_backend(&mut self) -> Step {
+        let context = &self.session.context;
+        context.group.backend(context.route_facts().0).counters[context.worker].unserved.add(1);
         self.local_error("NOBACKEND no backend can serve now; see `standin status`")
     }
 
@@ -384,7 +386,7 @@ impl SessionTask {
             return Step::Wait;
         }
         self.abandon_pinned();
-        let is_authenticated = self.session.context.settings.users.is_empty();
+        let is_authenticated = !self.session.context.settings.requires_login;
         self.state = State::new(is_authenticated);
         self.link = None;
         self.session.protocol.set(Protocol::Resp2);
@@ -428,7 +430,7 @@ impl SessionTask {
         let step = self.send_own(spec, request, None);
         if step == Step::Consumed && self.state.pinned.is_some() {
             self.state.is_pristine = false;
-            self.state.kept.retain(|kept| !std::ptr::eq(command::of_request(kept), spec));
+            self.state.kept.retain(|kept| command::of_request(kept).name != spec.name);
             let turned_off = resp::arguments(request)
                 .nth(2)
                 .is_some_and(|word| word.eq_ignore_ascii_case(b"off") || word.eq_ignore_ascii_case(b"no"));
@@ -556,6 +558,7 @@ impl SessionTask {
             }
             Expected::Blocking => {
                 self.state.is_blocked = false;
+                self.state.count_blocked(self.session.context.worker, None);
                 self.session.record.update(|shown| shown.blocked = false);
             }
             Expected::Script { spec, request } => {
