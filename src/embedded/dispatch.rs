@@ -11,7 +11,7 @@ use super::database::Database;
 use super::error::{self, Error};
 use super::reply::Reply;
 use super::session::{ReplyMode, Session, Transaction, Waiting};
-use super::store::{State, Waiter};
+use super::store::{Eviction, State, Waiter};
 use crate::limits;
 
 /// A command changes data.
@@ -206,7 +206,8 @@ pub(super) fn execute(state: &mut State, session: &mut Session, row: &Row, argum
     let start = out.len();
     let protocol = session.protocol;
     let room = if row.has(GROWS) {
-        state.make_room(arguments[1..].iter().map(|argument| argument.len()).sum())
+        let bytes = arguments[1..].iter().map(|argument| argument.len() + ARGUMENT_OVERHEAD_BYTES).sum();
+        state.make_room(bytes)
     } else {
         Ok(())
     };
@@ -215,7 +216,14 @@ pub(super) fn execute(state: &mut State, session: &mut Session, row: &Row, argum
         context.reply.out.truncate(start);
         context.reply.error(&error.0);
     }
+    if row.has(GROWS) && state.options.eviction != Eviction::Refuse {
+        // What a command adds may be more than its arguments say: the bound holds again before the next one.
+        let _ = state.make_room(0);
+    }
 }
+
+/// What one argument may cost besides its bytes: half of a new key with its value.
+const ARGUMENT_OVERHEAD_BYTES: usize = 48;
 
 /// Gives the elements that have come to those who wait for them, first come first served.
 pub(super) fn serve_waiters(state: &mut State) {

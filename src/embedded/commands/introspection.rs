@@ -57,7 +57,7 @@ fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
 
 fn server(state: &State, text: &mut String) {
     let up_seconds = state.now_ms.saturating_sub(state.started_at_ms) / 1000;
-    line(text, "redis_version", super::connection::REDIS_VERSION);
+    line(text, "redis_version", connection::REDIS_VERSION);
     line(text, "redis_mode", "standalone");
     line(text, "standin_version", env!("CARGO_PKG_VERSION"));
     line(text, "os", std::env::consts::OS);

@@ -12,7 +12,11 @@ mod keys;
 mod lists;
 mod pubsub;
 mod scan;
+mod serialized;
 mod sets;
+mod sorted_set_algebra;
+mod sorted_set_ranges;
+mod sorted_sets;
 mod strings;
 mod transactions;
 
@@ -34,7 +38,11 @@ pub(super) static TABLE: &[&[Row]] = &[
     lists::ROWS,
     pubsub::ROWS,
     scan::ROWS,
+    serialized::ROWS,
     sets::ROWS,
+    sorted_set_algebra::ROWS,
+    sorted_set_ranges::ROWS,
+    sorted_sets::ROWS,
     strings::ROWS,
     transactions::ROWS,
 ];
