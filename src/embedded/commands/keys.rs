@@ -187,7 +187,7 @@ fn object(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
     }
     let known = ["encoding", "refcount", "idletime", "freq", "help"].iter().find(|name| is(subcommand, name));
     let Some(name) = known else { return Err(error::unknown_subcommand("object", subcommand)) };
-    if arguments.len() != 3 {
+    if arguments.len() != 3 || *name == "help" {
         return Err(error::wrong_arguments(&format!("object|{name}")));
     }
     let now_ms = context.state.now_ms;
