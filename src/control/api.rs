@@ -42,6 +42,9 @@ pub struct GroupReport {
     pub epoch: u64,
     /// `available`, or why requests fail now: `no_backend`, `switching`, `last_resort` (the embedded store serves).
     pub availability: Word,
+    /// What is under way or held back, one sentence each: a switch, a recovery that waits or that an operator holds.
+    #[serde(default)]
+    pub notes: Vec<String>,
     pub clients: u64,
     /// The active first, then as configured.
     pub backends: Vec<BackendReport>,
@@ -381,6 +384,7 @@ pub(crate) mod tests {
             active: Some("primary".to_owned()),
             epoch: 1,
             availability: "available".into(),
+            notes: vec!["an operator chose the active backend; `standin recover` returns to the primary".to_owned()],
             clients: 50,
             backends: vec![primary, backup],
         };
