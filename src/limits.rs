@@ -48,6 +48,10 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
 pub const PINNED_CONNECTIONS_MAX: usize = 4096;
+/// Messages that a subscriber of the embedded server has not read; beyond it the subscriber is closed.
+pub const SUBSCRIBER_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Connections to one embedded server.
+pub const EMBEDDED_CLIENTS_MAX: usize = 10_000;
 
 /// Requests of the control API that may wait for the control task.
 pub const CONTROL_QUEUE_MAX: usize = 64;
