@@ -207,6 +207,8 @@ impl<'r> Section<'r> {
         let Some(value) = layer.table.and_then(|table| table.get(key)) else { return Vec::new() };
         let path = joined(&layer.path, key);
         let items = value.get_ref().as_array().map(|items| items.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let start = items.first().map_or(value.span().start, |first| first.span().start);
+        self.reader.notes().origins.insert(path.clone(), self.reader.origin(start));
         if items.is_empty() || items.iter().any(|item| !item.get_ref().is_table()) {
             let message = format!("this is a list of tables; begin each of them with [[{path}]]");
             self.reader.fail_at(Some(value.span().start), &path, message);

@@ -276,7 +276,7 @@ fn an_empty_file_says_what_is_missing() {
 fn the_number_of_primaries_is_one() {
     check_refused(
         &MINIMAL.replace("\"primary\"\naddress", "\"backup\"\naddress"),
-        &["none of the backends is the primary"],
+        &["standin.toml:6: backend: none of the backends is the primary"],
     );
     check_refused(
         &MINIMAL.replace("role = \"backup\"", "role = \"primary\""),

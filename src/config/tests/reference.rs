@@ -101,3 +101,48 @@ fn the_effective_configuration_shows_every_key() {
         }
     }
 }
+
+/// Rows of the documentation's key tables: path to default.
+fn documented_keys() -> BTreeMap<String, String> {
+    let mut keys = BTreeMap::new();
+    let mut table = None;
+    for line in include_str!("../../../docs/configuration.md").lines() {
+        if line.starts_with('#') {
+            let name = line.strip_prefix("### `[").and_then(|rest| rest.strip_suffix("]`"));
+            table = name.map(|name| name.trim_matches(['[', ']']).to_owned());
+        }
+        let cells: Vec<_> = line.split(" | ").collect();
+        if let (Some(table), [key, default, _]) = (&table, cells.as_slice())
+            && let Some(key) = key.strip_prefix("| `").and_then(|key| key.strip_suffix('`'))
+        {
+            keys.insert(format!("{table}.{key}"), default.trim_matches('`').to_owned());
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_documentation_lists_every_key_with_exactly_its_default() {
+    let catalogue = parse_with_catalogue(&reference_uncommented(|_| true), "standin.toml", std::iter::empty()).1;
+    let documented = documented_keys();
+    for (key, default) in catalogue.iter().filter(|(key, _)| *key != "group.name") {
+        let shown = documented.get(key).unwrap_or_else(|| panic!("docs/configuration.md does not list {key}"));
+        match default {
+            Some(default) => assert_eq!(same_value(shown), same_value(default), "{key}"),
+            None => assert!(["required", "none"].contains(&shown.as_str()), "{key} has no default: {shown}"),
+        }
+    }
+    let strangers: Vec<_> = documented.keys().filter(|key| !catalogue.contains_key(*key)).collect();
+    assert!(strangers.is_empty(), "the code does not know {strangers:?}");
+}
+
+#[test]
+fn the_documentations_examples_are_configurations() {
+    let documentation = include_str!("../../../docs/configuration.md");
+    let examples: Vec<_> =
+        documentation.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        parsed(example);
+    }
+}
