@@ -31,9 +31,7 @@ pub(super) const SUBSCRIBED: u16 = 1 << 6;
 pub(super) const BLOCKING: u16 = 1 << 7;
 pub(super) const ADMIN: u16 = 1 << 8;
 pub(super) const PUBSUB: u16 = 1 << 9;
-/// Refused inside MULTI.
-pub(super) const NO_MULTI: u16 = 1 << 10;
-pub(super) const FAST: u16 = 1 << 11;
+pub(super) const FAST: u16 = 1 << 10;
 
 pub(super) type Handler = fn(&mut Context<'_>, &[&[u8]]) -> Result<(), Error>;
 
@@ -168,15 +166,12 @@ fn admit(state: &mut State, session: &mut Session, arguments: &[&[u8]], out: &mu
         )
         .into());
     }
-    if let Some(transaction) = &mut session.transaction {
-        if row.has(NO_MULTI) {
-            return Err(Error::text("ERR Command not allowed inside a transaction"));
-        }
-        if !row.has(NOT_QUEUED) {
-            queue(transaction, arguments)?;
-            Reply { out, protocol: session.protocol }.simple("QUEUED");
-            return Ok(());
-        }
+    if let Some(transaction) = &mut session.transaction
+        && !row.has(NOT_QUEUED)
+    {
+        queue(transaction, arguments)?;
+        Reply { out, protocol: session.protocol }.simple("QUEUED");
+        return Ok(());
     }
     execute(state, session, row, arguments, out);
     serve_waiters(state);

@@ -52,6 +52,9 @@ const ONE_KEY: (i8, i8, i8) = (1, 1, 1);
 const TWO_KEYS: (i8, i8, i8) = (1, 2, 1);
 const ALL_KEYS: (i8, i8, i8) = (1, -1, 1);
 
+/// Arguments, or a part of them.
+type Arguments<'b, 'a> = &'b [&'a [u8]];
+
 const fn row(name: &'static str, arity: i16, flags: u16, keys: (i8, i8, i8), run: Handler) -> Row {
     Row { name, arity, flags, keys, run }
 }

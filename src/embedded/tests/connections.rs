@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{TestClock, short};
-use crate::embedded::{ServerOptions, Store, serve_connection};
+use crate::embedded::{ServerOptions, Store, serve, serve_connection};
 use crate::resp::{FrameLimits, ReplyScanner};
 
 struct Client {
@@ -235,6 +236,32 @@ async fn replies_are_withheld_when_the_client_asks_for_that() {
     client.send("set k 2").await;
     assert_eq!(client.ask("client reply on").await, "OK");
     assert_eq!(client.ask("get k").await, "\"2\"");
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_every_connection_and_frees_the_port() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, store(), shutdown.clone()));
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(b"CLIENT LIST\r\n").await.unwrap();
+    let mut reply = vec![0; 1024];
+    let length = client.read(&mut reply).await.unwrap();
+    let listed = String::from_utf8_lossy(&reply[..length]).into_owned();
+    assert!(listed.contains(&format!("addr={}", client.local_addr().unwrap())), "{listed}");
+    shutdown.cancel();
+    server.await.unwrap().unwrap();
+    assert_eq!(client.read(&mut reply).await.unwrap(), 0);
+    tokio::net::TcpListener::bind(address).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_only_connection_refuses_writes() {
+    let store = store();
+    let mut client = Client::connect_with(&store, ServerOptions { read_only: true, ..ServerOptions::default() });
+    assert_eq!(client.ask("set k v").await, "-READONLY You can't write against a read only replica.");
+    assert_eq!(client.ask("get k").await, "nil");
 }
 
 #[tokio::test]
