@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{CacheServerArgs, Failure, OWN_VARIABLES, RunArgs};
 use crate::config::{self, Config, LogFormat};
+use crate::embedded::{CacheServerOptions, run_cache_server};
 use crate::telemetry::logging;
 
 /// Reads the configuration with the environment over it. All its errors come at once, one a line.
@@ -38,7 +39,15 @@ fn serve(config: Config) -> Result<(), Failure> {
 
 pub(super) fn cache_server(arguments: CacheServerArgs) -> Result<(), Failure> {
     start_logging(&config::Log::default())?;
+    serve_store(arguments)
+}
+
+/// Serves the in-process store until SIGTERM or SIGINT.
+pub(super) fn serve_store(arguments: CacheServerArgs) -> Result<(), Failure> {
     let CacheServerArgs { port, bind, max_memory, password } = arguments;
-    let _ = (port, bind, max_memory, password);
-    Err(Failure::failed("this build has no cache server"))
+    let options = CacheServerOptions { bind, port, max_memory_bytes: max_memory, password };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let served = runtime.block_on(run_cache_server(options));
+    served.map_err(|error| Failure::failed(format!("cannot serve on {bind}, port {port}: {error}")))
 }
