@@ -19,7 +19,7 @@ pub enum Action {
     Publish { availability: Availability },
     /// How long a request of this class may go without progress on this backend.
     SetAllowance { backend: BackendId, class: CommandClass, allowance: Duration },
-    /// Do not wait for the next interval.
+    /// Do not wait for the next interval. Nothing to do while a probe of it is unanswered.
     ProbeNow { backend: BackendId },
     /// For the event history.
     Record(Decision),

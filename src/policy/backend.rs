@@ -169,7 +169,10 @@ impl Backend {
                 self.answered(now);
                 self.evidence = Evidence::default();
                 self.needs_entry = true;
-                self.standing = Standing::Unknown;
+                if self.standing == Standing::Enterable {
+                    // What was known of its content is void; a refusal stands until divergence takes it back.
+                    self.standing = Standing::Unknown;
+                }
                 self.healthy_since = Some(now);
                 self.probes_ok_in_row = 0;
                 self.entry = EntryBlock::default();

@@ -9,6 +9,7 @@ use super::recovery::Recovery;
 use super::score;
 use super::selection;
 use super::settings::{BackendRole, BackendSettings, Settings};
+use super::switching::PROBE_ALL_EVERY;
 use super::time::Time;
 use super::view::{BackendView, Status, View};
 
@@ -38,6 +39,8 @@ pub struct Engine {
     pub(super) recovery: Recovery,
     /// The reason to stay that was recorded last, so that it is recorded once.
     pub(super) stayed: Option<String>,
+    /// While nobody serves: when everybody was asked last.
+    pub(super) probed_all_at: Option<Time>,
     blind: Blind,
     timeout: Option<Time>,
 }
@@ -79,6 +82,7 @@ impl Engine {
             sticky: None,
             held_by_operator: false,
             stayed: None,
+            probed_all_at: None,
             blind: Blind::default(),
             timeout: None,
         }
@@ -133,6 +137,21 @@ impl Engine {
         self.timeout
     }
 
+    /// The backend that serves, or served last when nobody does.
+    pub fn active(&self) -> BackendId {
+        self.active
+    }
+
+    pub fn availability(&self) -> Availability {
+        self.availability
+    }
+
+    /// Grows by one with every completed switch; 1 at the start.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Everything there is to see; allocates, so not for every event.
     pub fn view(&self, now: Time) -> View {
         View {
             at: now,
@@ -250,6 +269,9 @@ impl Engine {
         } else {
             if let Availability::Holding { until } = self.availability {
                 at(Some(until));
+            }
+            if self.availability == Availability::NoBackend {
+                at(self.probed_all_at.map(|last| last + PROBE_ALL_EVERY));
             }
             // Only blocks and delays that have not passed: what they waited for was tried just now.
             for backend in &self.backends {

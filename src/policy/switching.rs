@@ -13,6 +13,9 @@ use super::time::Time;
 /// A planned switch (a recovery) that was refused is not tried again sooner than this.
 const PLANNED_RETRY: Duration = Duration::from_secs(1);
 
+/// How often everybody is asked while nobody serves: who is back serves within 200 ms.
+pub(super) const PROBE_ALL_EVERY: Duration = Duration::from_millis(100);
+
 impl Engine {
     /// Runs after every event: looks at everything that is known and begins at most one switch.
     pub(super) fn decide(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -194,7 +197,15 @@ impl Engine {
         let why = format!("nobody can serve: {}", failure.why);
         self.note(now, DecisionKind::NoBackend, self.active, Some(failure.trigger), candidates, why, actions);
         self.publish(Availability::NoBackend, actions);
-        actions.extend(self.backends.iter().map(|backend| Action::ProbeNow { backend: backend.settings.id }));
+        self.probe_all(now, actions);
+    }
+
+    /// While nobody serves, the next interval is too far away.
+    fn probe_all(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.probed_all_at.is_none_or(|last| now - last >= PROBE_ALL_EVERY) {
+            self.probed_all_at = Some(now);
+            actions.extend(self.backends.iter().map(|backend| Action::ProbeNow { backend: backend.settings.id }));
+        }
     }
 
     /// Waits for a restarting active instead of entering a cold backup at once. True while it does.
@@ -228,7 +239,9 @@ impl Engine {
     /// Nobody served until now: takes the first who can be entered, the old active included.
     fn return_to_service(&mut self, now: Time, actions: &mut Vec<Action>) {
         let weighing = Weighing { leaving: None, ..self.weighing(now, false) };
-        let Some(to) = selection::best(&self.backends, &self.settings, weighing) else { return };
+        let Some(to) = selection::best(&self.backends, &self.settings, weighing) else {
+            return self.probe_all(now, actions);
+        };
         let kind = if to == self.active { SwitchKind::Reentry } else { SwitchKind::Failover };
         let why = format!("{} answers: nobody served until now", self.backend(to).settings.name);
         self.begin(now, to, Trigger::Cascade, kind, false, why, actions);
