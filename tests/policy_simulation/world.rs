@@ -88,7 +88,7 @@ pub(crate) struct Promise {
 }
 
 enum What {
-    Deliver(Event),
+    Deliver(Box<Event>),
     Tick,
     Probe(usize),
     ProbeNow(usize),
@@ -299,7 +299,7 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Deliver(event) => self.deliver(event),
+            What::Deliver(event) => self.deliver(*event),
             What::Tick => self.tick(),
             What::Probe(id) => {
                 let interval = self.probe_interval();
@@ -511,7 +511,7 @@ impl World {
     fn tell(&mut self, event: Event) {
         let delay = self.random.between(Duration::ZERO, DELAY_MAX);
         self.last_delivery = self.last_delivery.max(self.now + delay);
-        self.schedule(self.last_delivery, What::Deliver(event));
+        self.schedule(self.last_delivery, What::Deliver(Box::new(event)));
     }
 
     fn after(&mut self, wait: Duration, what: What) {
