@@ -4,6 +4,8 @@
 //! A failing seed prints itself; `STANDIN_SIM_SEED=N cargo test --test policy_simulation` runs that one alone, with its
 //! log.
 
+#[path = "policy_simulation/anything.rs"]
+mod anything;
 #[path = "policy_simulation/invariants.rs"]
 mod invariants;
 #[path = "policy_simulation/world.rs"]
@@ -14,7 +16,7 @@ use std::time::Duration;
 use standin::policy::{Settings, Time};
 use world::{Fault, World};
 
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 const MS: Duration = Duration::from_millis(1);
 
 /// Runs `story` over many seeds on two threads, or over the one that the environment names.
@@ -54,6 +56,9 @@ fn profile(seed: u64) -> Settings {
     let mut settings = if seed.is_multiple_of(2) { Settings::default() } else { Settings::fast() };
     // Short enough that healing is seen within two virtual minutes.
     settings.recovery.delay_max = Duration::from_secs(40);
+    if seed % 8 < 2 {
+        settings.failover.hold = Duration::from_millis(300);
+    }
     settings
 }
 
@@ -102,6 +107,29 @@ fn pauses_below_the_bound_never_cause_a_switch() {
 }
 
 #[test]
+fn time_in_which_we_did_not_run_never_causes_a_switch() {
+    for_seeds("time_in_which_we_did_not_run_never_causes_a_switch", |seed| {
+        let settings = profile(seed);
+        let pause = settings.timeout.floor / 2;
+        let mut world = World::new(seed, settings);
+        world.run_for(Duration::from_secs(3));
+        for _ in 0..20 {
+            let paused = world.any_backend();
+            world.fault(Fault::Freeze(paused));
+            world.run_for(pause);
+            let late = world.random.between(100 * MS, Duration::from_secs(5));
+            world.stall_ourselves(late);
+            world.run_for(5 * MS);
+            world.fault(Fault::Thaw(paused));
+            let rest = world.random.between(700 * MS, 1_500 * MS);
+            world.run_for(rest);
+        }
+        assert_eq!(world.switches_begun, 0);
+        outcome(&world)
+    });
+}
+
+#[test]
 fn a_primary_that_dies_and_returns_for_20_seconds_is_left_once() {
     for_seeds("a_primary_that_dies_and_returns_for_20_seconds_is_left_once", |seed| {
         let mut world = World::new(seed, profile(seed));
@@ -121,6 +149,16 @@ fn a_primary_that_dies_and_returns_for_20_seconds_is_left_once() {
         invariants::healed(&world);
         outcome(&world)
     });
+}
+
+#[test]
+fn whatever_it_is_told_it_keeps_its_word() {
+    let outcomes = for_seeds("whatever_it_is_told_it_keeps_its_word", |seed| Outcome {
+        switches: anything::keeps_its_word(seed),
+        promises_kept: 0,
+    });
+    let switches: usize = outcomes.iter().map(|outcome| outcome.switches).sum();
+    assert!(switches > 0, "nothing was ever decided");
 }
 
 #[test]

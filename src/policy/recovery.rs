@@ -57,7 +57,7 @@ impl Recovery {
     fn delay(&self, now: Time, settings: &RecoverySettings) -> Duration {
         let doubled = settings.delay.saturating_mul(1 << self.relapses(now, settings).min(20));
         let delay = doubled.min(settings.delay_max.max(settings.delay));
-        delay + delay * self.spread_permille / 1_000
+        delay.saturating_add(delay / 1_000 * self.spread_permille)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use standin::policy::{
     Action, Availability, BackendId, BackendRole, BackendSettings, Edge, Engine, Event, ProbeOutcome, Role, Settings,
-    Standing, Switch, SwitchResult, Time, WindowSummary,
+    Standing, Switch, SwitchKind, SwitchResult, Time, WindowSummary,
 };
 
 use crate::invariants;
@@ -26,6 +26,7 @@ pub(crate) struct World {
     /// Nobody serves, and no switch is under way, since then.
     pub(crate) nobody_since: Time,
     pub(crate) last_switch_id: u64,
+    /// Away from the active; not those that enter it anew.
     pub(crate) switches_begun: usize,
     pub(crate) carried_out: u64,
     pub(crate) epoch_seen: u64,
@@ -107,9 +108,11 @@ impl World {
         let names = ["primary", "backup-a", "backup-b"];
         let roles = [BackendRole::Primary, BackendRole::Backup, BackendRole::Backup];
         let backend = |id: u8| BackendSettings::new(BackendId(id), names[usize::from(id)], roles[usize::from(id)]);
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9) ^ 0x5eed);
+        let mut random = Random::new(seed);
         let load = random.below(4) != 0;
-        let engine = Engine::new(settings.clone(), (0..3).map(backend).collect(), seed, Time::ZERO);
+        let mut group: Vec<_> = (0..3).map(backend).collect();
+        group[2].last_resort = seed.is_multiple_of(5);
+        let engine = Engine::new(settings.clone(), group, seed, Time::ZERO);
         let mut world = Self {
             random,
             now: Time::ZERO,
@@ -153,7 +156,7 @@ impl World {
             if due > end {
                 break;
             }
-            assert!(due >= self.now || timeout == Some(due), "time runs backwards");
+            // What fell due while we were stalled happens late.
             self.now = self.now.max(due);
             if timeout == Some(due) {
                 self.timeouts_handled += 1;
@@ -216,6 +219,15 @@ impl World {
         }
     }
 
+    /// This process itself is stopped: nothing is read, and the clock is late when it runs again.
+    pub(crate) fn stall_ourselves(&mut self, late: Duration) {
+        self.log.push(format!("{} we stall for {late:?}", self.now));
+        self.promise = None;
+        self.now += late;
+        self.engine.handle(self.now, Event::TickStalled { late }, &mut self.actions);
+        self.carry_out();
+    }
+
     pub(crate) fn mend_all(&mut self) {
         for id in 0..self.backends.len() {
             match self.backends[id].state {
@@ -240,7 +252,7 @@ impl World {
             self.tell(Event::Probe { backend: name(id), outcome });
         }
         if watched {
-            self.promise(id, 10 * MS, "a dead process");
+            self.promise(id, 10 * MS + self.settings.failover.hold, "a dead process");
         }
         if self.backends[id].connected {
             self.lose_link(id);
@@ -453,7 +465,9 @@ impl World {
             self.log
                 .push(format!("{} {:?} {} -> {}: {}", self.now, switch.kind, switch.from, switch.to, switch.reason));
             self.last_switch_id = switch.id.0;
-            self.switches_begun += 1;
+            if switch.kind != SwitchKind::Reentry {
+                self.switches_begun += 1;
+            }
             if self.promise.take().is_some() {
                 self.promises_kept += 1;
             }
@@ -557,6 +571,10 @@ impl Backend {
 }
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9) ^ 0x5eed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
