@@ -10,6 +10,7 @@ mod backend;
 mod breaker;
 mod engine;
 mod event;
+mod evidence;
 mod operator;
 mod recovery;
 mod score;
