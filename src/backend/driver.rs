@@ -100,7 +100,8 @@ fn pause<S: Owner>(link: &Link<S>, attempt: u32) -> Duration {
         return SECOND_ATTEMPT_PAUSE;
     }
     let max = link.backend.timing.reconnect_max.as_micros() as u64;
-    let span = max.min(2_000u64 << attempt.min(16)).max(1);
+    let min = link.backend.timing.reconnect_min.as_micros() as u64;
+    let span = max.min(min << (attempt - 2).min(16)).max(1);
     Duration::from_micros(link.host.jitter() % span)
 }
 

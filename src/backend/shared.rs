@@ -54,6 +54,8 @@ pub struct Timing {
     pub tcp_user_timeout: Duration,
     /// TCP keepalive idle time.
     pub tcp_keepalive: Duration,
+    /// Span of the first pause with jitter between two attempts to connect.
+    pub reconnect_min: Duration,
     /// Longest pause between two attempts to connect while requests wait.
     pub reconnect_max: Duration,
 }

@@ -3,6 +3,7 @@
 //! It runs on a thread of its own and never touches a client's bytes. It must not know HTTP (see `admin`) or sessions.
 
 pub mod api;
+mod check;
 mod entry;
 mod facts;
 mod group;
@@ -21,6 +22,7 @@ use self::group::GroupRequest;
 use crate::admin::Readiness;
 use crate::telemetry::wall_time::WallTime;
 
+pub use self::check::content_findings;
 pub use self::group::{GroupControlSetup, Surroundings};
 pub use self::settings::group_setup;
 

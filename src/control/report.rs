@@ -18,8 +18,8 @@ impl GroupControl {
         let active_is_embedded = self.shared.rules(route.active).is_embedded;
         let availability = match route.availability {
             Availability::Serving if active_is_embedded => "last_resort",
-            Availability::Serving => "available",
-            Availability::Holding => "switching",
+            Availability::Serving => "serving",
+            Availability::Holding => "holding",
             Availability::NoBackend { .. } => "no_backend",
         };
         let serves = !matches!(route.availability, Availability::NoBackend { .. });
@@ -34,8 +34,22 @@ impl GroupControl {
             epoch: route.epoch,
             availability: availability.into(),
             clients: self.surroundings.registry.count(self.shared.group.index) as u64,
+            notes: self.notes(&view),
             backends,
         }
+    }
+
+    /// Sentences for the person who looks: what is waited for.
+    fn notes(&self, view: &crate::policy::View) -> Vec<String> {
+        let mut notes = Vec::new();
+        if view.recovery_held_by_operator {
+            notes.push("an operator chose the active backend; `standin recover` lifts that".to_owned());
+        }
+        if let Some(at) = view.recovery_at {
+            let left = at.since(clock::now()).as_secs();
+            notes.push(format!("recovery of the primary waits for {left} s more of good health"));
+        }
+        notes
     }
 
     fn backend_report(&self, view: &BackendView) -> BackendReport {
