@@ -9,7 +9,7 @@ fn holding() -> World {
     world.actions.clear();
     world.edge(PRIMARY, Edge::LinkLost);
     world.pass(2 * MS);
-    world.refuse(PRIMARY);
+    world.die(PRIMARY);
     assert_eq!(world.published(), [Availability::Holding { until: Time::from_millis(2_000) }]);
     world
 }
