@@ -172,7 +172,9 @@ impl Backend {
         }
         let errors = &window.errors;
         // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
-        let failed = errors.timeout + errors.overloaded + errors.protocol;
+        // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
+        let excused = self.slow_in_flight(now);
+        let failed = if excused { 0 } else { errors.timeout + errors.overloaded } + errors.protocol;
         if window.requests > 0 {
             let succeeded = window.requests.saturating_sub(errors.against_backend());
             self.breaker_record(now, succeeded, failed, errors.timeout * 2 > failed);

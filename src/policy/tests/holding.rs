@@ -53,3 +53,12 @@ fn a_restarted_active_that_may_not_be_served_from_is_left() {
     world.done(reentry.id, SwitchResult::Refused { why: "old content".into() });
     world.switched(BACKUP_A, Trigger::Cascade, SwitchKind::Failover);
 }
+
+#[test]
+fn the_restart_of_the_active_is_seen_in_either_order_of_its_news() {
+    let mut world = World::new();
+    world.edge(PRIMARY, Edge::LinkLost);
+    world.edge(PRIMARY, Edge::HandshakeDone);
+    world.edge(PRIMARY, Edge::IdentityChanged);
+    world.switched(PRIMARY, Trigger::Connection, SwitchKind::Reentry);
+}
