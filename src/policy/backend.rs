@@ -144,15 +144,9 @@ impl Backend {
                 self.probe_timed_out(now, silent_for, group, blind);
             }
             ProbeOutcome::Failed(edge) => {
-                // While the data links stand, a refused probe is the listener's trouble, not the server's death.
-                let counts = !self.linked;
                 match edge {
-                    Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset if counts => {
-                        self.refused(now, edge, group);
-                    }
-                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut if counts => {
-                        self.unanswered(now, edge, group, blind);
-                    }
+                    Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset => self.refused(now, edge, group),
+                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut => self.unanswered(now, edge, group, blind),
                     _ => {}
                 }
                 self.probe_failed(now, now, group, blind);
@@ -178,7 +172,9 @@ impl Backend {
         }
         let errors = &window.errors;
         // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
-        let failed = errors.timeout + errors.overloaded + errors.protocol;
+        // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
+        let excused = self.slow_in_flight(now);
+        let failed = if excused { 0 } else { errors.timeout + errors.overloaded } + errors.protocol;
         if window.requests > 0 {
             let succeeded = window.requests.saturating_sub(errors.against_backend());
             self.breaker_record(now, succeeded, failed, errors.timeout * 2 > failed);
@@ -319,14 +315,16 @@ impl Backend {
         self.probes_ok_in_row = 0;
     }
 
+    /// While an established link stands, refused connections may be the listener's trouble (its client limit is reached,
+    /// a proxy between): then the next summaries are waited for, which clear the evidence if replies still come.
     fn refused(&mut self, now: Time, edge: Edge, group: &Settings) {
-        self.linked = false;
         self.unwell();
         self.evidence.note(now);
         self.evidence.immediate = self.evidence.immediate.saturating_add(1);
         let count = self.evidence.immediate;
-        if count >= group.failover.failure_threshold {
-            let since = self.evidence.first_at.unwrap_or(now);
+        let since = self.evidence.first_at.unwrap_or(now);
+        let believed = !self.linked || now - since >= group.timeout.tick * 2;
+        if count >= group.failover.failure_threshold && believed {
             self.fail(now, since, Trigger::Connection, format_args!("{edge}, {count} times in this outage"));
         }
     }

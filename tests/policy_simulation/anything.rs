@@ -27,10 +27,10 @@ pub(crate) fn keeps_its_word(seed: u64) -> usize {
             engine.handle_timeout(now, &mut actions);
         } else {
             let event = any_event(&mut random, now, last_id);
-            if let Event::Standing { backend, standing } = &event {
-                if let Some(refused) = refused.get_mut(backend.index()) {
-                    *refused = matches!(standing, Standing::Refused { .. });
-                }
+            if let Event::Standing { backend, standing } = &event
+                && let Some(refused) = refused.get_mut(backend.index())
+            {
+                *refused = matches!(standing, Standing::Refused { .. });
             }
             engine.handle(now, event, &mut actions);
         }

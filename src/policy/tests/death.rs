@@ -47,11 +47,30 @@ fn evidence_of_different_outages_does_not_add_up() {
 }
 
 #[test]
-fn refused_probes_are_not_a_death_while_the_data_links_stand() {
+fn refused_connections_are_not_a_death_while_the_data_links_answer() {
     let mut world = World::new();
-    world.probe(PRIMARY, ProbeOutcome::Failed(Edge::ConnectRefused));
-    world.probe(PRIMARY, ProbeOutcome::Failed(Edge::ConnectRefused));
+    for step in 0..100 {
+        world.pass(25 * MS);
+        world.edge(PRIMARY, Edge::HandshakeReset);
+        world.edge(PRIMARY, Edge::ConnectRefused);
+        world.pass(25 * MS);
+        let now = world.now;
+        world.window(PRIMARY, WindowSummary { requests: 100, ..busy(now) });
+        if step % 10 == 0 {
+            world.probe(PRIMARY, ok());
+        }
+    }
     assert_eq!(world.switches(), []);
+}
+
+#[test]
+fn refused_connections_are_a_death_soon_though_nobody_told_of_a_lost_link() {
+    let mut world = World::new();
+    world.refuse(PRIMARY);
+    world.pass(100 * MS);
+    assert_eq!(world.switches(), []);
+    world.edge(PRIMARY, Edge::ConnectRefused);
+    world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
 }
 
 #[test]

@@ -125,3 +125,17 @@ fn unanswered_handshakes_of_a_short_pause_are_no_death() {
     world.edge(PRIMARY, Edge::HandshakeTimedOut);
     world.switched(BACKUP_A, Trigger::Timeout, SwitchKind::Failover);
 }
+
+#[test]
+fn what_waits_or_is_busy_behind_a_slow_request_does_not_open_the_breaker() {
+    let mut world = World::new();
+    let allowed = world.now + 30 * SECOND;
+    for _ in 0..100 {
+        world.pass(50 * MS);
+        let errors = ErrorCounts { timeout: 5, overloaded: 50, ..ErrorCounts::default() };
+        let slow_in_flight_until = Some(allowed);
+        let now = world.now;
+        world.window(PRIMARY, WindowSummary { requests: 60, errors, slow_in_flight_until, ..busy(now) });
+    }
+    assert_eq!(world.switches(), []);
+}

@@ -9,7 +9,7 @@ fn holding() -> World {
     world.actions.clear();
     world.edge(PRIMARY, Edge::LinkLost);
     world.pass(2 * MS);
-    world.refuse(PRIMARY);
+    world.die(PRIMARY);
     assert_eq!(world.published(), [Availability::Holding { until: Time::from_millis(2_000) }]);
     world
 }
@@ -52,4 +52,13 @@ fn a_restarted_active_that_may_not_be_served_from_is_left() {
     assert_eq!((reentry.to, reentry.kind), (PRIMARY, SwitchKind::Reentry));
     world.done(reentry.id, SwitchResult::Refused { why: "old content".into() });
     world.switched(BACKUP_A, Trigger::Cascade, SwitchKind::Failover);
+}
+
+#[test]
+fn the_restart_of_the_active_is_seen_in_either_order_of_its_news() {
+    let mut world = World::new();
+    world.edge(PRIMARY, Edge::LinkLost);
+    world.edge(PRIMARY, Edge::HandshakeDone);
+    world.edge(PRIMARY, Edge::IdentityChanged);
+    world.switched(PRIMARY, Trigger::Connection, SwitchKind::Reentry);
 }

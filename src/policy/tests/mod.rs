@@ -89,6 +89,11 @@ impl World {
         self.tell(Event::Standing { backend, standing });
     }
 
+    fn die(&mut self, backend: BackendId) {
+        self.edge(backend, Edge::LinkLost);
+        self.refuse(backend);
+    }
+
     fn refuse(&mut self, backend: BackendId) {
         self.edge(backend, Edge::ConnectRefused);
         self.edge(backend, Edge::ConnectRefused);
@@ -169,8 +174,7 @@ impl World {
 
     fn failed_over() -> Self {
         let mut world = Self::new();
-        world.edge(PRIMARY, Edge::LinkLost);
-        world.refuse(PRIMARY);
+        world.die(PRIMARY);
         world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
         world.actions.clear();
         world

@@ -4,8 +4,8 @@ use super::*;
 
 fn all_down() -> World {
     let mut world = World::failed_over();
-    world.refuse(BACKUP_B);
-    world.refuse(BACKUP_A);
+    world.die(BACKUP_B);
+    world.die(BACKUP_A);
     assert_eq!(world.published(), [Availability::NoBackend]);
     assert_eq!(world.records(DecisionKind::NoBackend).len(), 1);
     assert_eq!(world.view().status, Status::FailingOver);
@@ -65,8 +65,8 @@ fn the_last_resort_is_left_as_soon_as_a_real_backend_answers() {
     let mut backends = group();
     backends[2].last_resort = true;
     let mut world = World::with(Settings::default(), backends);
-    world.refuse(BACKUP_A);
-    world.refuse(PRIMARY);
+    world.die(BACKUP_A);
+    world.die(PRIMARY);
     world.switched(BACKUP_B, Trigger::Connection, SwitchKind::Failover);
     world.pass_well(10 * SECOND, &[BACKUP_B]);
     assert_eq!(world.switches(), []);

@@ -27,7 +27,7 @@ fn a_failover_stays_until_recover() {
 #[test]
 fn what_cannot_be_is_rejected_with_a_reason() {
     let mut world = World::new();
-    world.refuse(BACKUP_A);
+    world.die(BACKUP_A);
     world.standing(BACKUP_B, Standing::Refused { why: "persistent".into() });
     world.actions.clear();
     for (to, word) in [
@@ -48,7 +48,7 @@ fn a_chosen_backend_that_fails_is_still_left() {
     let mut world = World::new();
     world.operator(failover(None));
     world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
-    world.refuse(BACKUP_A);
+    world.die(BACKUP_A);
     let switch = world.the_switch();
     assert_eq!(switch.trigger, Trigger::Cascade);
 }

@@ -25,7 +25,7 @@ fn a_flapping_primary_is_left_once() {
         world.edge(PRIMARY, Edge::HandshakeDone);
         world.pass_well(SECOND, &[PRIMARY, BACKUP_A]);
         world.edge(PRIMARY, Edge::LinkLost);
-        world.refuse(PRIMARY);
+        world.die(PRIMARY);
         world.pass_well(250 * MS, &[BACKUP_A]);
     }
     assert_eq!(world.switches(), []);
@@ -34,7 +34,7 @@ fn a_flapping_primary_is_left_once() {
 #[test]
 fn a_relapse_doubles_the_delay() {
     let mut world = World::recovered();
-    world.refuse(PRIMARY);
+    world.die(PRIMARY);
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
     world.edge(PRIMARY, Edge::HandshakeDone);
     world.pass_well(29_500 * MS, &[PRIMARY]);
@@ -47,7 +47,7 @@ fn a_relapse_doubles_the_delay() {
 fn a_slow_primary_waits_until_it_is_as_fast_as_before() {
     let mut world = World::new();
     world.pass_well(10 * SECOND, &[PRIMARY]);
-    world.refuse(PRIMARY);
+    world.die(PRIMARY);
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
     let slow = ProbeOutcome::Ok { latency: 50 * MS, role: Role::Master, write_ok: None, replication_lag: None };
     for _ in 0..60 {
@@ -91,7 +91,7 @@ fn a_disabled_recovery_waits_for_the_operator() {
     let mut settings = Settings::default();
     settings.recovery.enabled = false;
     let mut world = World::with(settings, group());
-    world.refuse(PRIMARY);
+    world.die(PRIMARY);
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
     world.pass_well(120 * SECOND, &[PRIMARY]);
     assert_eq!(world.switches(), []);

@@ -66,8 +66,8 @@ fn a_rate_of_timeouts_is_left_for_somebody_well() {
 #[test]
 fn it_is_kept_when_nobody_else_is_well_and_that_is_said_once() {
     let mut world = World::new();
-    world.refuse(BACKUP_A);
-    world.refuse(BACKUP_B);
+    world.die(BACKUP_A);
+    world.die(BACKUP_B);
     for _ in 0..20 {
         world.pass(500 * MS);
         world.probe(PRIMARY, ProbeOutcome::NotReady(NotReadyWord::Loading));
