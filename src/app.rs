@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::backend::{self, Address, Backend, Depth, Lane, LinkSettings, Login, Target, Timing};
-use crate::client::{
-    self, Denied, GroupSetup, Listener, Registry, Scripts, Settings, User, WorkerSetup, run_worker,
-};
+use crate::client::{self, Denied, GroupSetup, Listener, Registry, Scripts, Settings, User, WorkerSetup, run_worker};
 use crate::command::Category;
 use crate::config::{self, BackendAddress, Config, RetryCeiling};
 use crate::control::{self, GroupControlSetup, Surroundings, api};
@@ -55,7 +53,8 @@ impl Bound {
         let mut groups = Vec::new();
         for group in &config.groups {
             let listener = Listener::bind(&group.listen.address);
-            let listener = listener.with_context(|| format!("group {}: cannot listen on {}", group.name, group.listen.address));
+            let listener =
+                listener.with_context(|| format!("group {}: cannot listen on {}", group.name, group.listen.address));
             groups.push(listener?);
         }
         let control = bind_tcp(config.control.address).context("the control port")?;
@@ -145,7 +144,8 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
 async fn drain(config: &Config, registry: &Registry, readiness: &Readiness, history: &History) {
     readiness.set_draining();
     let clients = registry.len();
-    let message = format!("asked to stop; {clients} clients are served until they leave, at most {:?}", config.drain.timeout);
+    let message =
+        format!("asked to stop; {clients} clients are served until they leave, at most {:?}", config.drain.timeout);
     history.record(Event::new(EventKind::Drain, message));
     let began = Instant::now();
     while !registry.is_empty() && began.elapsed() < config.drain.timeout {
@@ -208,8 +208,7 @@ fn build_group(
         let (name, client_name) = (backend.name.clone(), client_name.to_owned());
         backends.push(Arc::new(Backend::new(id, name, client_name, target, timing.clone(), workers)));
     }
-    let (group, publisher) =
-        Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, workers);
+    let (group, publisher) = Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, workers);
     let (edges, edge_reports) = mpsc::channel(limits::EDGE_QUEUE_MAX);
     let scripts = Arc::new(Scripts::default());
     let tls = config.listen.tls.as_ref().map(client::acceptor);
@@ -338,7 +337,8 @@ pub fn check_connect(config: &Config) -> Vec<api::CheckLine> {
     let mut lines = Vec::new();
     for group in &config.groups {
         for backend in &group.backends {
-            let name = if config.groups.len() > 1 { format!("{}/{}", group.name, backend.name) } else { backend.name.clone() };
+            let name =
+                if config.groups.len() > 1 { format!("{}/{}", group.name, backend.name) } else { backend.name.clone() };
             lines.extend(runtime.block_on(check_backend(group, backend, &name)));
         }
     }
@@ -366,9 +366,16 @@ async fn check_backend(group: &config::Group, config: &config::Backend, name: &s
     };
     let identity = ready.identity.clone();
     let role = if identity.is_replica { "replica" } else { "master" };
-    let mut lines = vec![line(true, format!("{} answers: version {}, role {role}", backend.target.describe(), identity.version), None)];
-    lines.extend(control::content_findings(&mut ready.conversation, config, group, &identity).await.into_iter().map(
-        |(ok, text, mend)| line(ok, text, mend),
-    ));
+    let mut lines = vec![line(
+        true,
+        format!("{} answers: version {}, role {role}", backend.target.describe(), identity.version),
+        None,
+    )];
+    lines.extend(
+        control::content_findings(&mut ready.conversation, config, group, &identity)
+            .await
+            .into_iter()
+            .map(|(ok, text, mend)| line(ok, text, mend)),
+    );
     lines
 }

@@ -63,7 +63,8 @@ impl Group {
         workers: usize,
     ) -> (Arc<Self>, Publisher) {
         let records = backends.iter().map(|_| Record::new(record_bytes)).collect();
-        let first = Route { version: 0, epoch: 0, active: BackendId(0), availability: Availability::Holding, recording: 0 };
+        let first =
+            Route { version: 0, epoch: 0, active: BackendId(0), availability: Availability::Holding, recording: 0 };
         let group = Arc::new(Self {
             index,
             name,

@@ -172,7 +172,10 @@ impl Conversation {
             match self.io.read_buf(&mut self.buffer).await {
                 Ok(n) if n > 0 && self.buffer.first().is_some_and(|first| resp::is_push(*first)) => {
                     // A push is no answer and no end.
-                    let _ = self.scanner.scan(&self.buffer, &self.limits).map(|len| len.map(|len| self.buffer.split_to(len)));
+                    let _ = self
+                        .scanner
+                        .scan(&self.buffer, &self.limits)
+                        .map(|len| len.map(|len| self.buffer.split_to(len)));
                 }
                 _ => return,
             }

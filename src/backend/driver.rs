@@ -255,7 +255,11 @@ impl<S: Owner> Service<'_, S> {
         let link = self.link;
         let slow = {
             let queue = link.queue.borrow();
-            queue.entries.front().filter(|head| matches!(head.class, Class::Script | Class::Slow)).map(|head| head.class)
+            queue
+                .entries
+                .front()
+                .filter(|head| matches!(head.class, Class::Script | Class::Slow))
+                .map(|head| head.class)
         };
         if let Some(class) = slow {
             if !self.slow {

@@ -158,7 +158,8 @@ impl Context {
     /// A connection of the session's own: from the pool, or new. `None` when the bound is reached.
     pub(super) fn pin(&self, active: BackendId, lane: Lane, owner: Session) -> Option<Rc<Link<Session>>> {
         let mut pool = self.pool.borrow_mut();
-        let fits = |link: &Rc<Link<Session>>| link.backend.id == active && link.lane == lane && link.state() == State::Ready;
+        let fits =
+            |link: &Rc<Link<Session>>| link.backend.id == active && link.lane == lane && link.state() == State::Ready;
         if let Some(at) = pool.iter().rposition(|(_, link)| fits(link)) {
             let (_, link) = pool.swap_remove(at);
             link.set_owner(Some(owner));

@@ -84,7 +84,10 @@ pub(super) enum Expected {
     Exec,
     Blocking,
     Subscription,
-    Script { spec: &'static Spec, request: Vec<u8> },
+    Script {
+        spec: &'static Spec,
+        request: Vec<u8>,
+    },
 }
 
 /// See the head of this file.

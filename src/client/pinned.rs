@@ -24,10 +24,8 @@ impl SessionTask {
     // --- commands that need a connection of their own ---
 
     pub(super) fn subscription(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let subscribes = matches!(
-            spec.handling,
-            Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe
-        );
+        let subscribes =
+            matches!(spec.handling, Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe);
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
         }

@@ -35,7 +35,8 @@ impl SessionTask {
         if frame.arguments == 0 {
             return Step::Consumed;
         }
-        if self.state.awaited > 0 || self.state.is_recovering() || self.session.is_repeating() || self.state.is_blocked {
+        if self.state.awaited > 0 || self.state.is_recovering() || self.session.is_repeating() || self.state.is_blocked
+        {
             return Step::Wait;
         }
         let multibulk;
@@ -122,9 +123,10 @@ impl SessionTask {
                 let expected = Expected::Script { spec, request: request.to_vec() };
                 self.send(spec, request, Way::Usual, Some(expected))
             }
-            Handling::ScriptDebug | Handling::ClientNoTouch | Handling::ClientCapability | Handling::ClientImportSource => {
-                self.keep(spec, request)
-            }
+            Handling::ScriptDebug
+            | Handling::ClientNoTouch
+            | Handling::ClientCapability
+            | Handling::ClientImportSource => self.keep(spec, request),
             Handling::ClientTracking => self.tracking(spec, request),
             Handling::ClientId
             | Handling::ClientList
@@ -350,7 +352,8 @@ impl SessionTask {
     // --- commands ---
 
     fn select(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let number = resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
+        let number =
+            resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
         let Some(number) = number.filter(|_| resp::arguments(request).len() == 2) else {
             return self.forward(spec, request);
         };
@@ -393,7 +396,8 @@ impl SessionTask {
         self.session.subscribed.set(false);
         self.session.monitoring.set(false);
         self.session.record.update(|shown| {
-            let fresh = super::registry::Shown { protocol: 2, user: "default".to_owned(), queued: -1, ..Default::default() };
+            let fresh =
+                super::registry::Shown { protocol: 2, user: "default".to_owned(), queued: -1, ..Default::default() };
             *shown = super::registry::Shown { last_command: "reset", ..fresh };
         });
         self.local(b"+RESET\r\n")
@@ -517,7 +521,8 @@ impl SessionTask {
             transaction.remember(request);
             let queued = transaction.queued;
             if spec.handling == Handling::Select {
-                let number = resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+                let number =
+                    resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
                 transaction.select = number;
             }
             self.session.record.update(|shown| shown.queued = queued);

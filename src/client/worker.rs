@@ -37,10 +37,16 @@ pub enum Accepted {
 #[derive(Debug)]
 pub enum WorkerCommand {
     /// A client of the group with this index.
-    Client { group: usize, accepted: Accepted },
+    Client {
+        group: usize,
+        accepted: Accepted,
+    },
     /// Look at this client: it was killed.
     Wake(u64),
-    Unblock { client: u64, with_error: bool },
+    Unblock {
+        client: u64,
+        with_error: bool,
+    },
 }
 
 /// One group as the workers are given it.

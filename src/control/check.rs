@@ -38,7 +38,11 @@ pub async fn content_findings(
     for ((words, lost), reply) in WANTED.iter().zip(&replies) {
         if let Some(error) = reply.error() {
             let command = words.join(" ");
-            findings.push((true, format!("{command} is refused ({error}): {lost}"), Some(format!("allow {command} to this user"))));
+            findings.push((
+                true,
+                format!("{command} is refused ({error}): {lost}"),
+                Some(format!("allow {command} to this user")),
+            ));
         }
     }
     let last = replies[3].elements().and_then(|pair| pair.get(1)?.text()?.parse::<u32>().ok());
@@ -61,7 +65,11 @@ pub async fn content_findings(
     let record = Summary { state, keys: 0, bytes: 0, why: "it holds keys that Standin did not write".to_owned() };
     match facts::standing(&rules, &facts, group.divergence.policy, &record) {
         Standing::Refused { why } => {
-            findings.push((false, format!("cannot be entered as things stand: {why}"), Some(facts::mend(&rules, &facts))));
+            findings.push((
+                false,
+                format!("cannot be entered as things stand: {why}"),
+                Some(facts::mend(&rules, &facts)),
+            ));
         }
         _ => {
             let owned = if facts.is_owned() { ", owned by this group" } else { "" };

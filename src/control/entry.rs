@@ -264,8 +264,11 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
         (facts.generation.clone(), facts.mark_database)
     };
     let mark = shared.mark_key.as_str();
-    let watched =
-        shared.ask(id, vec![words(&["WATCH", mark]), words(&["GET", mark]), words(&["CLIENT", "LIST"])], shared.entry_timeout);
+    let watched = shared.ask(
+        id,
+        vec![words(&["WATCH", mark]), words(&["GET", mark]), words(&["CLIENT", "LIST"])],
+        shared.entry_timeout,
+    );
     let watched = watched.await?;
     let found = watched[1].text().map(str::to_owned);
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
@@ -323,7 +326,9 @@ fn foreign_client(list: &str, our_name: &str) -> Option<String> {
         let idle: u64 = field("idle").and_then(|idle| idle.parse().ok()).unwrap_or(0);
         let command = field("cmd").unwrap_or_default();
         let row = command::lookup(command.as_bytes());
-        let is_data = row.is_some_and(|spec| spec.is_write() || spec.flags.contains(command::Flags::READONLY) && spec.class != command::Class::Admin);
+        let is_data = row.is_some_and(|spec| {
+            spec.is_write() || spec.flags.contains(command::Flags::READONLY) && spec.class != command::Class::Admin
+        });
         (!is_ours && idle <= FOREIGN_IDLE_SECONDS && is_data)
             .then(|| format!("{} ({command})", field("addr").unwrap_or("?")))
     })
@@ -367,7 +372,8 @@ mod tests {
 
     #[test]
     fn keys_are_removed_database_by_database_and_the_connection_returns_to_its_own() {
-        let keys: Vec<DirtyKey> = vec![(3, b"x".as_slice().into()), (0, b"a".as_slice().into()), (3, b"y".as_slice().into())];
+        let keys: Vec<DirtyKey> =
+            vec![(3, b"x".as_slice().into()), (0, b"a".as_slice().into()), (3, b"y".as_slice().into())];
         let text: Vec<String> = removal(&keys, 2, 15)
             .iter()
             .map(|request| request.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" "))
@@ -377,9 +383,13 @@ mod tests {
 
     #[test]
     fn only_a_foreign_client_that_works_with_data_stops_a_flush() {
-        let line = |name: &str, idle: u64, command: &str| format!("id=1 addr=1.1.1.1:1 name={name} idle={idle} cmd={command}\n");
+        let line = |name: &str, idle: u64, command: &str| {
+            format!("id=1 addr=1.1.1.1:1 name={name} idle={idle} cmd={command}\n")
+        };
         assert!(foreign_client(&line("app", 0, "get"), "standin").is_some());
-        for harmless in [line("standin", 0, "get"), line("app", 60, "set"), line("", 0, "client|list"), line("", 0, "ping")] {
+        for harmless in
+            [line("standin", 0, "get"), line("app", 60, "set"), line("", 0, "client|list"), line("", 0, "ping")]
+        {
             assert_eq!(foreign_client(&harmless, "standin"), None, "{harmless}");
         }
     }

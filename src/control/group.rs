@@ -389,13 +389,19 @@ impl GroupControl {
             && ours != theirs
             && !facts.emptying
         {
-            let message = format!("backend {}: another owner has put its mark there; it is never emptied from here", rules.name);
+            let message =
+                format!("backend {}: another owner has put its mark there; it is never emptied from here", rules.name);
             shared.facts.borrow_mut()[id.index()].generation = None;
             shared.record(Entry::new(EventKind::NotEnterable, message).backend(rules.name.clone()));
         }
         let waits_cold = !is_active && rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold;
         let facts = shared.facts.borrow()[id.index()].clone();
-        if waits_cold && facts.is_owned() && facts.keys.is_some_and(|keys| keys > 0) && !facts.emptying && shared.newest_is_done() {
+        if waits_cold
+            && facts.is_owned()
+            && facts.keys.is_some_and(|keys| keys > 0)
+            && !facts.emptying
+            && shared.newest_is_done()
+        {
             self.empty(id);
         }
     }
@@ -424,7 +430,8 @@ impl GroupControl {
         match &standing {
             Standing::Refused { why } if !is_active || before.is_some() => {
                 let mend = facts::mend(rules, &facts);
-                let message = format!("backend {} cannot be entered as things stand: {why}. To mend it: {mend}", rules.name);
+                let message =
+                    format!("backend {} cannot be entered as things stand: {why}. To mend it: {mend}", rules.name);
                 self.shared.record(Entry::new(EventKind::NotEnterable, message).backend(rules.name.clone()));
             }
             Standing::Enterable if matches!(before, Some(Standing::Refused { .. })) => {
@@ -504,7 +511,12 @@ impl GroupControl {
         }
     }
 
-    fn command_outcome(&self, switch: &Switch, outcome: &Outcome, took: Duration) -> Result<CommandOutcome, CommandError> {
+    fn command_outcome(
+        &self,
+        switch: &Switch,
+        outcome: &Outcome,
+        took: Duration,
+    ) -> Result<CommandOutcome, CommandError> {
         let (from, to) = (&self.shared.rules(switch.from).name, &self.shared.rules(switch.to).name);
         match &outcome.result {
             SwitchResult::Done => Ok(CommandOutcome {
@@ -539,7 +551,11 @@ impl GroupControl {
             }
             SwitchResult::Refused { why } => {
                 let mend = facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]);
-                (EventKind::SwitchRefused, "refused", format!("backend {to} was not entered: {why}. To mend it: {mend}"))
+                (
+                    EventKind::SwitchRefused,
+                    "refused",
+                    format!("backend {to} was not entered: {why}. To mend it: {mend}"),
+                )
             }
             SwitchResult::Failed { why } => {
                 (EventKind::SwitchFailed, "failed", format!("the switch from {from} to {to} was given up: {why}"))
@@ -580,7 +596,8 @@ impl GroupControl {
             DecisionKind::Authentication => (EventKind::AuthenticationFailed, Severity::Error),
             DecisionKind::Rejected => (EventKind::SwitchRefused, Severity::Warning),
         };
-        self.shared.record(Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail));
+        self.shared
+            .record(Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail));
     }
 
     // --- operators ---
@@ -590,12 +607,14 @@ impl GroupControl {
             GroupRequest::Status(reply) => {
                 let _ = reply.send(self.report());
             }
-            GroupRequest::Failover { to, reason, reply } => match to.map(|name| self.backend_named(&name)).transpose() {
-                Err(error) => {
-                    let _ = reply.send(Err(error));
+            GroupRequest::Failover { to, reason, reply } => {
+                match to.map(|name| self.backend_named(&name)).transpose() {
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                    Ok(to) => self.command(OperatorCommand::Failover { to, reason }, reply),
                 }
-                Ok(to) => self.command(OperatorCommand::Failover { to, reason }, reply),
-            },
+            }
             GroupRequest::Recover { reason, reply } => self.command(OperatorCommand::Recover { reason }, reply),
             GroupRequest::Own { backend, own, reply } => match self.backend_named(&backend) {
                 Err(error) => {
@@ -665,7 +684,10 @@ impl GroupControl {
         let refused = |why: String, hint: String| Err(CommandError::Refused { why, hint });
         let facts = self.shared.facts.borrow()[id.index()].clone();
         let answer = if own && rules.persistent {
-            refused(format!("backend {} is configured as persistent", rules.name), "remove persistent = true first".to_owned())
+            refused(
+                format!("backend {} is configured as persistent", rules.name),
+                "remove persistent = true first".to_owned(),
+            )
         } else if own && facts.identity.is_none() {
             refused(format!("backend {} has not been reached yet", rules.name), "try again when it is up".to_owned())
         } else {
@@ -767,7 +789,9 @@ impl Shared {
         self.group.backend(id).proven_dead(&undead);
         self.group.record(id).become_unknown("it restarted, so its content is another than before");
         let name = &self.rules(id).name;
-        let message = format!("backend {name} restarted or is another server than before; its content is looked at before it serves");
+        let message = format!(
+            "backend {name} restarted or is another server than before; its content is looked at before it serves"
+        );
         self.record(Entry::new(EventKind::IdentityChanged, message).backend(name.clone()));
     }
 

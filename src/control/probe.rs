@@ -24,7 +24,11 @@ const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 pub(super) enum ProbeCommand {
     Now,
     /// Requests of the control plane; all or nothing within the time.
-    Ask { requests: Vec<Vec<Vec<u8>>>, within: Duration, reply: oneshot::Sender<io::Result<Vec<Reply>>> },
+    Ask {
+        requests: Vec<Vec<Vec<u8>>>,
+        within: Duration,
+        reply: oneshot::Sender<io::Result<Vec<Reply>>>,
+    },
 }
 
 /// How a server is filled, by `INFO keyspace`.
@@ -43,7 +47,9 @@ impl Keyspace {
     pub(super) fn read(reply: &Reply) -> Self {
         let mut all = Vec::new();
         for line in reply.text().unwrap_or_default().lines() {
-            let Some((database, rest)) = line.strip_prefix("db").and_then(|rest| rest.split_once(':')) else { continue };
+            let Some((database, rest)) = line.strip_prefix("db").and_then(|rest| rest.split_once(':')) else {
+                continue;
+            };
             let keys = rest.split(',').find_map(|part| part.strip_prefix("keys="));
             if let (Ok(database), Some(Ok(keys))) = (database.parse(), keys.map(str::parse)) {
                 all.push((database, keys));
@@ -159,7 +165,8 @@ impl Prober {
         let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
         let login = self.backend.target.login.clone();
         let ready = backend::connect(&self.backend, lane, &login, Depth::Whole).await?;
-        let mut connection = Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };
+        let mut connection =
+            Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };
         let bound = self.backend.timing.handshake;
         connection.choose_mark_database(self.backend.target.database, bound).await.map_err(HandshakeError::Broken)?;
         self.connection = Some(connection);

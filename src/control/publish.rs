@@ -7,9 +7,7 @@ use crate::client::Registry;
 use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, Standing, View};
 use crate::route::Group;
-use crate::telemetry::metrics::{
-    BackendMetrics, GroupMetrics, Metrics, breaker_value, divergence_value, health_value,
-};
+use crate::telemetry::metrics::{BackendMetrics, GroupMetrics, Metrics, breaker_value, divergence_value, health_value};
 
 pub(super) struct MetricsPublisher {
     group: GroupMetrics,

@@ -23,7 +23,8 @@ impl GroupControl {
             Availability::NoBackend { .. } => "no_backend",
         };
         let serves = !matches!(route.availability, Availability::NoBackend { .. });
-        let mut backends: Vec<BackendReport> = view.backends.iter().map(|backend| self.backend_report(backend)).collect();
+        let mut backends: Vec<BackendReport> =
+            view.backends.iter().map(|backend| self.backend_report(backend)).collect();
         backends.sort_by_key(|backend| !backend.active);
         GroupReport {
             name: self.shared.group.name.clone(),
