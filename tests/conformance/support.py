@@ -91,13 +91,16 @@ def endpoint(server, standin=None):
     """A fresh server, with Standin before it when its binary is given. Yields (port, alive): alive() tells whether every
     process still runs, so that a crash is told from a failed case."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="standin-conformance-"))
+    # Our own variables are no keys of Standin's, and it refuses those that it does not know.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STANDIN_")}
     started = []
     port = free_port()
 
     def start(name, command, listening):
         log = folder / f"{name}.log"
         with open(log, "wb") as output:
-            process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                                       stderr=output)
         started.append(process)
         wait_for_resp(listening, process, log)
 
