@@ -48,16 +48,18 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
             Ok(io) => {
                 attempt = 0;
                 let end = serve(&link, io).await;
-                if matches!(end, End::Wanted) || !link.accepts() {
+                if matches!(end, End::Wanted) {
+                    break;
+                }
+                // Whatever was in flight is answered or kept before anything else is decided, also on a retired link.
+                link.lose(!link.pinned);
+                if !link.accepts() {
                     break;
                 }
                 link.state.set(State::Connecting);
                 link.counters().links_lost.add(1);
-                link.host.edge(
-                    link.backend.id,
-                    if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost },
-                );
-                link.lose(!link.pinned);
+                let edge = if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost };
+                link.host.edge(link.backend.id, edge);
                 if link.pinned {
                     break;
                 }

@@ -39,6 +39,8 @@ pub(super) struct Context {
     pub(super) scripts: Arc<Scripts>,
     route: RefCell<Cache<Arc<ArcSwap<Route>>, Arc<Route>>>,
     links: RefCell<HashMap<(BackendId, Lane), Rc<Link<Session>>, RandomState>>,
+    /// Links that take no new requests, until their last reply has come.
+    retired: RefCell<Vec<Rc<Link<Session>>>>,
     /// Pinned connections that no session owns now, with the time since when.
     pool: RefCell<Vec<(u64, Rc<Link<Session>>)>>,
     pub(super) sessions: RefCell<HashMap<u64, Session, RandomState>>,
@@ -72,6 +74,7 @@ impl Context {
             scripts,
             route: RefCell::new(Cache::new(group.route_cell())),
             links: RefCell::default(),
+            retired: RefCell::default(),
             pool: RefCell::default(),
             sessions: RefCell::default(),
             edges,
@@ -123,6 +126,7 @@ impl Context {
             return Rc::clone(link);
         }
         let unsent = link.retire();
+        self.retired.borrow_mut().push(Rc::clone(link));
         let fresh = self.open_link(link.backend.id, link.lane);
         for (entry, bytes) in unsent {
             fresh.push(entry, &bytes);
@@ -205,7 +209,8 @@ impl Context {
         let others: Vec<_> =
             self.links.borrow().iter().filter(|((id, _), _)| *id != active).map(|(_, link)| Rc::clone(link)).collect();
         self.links.borrow_mut().retain(|(id, _), _| *id == active);
-        for link in others {
+        let retired = self.retired.borrow().iter().filter(|link| link.backend.id != active).cloned().collect::<Vec<_>>();
+        for link in others.into_iter().chain(retired) {
             for (entry, bytes) in link.abort() {
                 self.reroute(&link, entry, &bytes);
             }
@@ -235,8 +240,14 @@ impl Context {
         for link in leave {
             let _ = link.abort();
         }
+        // A hold that lasts longer than a request may live is answered with an error; nothing else would wake them.
+        let held_too_long = self.route().availability == Availability::Holding
+            && self.held_for_us(now_us) >= self.settings.request_timeout.as_micros() as u64;
         for session in self.sessions.borrow().values() {
             session.check_idle(now_us);
+            if held_too_long {
+                session.wake();
+            }
         }
     }
 
@@ -287,6 +298,7 @@ impl Host<Session> for Context {
         if is_current {
             self.links.borrow_mut().remove(&key);
         }
+        self.retired.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
         if link.pinned {
             self.pool.borrow_mut().retain(|(_, other)| !Rc::ptr_eq(other, link));
         }

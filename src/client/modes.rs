@@ -118,6 +118,8 @@ pub(super) struct State {
     pub(super) orphans: Left,
     pub(super) orphaned_since_us: u64,
     pub(super) pin_attempts: u32,
+    /// When the last connection of its own was lost.
+    pub(super) pin_lost_us: u64,
     pub(super) pin_timer: Option<Pin<Box<tokio::time::Sleep>>>,
     /// The next request must wait.
     pub(super) waits: bool,
@@ -147,6 +149,7 @@ impl State {
             orphans: Vec::new(),
             orphaned_since_us: 0,
             pin_attempts: 0,
+            pin_lost_us: 0,
             pin_timer: None,
             waits: false,
             last_command: "",

@@ -19,6 +19,8 @@ use crate::route::Availability;
 
 /// Longest pause between attempts to replace a connection that was lost.
 const PIN_RETRY_MAX_US: u64 = 50_000;
+/// A connection that lasted this long before it was lost is replaced at once.
+const PIN_CALM_US: u64 = 2_000_000;
 
 impl SessionTask {
     // --- commands that need a connection of their own ---
@@ -249,6 +251,10 @@ impl SessionTask {
         self.state.pinned = None;
         self.session.owned.replace(None);
         self.state.orphans = left;
+        let before = std::mem::replace(&mut self.state.pin_lost_us, self.now_us);
+        if self.now_us.saturating_sub(before) > PIN_CALM_US {
+            self.state.pin_attempts = 0;
+        }
         self.state.orphaned_since_us = self.now_us.max(1);
         self.state.is_pristine = true;
         self.schedule_recovery();
@@ -315,10 +321,6 @@ impl SessionTask {
     fn recovered(&mut self) {
         self.state.orphaned_since_us = 0;
         self.state.pin_timer = None;
-        // Only a connection that serves proves that attempts may begin anew.
-        if self.state.pinned.is_none() {
-            self.state.pin_attempts = 0;
-        }
     }
 
     /// Nobody can take the session over in time: its unanswered requests fail.
