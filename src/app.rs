@@ -257,7 +257,7 @@ fn target(group: &config::Group, backend: &config::Backend) -> anyhow::Result<Ta
         }
         _ => None,
     };
-    let login = Login { username: backend.username.clone(), password: backend.password.clone() };
+    let login = Login { username: backend.username.clone(), password: backend.password.clone(), is_clients: false };
     Ok(Target { address, tls, login, database: backend.database })
 }
 
@@ -269,7 +269,11 @@ fn settings(config: &config::Group) -> Settings {
         users.push(User { name: "default".to_owned(), password: password.clone(), login: 0 });
     }
     for user in &listen.users {
-        let login = Login { username: user.backend_username.clone(), password: user.backend_password.clone() };
+        let login = Login {
+            username: user.backend_username.clone(),
+            password: user.backend_password.clone(),
+            is_clients: false,
+        };
         logins.push(login);
         users.push(User { name: user.name.clone(), password: user.password.clone(), login: logins.len() as u16 - 1 });
     }

@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-/// Deepest nesting of a reply. Redis itself nests fewer than ten levels; a module might do more.
+/// Deepest nesting of a reply that we decode. Redis itself nests fewer than ten levels; a module might do more.
 pub const FRAME_DEPTH_MAX: usize = 64;
+/// Deepest nesting of a reply that we only forward: a script's may be as deep as Lua's stack, about 8,000 levels, and
+/// must not cost the clients beside it their link (`links.reply_depth_max`).
+pub const REPLY_DEPTH_MAX: usize = 16 * 1024;
 /// Elements of one multi-bulk request, as Redis 7 bounds it (`1024 * 1024` arguments).
 pub const REQUEST_ARGUMENTS_MAX: usize = 1024 * 1024;
 /// Elements of one aggregate reply, summed over its nesting.
@@ -50,6 +53,8 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
 pub const PINNED_CONNECTIONS_MAX: usize = 4096;
+/// Different logins of clients that one worker remembers, where the server judges AUTH.
+pub const PASSED_LOGINS_MAX: usize = 1024;
 /// Messages that a subscriber of the embedded server has not read; beyond it the subscriber is closed.
 pub const SUBSCRIBER_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Connections to one embedded server.
@@ -75,6 +80,7 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const EVENTS_ANSWERED_DEFAULT: usize = 100;
 
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES_MAX);
+const _: () = assert!(FRAME_DEPTH_MAX <= REPLY_DEPTH_MAX);
 const _: () = assert!(READ_CHUNK_BYTES <= BUFFER_KEEP_BYTES);
 const _: () = assert!(BULK_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= READ_CHUNK_BYTES);

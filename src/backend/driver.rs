@@ -64,6 +64,14 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     break;
                 }
             }
+            Err(HandshakeError::Authentication(text)) if login.is_clients => {
+                // As the server does to the clients of a user that it no longer takes.
+                link.fail_all(&format!("-{text}\r\n"));
+                if let Some(owner) = link.owner() {
+                    owner.cut_off();
+                }
+                break;
+            }
             Err(error) => {
                 if let Some(edge) = error.edge() {
                     link.host.edge(link.backend.id, edge);
@@ -136,8 +144,14 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
     if ready.identity.is_loading {
         return Err(HandshakeError::NotReady("LOADING the server is loading its dataset".to_owned()));
     }
+    // A server that runs a script too long answers little else than SCRIPT KILL, which must find its way, and -BUSY,
+    // which clients are to see: a verified connection that still stands vouches for the new one.
+    let is_vouched_for = ready.identity.is_busy && backend.has_standing_link();
+    if ready.identity.is_busy && !is_vouched_for {
+        return Err(HandshakeError::NotReady("BUSY the server is running a script".to_owned()));
+    }
     link.host.edge(backend.id, Edge::HandshakeDone);
-    if !backend.is_admitted(&ready.identity) {
+    if !is_vouched_for && !backend.is_admitted(&ready.identity) {
         // Another content than the one checked: the decision makers look at it before a request may go there.
         backend.seen.store(Some(Arc::new(ready.identity.clone())));
         link.host.edge(backend.id, Edge::IdentityChanged);

@@ -74,6 +74,7 @@ fn not_ready_word(text: &str) -> NotReadyWord {
     match text.split(' ').next() {
         Some("MASTERDOWN") => NotReadyWord::MasterDown,
         Some("CLUSTERDOWN") => NotReadyWord::ClusterDown,
+        Some("BUSY") => NotReadyWord::Busy,
         _ => NotReadyWord::Loading,
     }
 }
@@ -118,6 +119,7 @@ async fn greet(
         let command = request[0].as_str();
         if let Some(text) = reply.error() {
             judge(command, text)?;
+            identity.is_busy |= command == "INFO" && text.starts_with("BUSY ");
             continue;
         }
         match (command, request.get(1).map(String::as_str)) {
@@ -126,9 +128,41 @@ async fn greet(
             _ => {}
         }
     }
+    if identity.run_id.is_empty() && login.is_clients {
+        ask_as_ourselves(backend, conversation, login, &mut identity).await?;
+    }
     // CLIENT KILL was answered, with a count or "No such client": either proves that the connection is dead.
     backend.proven_dead(&undead);
     Ok((client_id, identity))
+}
+
+/// A client's user may lack the right to INFO: who the server is, we ask in our own name.
+async fn ask_as_ourselves(
+    backend: &Backend,
+    conversation: &mut Conversation,
+    login: &Login,
+    identity: &mut Identity,
+) -> Result<(), HandshakeError> {
+    let own = match &backend.target.login.password {
+        Some(_) => auth(&backend.target.login).await?,
+        // Any password is right for a user `default` without one.
+        None => vec!["AUTH".to_owned(), "default".to_owned(), String::new()],
+    };
+    let requests = [own, vec!["INFO".to_owned(), "server".to_owned()], auth(login).await?];
+    let replies = conversation.ask(&requests).await.map_err(HandshakeError::Broken)?;
+    read_info(&replies[1], identity);
+    replies[2].error().map_or(Ok(()), |text| judge("AUTH", text))
+}
+
+/// AUTH for a login that has a password.
+async fn auth(login: &Login) -> Result<Vec<String>, HandshakeError> {
+    let mut auth = vec!["AUTH".to_owned()];
+    auth.extend(login.username.clone());
+    if let Some(secret) = &login.password {
+        let secret = secret.fetch().await.map_err(|error| HandshakeError::Authentication(error.to_string()))?;
+        auth.push(secret.expose_secret().to_owned());
+    }
+    Ok(auth)
 }
 
 /// The requests of a handshake, and the connections that it proves dead.
@@ -140,12 +174,8 @@ async fn requests(
 ) -> Result<(Vec<Vec<String>>, Vec<u64>), HandshakeError> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let mut requests = Vec::with_capacity(10);
-    if let Some(secret) = &login.password {
-        let secret = secret.fetch().await.map_err(|error| HandshakeError::Authentication(error.to_string()))?;
-        let mut auth = words(&["AUTH"]);
-        auth.extend(login.username.clone());
-        auth.push(secret.expose_secret().to_owned());
-        requests.push(auth);
+    if login.password.is_some() {
+        requests.push(auth(login).await?);
     }
     if lane.protocol == Protocol::Resp3 {
         requests.push(words(&["HELLO", "3"]));

@@ -25,6 +25,8 @@ pub struct Identity {
     pub is_replica: bool,
     /// Whether `loading:1` was told.
     pub is_loading: bool,
+    /// Whether it did not say who it is because a script keeps it busy.
+    pub is_busy: bool,
     /// Whether the server is a node of a cluster, which would send clients past us.
     pub is_cluster: bool,
 }
@@ -135,6 +137,11 @@ impl Backend {
 
     /// Lets requests be written to the server of this identity (control plane, after its checks); `None` closes the gate.
     pub fn admit(&self, identity: Option<Arc<Identity>>) {
+        let is_same = identity.as_ref().is_none_or(|identity| self.is_admitted(identity));
+        if !is_same {
+            // Another process: nobody has paused it.
+            self.pause_until(0);
+        }
         self.admitted.send_replace(identity);
     }
 
@@ -205,6 +212,12 @@ impl Backend {
         undead.retain(|id| !client_ids.contains(id));
     }
 
+    /// Whether a multiplexed link stands now: proof that the process that was admitted still lives.
+    #[must_use]
+    pub fn has_standing_link(&self) -> bool {
+        self.counters.iter().any(|counters| counters.links.get() > 0)
+    }
+
     /// Requests written or waiting on multiplexed links, over all workers.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
@@ -229,6 +242,12 @@ impl Backend {
     /// CLIENT PAUSE or UNPAUSE was executed: the server is silent by order until then.
     pub fn pause_until(&self, until_us: u64) {
         self.paused_until_us.store(until_us, Ordering::Relaxed);
+    }
+
+    /// Whether CLIENT PAUSE holds requests back now.
+    #[must_use]
+    pub fn is_paused(&self, now_us: u64) -> bool {
+        self.paused_until_us.load(Ordering::Relaxed) > now_us
     }
 
     /// The last reply of any kind on any link, in microseconds since the origin.

@@ -31,6 +31,8 @@ pub enum Address {
 pub struct Login {
     pub username: Option<String>,
     pub password: Option<Secret>,
+    /// Given by a client, not by the configuration: that the server no longer takes it is the client's affair.
+    pub is_clients: bool,
 }
 
 /// TLS of a backend; rebuilt for every connection attempt, so that rotated certificates are taken up.

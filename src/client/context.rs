@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use foldhash::fast::RandomState;
+use secrecy::ExposeSecret as _;
 use tokio::sync::mpsc;
 
 use super::registry::Registry;
@@ -17,6 +18,7 @@ use super::settings::Settings;
 use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock};
 use crate::command;
 use crate::divergence::note_write;
+use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::route::{Availability, Group, Route};
 
@@ -44,6 +46,8 @@ pub(super) struct Context {
     /// Pinned connections that no session owns now, with the time since when.
     pool: RefCell<Vec<(u64, Rc<Link<Session>>)>>,
     pub(super) sessions: RefCell<HashMap<u64, Session, RandomState>>,
+    /// Logins that clients gave and the server accepted; lanes number them behind the configured ones.
+    passed_logins: RefCell<Vec<backend::Login>>,
     link_settings: Rc<backend::LinkSettings>,
     budget: Rc<RetryBudget>,
     edges: mpsc::Sender<EdgeReport>,
@@ -77,6 +81,7 @@ impl Context {
             retired: RefCell::default(),
             pool: RefCell::default(),
             sessions: RefCell::default(),
+            passed_logins: RefCell::default(),
             edges,
             edges_dropped: Cell::new(0),
             random: Cell::new(seed | 1),
@@ -95,6 +100,12 @@ impl Context {
         let mut cache = self.route.borrow_mut();
         let route = cache.load();
         (route.active, route.availability, route.recording)
+    }
+
+    /// Whether CLIENT PAUSE holds requests back: one of them at the head of a shared link would hold back even those of
+    /// other clients that the server still serves, CLIENT UNPAUSE among them, so each client takes its own connection.
+    pub(super) fn is_paused(&self, active: BackendId, now_us: u64) -> bool {
+        self.group.backend(active).is_paused(now_us)
     }
 
     /// How long requests have been held, in microseconds.
@@ -153,10 +164,34 @@ impl Context {
 
     /// Whom a lane logs in as: its user's own backend login, or that of the backend.
     pub(super) fn login(&self, backend: BackendId, user: u16) -> backend::Login {
-        match self.settings.logins.get(usize::from(user)) {
+        let configured = &self.settings.logins;
+        let passed = self.passed_logins.borrow();
+        let login = match usize::from(user).checked_sub(configured.len()) {
+            None => configured.get(usize::from(user)),
+            Some(at) => passed.get(at),
+        };
+        match login {
             Some(login) if login.password.is_some() => login.clone(),
             _ => self.group.backend(backend).target.login.clone(),
         }
+    }
+
+    /// The number, for lanes, of a login that a client gave and the server accepted; `None` when there are too many.
+    pub(super) fn remember_login(&self, login: backend::Login, password: &str) -> Option<u16> {
+        let mut passed = self.passed_logins.borrow_mut();
+        let base = self.settings.logins.len();
+        let is_same = |known: &backend::Login| {
+            let secret = known.password.as_ref().and_then(|secret| secret.read().ok());
+            known.username == login.username && secret.is_some_and(|secret| secret.expose_secret() == password)
+        };
+        if let Some(at) = passed.iter().position(is_same) {
+            return u16::try_from(base + at).ok();
+        }
+        if passed.len() >= limits::PASSED_LOGINS_MAX {
+            return None;
+        }
+        passed.push(login);
+        u16::try_from(base + passed.len() - 1).ok()
     }
 
     /// A connection of the session's own: from the pool, or new. `None` when the bound is reached.
@@ -209,7 +244,8 @@ impl Context {
         let others: Vec<_> =
             self.links.borrow().iter().filter(|((id, _), _)| *id != active).map(|(_, link)| Rc::clone(link)).collect();
         self.links.borrow_mut().retain(|(id, _), _| *id == active);
-        let retired = self.retired.borrow().iter().filter(|link| link.backend.id != active).cloned().collect::<Vec<_>>();
+        let retired =
+            self.retired.borrow().iter().filter(|link| link.backend.id != active).cloned().collect::<Vec<_>>();
         for link in others.into_iter().chain(retired) {
             for (entry, bytes) in link.abort() {
                 self.reroute(&link, entry, &bytes);

@@ -7,13 +7,15 @@ use super::session::{Notice, Session};
 use super::settings::User;
 use super::special::Step;
 use super::task::SessionTask;
+use crate::backend::{self, Depth, HandshakeError, Lane, Login};
+use crate::config::Secret;
 use crate::resp::{self, Protocol, write};
 
 /// What became of a login, with what was to follow it.
 pub(super) struct Outcome {
     seq: u32,
     /// The backend login of the user, or the error.
-    login: Result<(u16, String), &'static str>,
+    login: Result<(u16, String), String>,
     hello: Option<Hello>,
 }
 
@@ -35,16 +37,15 @@ impl SessionTask {
             return Step::Wait;
         }
         let arguments: Vec<&[u8]> = resp::arguments(request).skip(1).collect();
+        let settings = &self.session.context.settings;
         let (user, password) = match arguments[..] {
-            [password] if !self.session.context.settings.requires_login => {
-                let _ = password;
-                return self.local_error(NO_PASSWORD_CONFIGURED);
-            }
-            [password] => (b"default".as_slice(), password),
-            [user, password] => (user, password),
+            [password] if settings.passes_logins() => (None, password),
+            [_] if !settings.requires_login => return self.local_error(NO_PASSWORD_CONFIGURED),
+            [password] => (Some(b"default".as_slice()), password),
+            [user, password] => (Some(user), password),
             _ => return self.local_error("ERR syntax error"),
         };
-        let (user, password) = (user.to_vec(), password.to_vec());
+        let (user, password) = (user.map(<[u8]>::to_vec), password.to_vec());
         self.log_in(user, password, None)
     }
 
@@ -89,7 +90,7 @@ impl SessionTask {
         }
         let hello = Hello { protocol, name };
         match credentials {
-            Some((user, password)) => self.log_in(user, password, Some(hello)),
+            Some((user, password)) => self.log_in(Some(user), password, Some(hello)),
             None if !self.state.is_authenticated => self.local_error(HELLO_NEEDS_LOGIN),
             None => {
                 let seq = self.session.output.place();
@@ -99,13 +100,19 @@ impl SessionTask {
         }
     }
 
-    /// Compares credentials off the path, since a secret may have to be read from a file or a command.
-    fn log_in(&mut self, user: Vec<u8>, password: Vec<u8>, hello: Option<Hello>) -> Step {
+    /// Compares credentials off the path, since a secret may have to be read from a file or a command. A front door with
+    /// no users of its own has the server judge them.
+    fn log_in(&mut self, user: Option<Vec<u8>>, password: Vec<u8>, hello: Option<Hello>) -> Step {
         let session = self.session.clone();
         let seq = session.output.place();
         self.state.awaited += 1;
         tokio::task::spawn_local(async move {
-            let login = compare(&session, &user, &password).await;
+            let login = if session.context.settings.passes_logins() {
+                ask_server(&session, user, password).await
+            } else {
+                let user = user.unwrap_or_default();
+                compare(&session, &user, &password).await.map_err(str::to_owned)
+            };
             session.notify(Notice::Login(Box::new(Outcome { seq, login, hello })));
         });
         Step::Consumed
@@ -120,6 +127,7 @@ impl SessionTask {
                 if self.state.login != login {
                     self.state.login = login;
                     self.link = None;
+                    self.leave_old_login();
                 }
                 self.session.record.update(|shown| shown.user = name);
                 match outcome.hello {
@@ -127,6 +135,18 @@ impl SessionTask {
                     None => self.answer_in_mode(outcome.seq, b"+OK\r\n"),
                 }
             }
+        }
+    }
+
+    /// What the old user's rights had set up on a connection of the session's own is set up again with the new one's.
+    fn leave_old_login(&mut self) {
+        if !self.state.needs_pin() {
+            return self.release_pinned();
+        }
+        if let Some(link) = self.state.pinned.clone() {
+            link.set_owner(None);
+            let left = link.abort();
+            self.pinned_lost(&link, left);
         }
     }
 
@@ -164,6 +184,27 @@ pub(super) const INVALID_NAME: &str = "ERR Client names cannot contain spaces, n
 pub(super) fn valid_name(text: &[u8]) -> Option<String> {
     let is_valid = text.iter().all(|byte| (b'!'..=b'~').contains(byte));
     is_valid.then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// Whether the server that serves now takes these credentials; if so, requests go to it in this user's name.
+async fn ask_server(session: &Session, user: Option<Vec<u8>>, password: Vec<u8>) -> Result<(u16, String), String> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| WRONG_PASSWORD.to_owned());
+    let username = user.map(text).transpose()?;
+    let name = username.clone().unwrap_or_else(|| "default".to_owned());
+    let password = text(password)?;
+    let login = Login { username, password: Some(Secret::literal(password.as_str())), is_clients: true };
+    let context = &session.context;
+    let (active, ..) = context.route_facts();
+    let lane = Lane { database: 0, protocol: Protocol::Resp2, user: u16::MAX };
+    match backend::connect(context.group.backend(active), lane, &login, Depth::Brief).await {
+        Ok(_) => {}
+        Err(HandshakeError::Authentication(refusal)) => return Err(refusal),
+        Err(error) => return Err(format!("NOBACKEND the login cannot be checked: {error}")),
+    }
+    match context.remember_login(login, &password) {
+        Some(index) => Ok((index, name)),
+        None => Err("OVERLOADED too many different logins".to_owned()),
+    }
 }
 
 /// Compares with every user, so that the time taken tells nothing of which one exists.

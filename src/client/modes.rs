@@ -76,7 +76,6 @@ impl Subscriptions {
 }
 
 /// What the reply to a flagged request will change.
-#[derive(Debug)]
 pub(super) enum Expected {
     /// Only that it is not shown.
     Nothing,
@@ -84,6 +83,11 @@ pub(super) enum Expected {
     Exec,
     Blocking,
     Subscription,
+    /// CLIENT PAUSE or UNPAUSE: until when the backend will be silent, in microseconds since the origin.
+    Pause {
+        backend: Arc<Backend>,
+        until_us: u64,
+    },
     Script {
         spec: &'static Spec,
         request: Vec<u8>,

@@ -10,7 +10,7 @@ use super::modes::{Expected, Transaction, Watch};
 use super::session::{Left, Session};
 use super::special::Step;
 use super::task::SessionTask;
-use crate::backend::{Entry, Host as _, Link, clock, flag};
+use crate::backend::{Entry, Host as _, Lane, Link, clock, flag};
 use crate::command::{self, Class, Handling, Spec};
 use crate::divergence::note_write;
 use crate::policy::BackendId;
@@ -86,7 +86,11 @@ impl SessionTask {
         if self.must_settle() {
             return Step::Wait;
         }
-        let link = match self.own_link() {
+        let urgent = spec.handling == Handling::Urgent;
+        let lane = self.state.lane();
+        // A busy server refuses SELECT, and what ends a script needs no database.
+        let lane = Lane { database: if urgent { 0 } else { lane.database }, ..lane };
+        let link = match self.own_link(lane) {
             Ok(link) => link,
             Err(step) => return step,
         };
@@ -96,7 +100,6 @@ impl SessionTask {
             resp::encode_request(&mut ping, &[b"PING"]);
             link.push(self.aside_entry(&ping), &ping);
         }
-        let urgent = spec.handling == Handling::Urgent;
         self.state.is_blocked = true;
         let step = self.send_on(&link, spec, request, Some(Expected::Blocking));
         if self.session.output.in_flight() == 0 {
@@ -112,7 +115,7 @@ impl SessionTask {
         step
     }
 
-    fn own_link(&mut self) -> Result<Rc<Link<Session>>, Step> {
+    fn own_link(&mut self, lane: Lane) -> Result<Rc<Link<Session>>, Step> {
         if let Some(pinned) = &self.state.pinned {
             return Ok(Rc::clone(pinned));
         }
@@ -124,7 +127,7 @@ impl SessionTask {
         if availability != Availability::Serving {
             return Err(self.no_backend());
         }
-        let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
+        let Some(link) = context.pin(active, lane, self.session.clone()) else {
             return Err(self.local_error("OVERLOADED too many clients need a connection of their own (pinned.max)"));
         };
         self.own(&link);

@@ -46,6 +46,14 @@ pub struct Settings {
     pub request_timeout: Duration,
 }
 
+impl Settings {
+    /// Whether AUTH is judged by the server: the front door has neither a password nor users of its own.
+    #[must_use]
+    pub fn passes_logins(&self) -> bool {
+        self.users.is_empty()
+    }
+}
+
 /// Commands that the front door refuses, by name or by name and subcommand.
 #[derive(Debug, Clone, Default)]
 pub struct Denied(Vec<String>);

@@ -1,6 +1,7 @@
 //! Requests that need more than forwarding: those that change or use the state of a connection.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::modes::{Expected, ReplyMode, State, Transaction, Watch};
 use super::session::Session;
@@ -128,6 +129,7 @@ impl SessionTask {
             | Handling::ClientCapability
             | Handling::ClientImportSource => self.keep(spec, request),
             Handling::ClientTracking => self.tracking(spec, request),
+            Handling::ClientPause => self.pause(spec, request),
             Handling::ClientId
             | Handling::ClientList
             | Handling::ClientInfo
@@ -315,6 +317,7 @@ impl SessionTask {
             }
         }
         let quiet = self.session.output.in_flight() == 0;
+        let way = if context.is_paused(active, self.now_us) { Way::Own } else { way };
         if way == Way::Usual && quiet && !self.state.needs_pin() {
             self.release_pinned();
         }
@@ -401,6 +404,19 @@ impl SessionTask {
             *shown = super::registry::Shown { last_command: "reset", ..fresh };
         });
         self.local(b"+RESET\r\n")
+    }
+
+    /// CLIENT PAUSE and UNPAUSE: what waits by order is neither late nor a sign of trouble.
+    fn pause(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        let text = resp::arguments(request).nth(2).and_then(|text| std::str::from_utf8(text).ok());
+        let milliseconds: u64 = text.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let until_us = match milliseconds {
+            0 => 0,
+            _ => self.now_us.saturating_add(milliseconds.saturating_mul(1000)),
+        };
+        let context = &self.session.context;
+        let backend = Arc::clone(context.group.backend(context.route_facts().0));
+        self.send(spec, request, Way::Usual, Some(Expected::Pause { backend, until_us }))
     }
 
     fn monitor(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
@@ -565,6 +581,11 @@ impl SessionTask {
                 self.state.is_blocked = false;
                 self.state.count_blocked(self.session.context.worker, None);
                 self.session.record.update(|shown| shown.blocked = false);
+            }
+            Expected::Pause { backend, until_us } => {
+                if succeeded {
+                    backend.pause_until(until_us);
+                }
             }
             Expected::Script { spec, request } => {
                 if succeeded {

@@ -354,7 +354,10 @@ impl SessionTask {
 
     /// The link for plain requests now; `None` while they need more care than forwarding.
     fn run_link(&mut self, active: BackendId) -> Option<Rc<Link<Session>>> {
-        if !self.state.forwards_freely() || self.session.is_repeating() {
+        if !self.state.forwards_freely()
+            || self.session.is_repeating()
+            || self.session.context.is_paused(active, self.now_us)
+        {
             return None;
         }
         let quiet = self.session.output.in_flight() == 0;

@@ -110,7 +110,7 @@ impl Default for Links {
         Self {
             in_flight_max: limits::LINK_IN_FLIGHT_MAX,
             bytes_max: limits::LINK_BYTES_MAX,
-            reply_depth_max: limits::FRAME_DEPTH_MAX,
+            reply_depth_max: limits::REPLY_DEPTH_MAX,
             reply_elements_max: limits::REPLY_ELEMENTS_MAX,
             reconnect_min: Duration::from_millis(10),
             // "Once a backend is back, requests are served within 200 ms": the longest wait leaves room for the rest.

@@ -172,7 +172,7 @@ pub(super) fn links(section: Section<'_>) -> Links {
     let links = Links {
         in_flight_max: section.take_within("in_flight_max", default.in_flight_max, 16, 1 << 24),
         bytes_max: bytes(&section, "bytes_max", default.bytes_max, 64 * KIB, 64 * GIB),
-        reply_depth_max: section.take_within("reply_depth_max", default.reply_depth_max, 8, 1024),
+        reply_depth_max: section.take_within("reply_depth_max", default.reply_depth_max, 8, 65_536),
         reply_elements_max: section.take_within("reply_elements_max", default.reply_elements_max, 1024, 1 << 32),
         reconnect_min: section.take_within("reconnect_min", default.reconnect_min, MILLISECOND, MINUTE),
         reconnect_max: section.take_within("reconnect_max", default.reconnect_max, MILLISECOND, MINUTE),

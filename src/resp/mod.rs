@@ -1,7 +1,7 @@
 //! RESP: frame bounds with caps, and the replies that we synthesise.
 //!
 //! The path forwards requests and replies as the bytes they came in. What it needs is where each one ends, so the two
-//! scanners here find bounds and nothing else: no frame tree, no allocation, no recursion, every count and size capped,
+//! scanners here find bounds and nothing else: no frame tree, no recursion, every count and size capped,
 //! and the position is remembered, so that a frame that arrives in a thousand pieces costs linear work.
 //!
 //! | file | what it holds |
@@ -39,7 +39,7 @@ pub struct FrameLimits {
     pub inline_bytes_max: usize,
     /// Bytes of one whole request frame.
     pub request_bytes_max: usize,
-    /// Nesting of a reply: a flat array has depth 1. Values above `limits::FRAME_DEPTH_MAX` act as that.
+    /// Nesting of a reply: a flat array has depth 1. What is decoded recursively keeps the default.
     pub depth_max: usize,
     /// Elements of one reply, summed over its nesting; a map counts its keys and its values.
     pub reply_elements_max: usize,

@@ -5,7 +5,6 @@ use memchr::memchr;
 use super::line::{self, Line};
 use super::request::terminated;
 use super::{FrameLimits, ProtocolError};
-use crate::limits::FRAME_DEPTH_MAX;
 
 /// Finds the end of the reply that a buffer begins with, and remembers how far it got, so that a reply of any size can be
 /// forwarded while it arrives (`scanned`, `consume_prefix`).
@@ -22,10 +21,9 @@ pub struct ReplyScanner {
     line_bytes: usize,
     /// Elements announced so far, over all levels.
     elements: usize,
-    /// Levels in use of `pending`; 0 when no frame has begun. The lowest level is the reply itself.
-    levels: usize,
-    /// Per level, the elements that have not ended yet.
-    pending: [u32; FRAME_DEPTH_MAX + 1],
+    /// Per level, the elements that have not ended yet; empty when no frame has begun. The lowest level is the reply
+    /// itself. Grows to the depth that was seen, which `depth_max` bounds.
+    pending: Vec<u32>,
 }
 
 /// What stands at `ReplyScanner::position`.
@@ -55,14 +53,7 @@ enum Element {
 
 impl Default for ReplyScanner {
     fn default() -> Self {
-        Self {
-            stage: Stage::Element,
-            position: 0,
-            line_bytes: 0,
-            elements: 0,
-            levels: 0,
-            pending: [0; FRAME_DEPTH_MAX + 1],
-        }
+        Self { stage: Stage::Element, position: 0, line_bytes: 0, elements: 0, pending: Vec::new() }
     }
 }
 
@@ -74,7 +65,7 @@ impl ReplyScanner {
     /// `Err`: the backend cannot be understood; call `reset` before any further use.
     #[inline]
     pub fn scan(&mut self, buffer: &[u8], limits: &FrameLimits) -> Result<Option<usize>, ProtocolError> {
-        if self.levels == 0 {
+        if self.pending.is_empty() {
             // The common case keeps no state: one reply without elements, wholly there.
             if let Element::Leaf(end) = element(buffer, 0, limits)? {
                 return Ok(Some(end));
@@ -82,8 +73,7 @@ impl ReplyScanner {
             if buffer.is_empty() {
                 return Ok(None);
             }
-            self.levels = 1;
-            self.pending[0] = 1;
+            self.pending.push(1);
         }
         self.resume(buffer, limits)
     }
@@ -101,7 +91,7 @@ impl ReplyScanner {
     /// Whether an incomplete frame has begun. It stays true when all of its bytes so far were consumed.
     #[inline]
     pub fn is_mid_frame(&self) -> bool {
-        self.levels > 0
+        !self.pending.is_empty()
     }
 
     /// The caller has forwarded and dropped the first `n` bytes of the incomplete frame; the next call's buffer begins
@@ -118,7 +108,7 @@ impl ReplyScanner {
         self.position = 0;
         self.line_bytes = 0;
         self.elements = 0;
-        self.levels = 0;
+        self.pending.clear();
     }
 
     #[inline(never)]
@@ -169,13 +159,12 @@ impl ReplyScanner {
     /// One element has ended, and with it every aggregate of which it was the last. True when the frame has.
     #[inline(always)]
     fn element_ended(&mut self) -> bool {
-        while self.levels > 0 {
-            let pending = &mut self.pending[self.levels - 1];
+        while let Some(pending) = self.pending.last_mut() {
             *pending -= 1;
             if *pending > 0 {
                 return false;
             }
-            self.levels -= 1;
+            self.pending.pop();
         }
         true
     }
@@ -191,16 +180,14 @@ impl ReplyScanner {
         if count == 0 {
             return Ok(());
         }
-        let depth_max = limits.depth_max.min(FRAME_DEPTH_MAX);
-        if self.levels > depth_max {
-            return Err(ProtocolError::ReplyTooDeep { limit: depth_max });
+        if self.pending.len() > limits.depth_max {
+            return Err(ProtocolError::ReplyTooDeep { limit: limits.depth_max });
         }
-        if attribute {
+        if attribute && let Some(around) = self.pending.last_mut() {
             // It takes no place among the elements around it: what its end takes away is added here.
-            self.pending[self.levels - 1] += 1;
+            *around += 1;
         }
-        self.pending[self.levels] = count as u32;
-        self.levels += 1;
+        self.pending.push(count as u32);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::super::{bulk as bulk_of, elements, error_word, first_bulk_of_array, integer, reply_kind};
 use super::*;
+use crate::limits::{FRAME_DEPTH_MAX, REPLY_DEPTH_MAX};
 
 /// Scans at once, byte by byte, and byte by byte while dropping what was scanned; all must say the same.
 fn scan_with(bytes: &[u8], limits: &FrameLimits) -> Result<Option<usize>, ProtocolError> {
@@ -126,11 +127,11 @@ fn every_cap_of_a_reply_holds() {
 #[test]
 fn the_deepest_nest_is_an_error_and_not_a_crash() {
     let nest = b"*1\r\n".repeat(1_000_000);
-    let limits = FrameLimits { depth_max: usize::MAX, ..FrameLimits::default() };
-    assert_eq!(
-        ReplyScanner::default().scan(&nest, &limits),
-        Err(ProtocolError::ReplyTooDeep { limit: FRAME_DEPTH_MAX })
-    );
+    for limit in [FRAME_DEPTH_MAX, REPLY_DEPTH_MAX] {
+        let limits = FrameLimits { depth_max: limit, ..FrameLimits::default() };
+        let expected = Err(ProtocolError::ReplyTooDeep { limit });
+        assert_eq!(ReplyScanner::default().scan(&nest, &limits), expected);
+    }
     complete(&format!("{}+a\r\n", "*1\r\n".repeat(FRAME_DEPTH_MAX)));
 }
 
