@@ -359,6 +359,9 @@ impl<S: Owner> Service<'_, S> {
             let now = clock::micros();
             link.repeat_due(now);
             link.sweep(now);
+            if !link.pinned && link.slow_head_for_us(now).is_some_and(|waited| waited > 0) {
+                link.host.overtake(link, now);
+            }
             let Some(mut next) = self.next_check(now) else {
                 self.armed = false;
                 return;

@@ -23,6 +23,9 @@ use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::resp::FrameLimits;
 
+/// Requests behind a slow head that are looked at for what may overtake it.
+const OVERTAKING_MAX: usize = 1024;
+
 /// Flags of an entry.
 pub mod flag {
     /// The owner wants this reply by [`super::Owner::special`] instead of straight to its client.
@@ -82,6 +85,8 @@ pub trait Host<S: Owner> {
     fn edge(&self, backend: BackendId, edge: Edge);
     /// Sends a request again, wherever the route leads now.
     fn reroute(&self, link: &Link<S>, entry: Entry<S>, bytes: &[u8]);
+    /// Requests that only read wait behind a script or other slow request: they need not.
+    fn overtake(&self, link: &Rc<Link<S>>, now_us: u64);
     /// A write may or may not have been executed on this backend.
     fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
     /// The link will not come back; on a pinned link, what can be sent again is still in its queue.
@@ -217,6 +222,36 @@ impl<S: Owner> Link<S> {
         let slow = matches!(head.class, Class::Script | Class::Slow);
         (slow && queue.written > queue.answered)
             .then(|| now_us.saturating_sub(head.at_us.max(self.last_progress_us.get())))
+    }
+
+    /// Hands out, to be sent over another link, what only reads and waits behind the head: the server has executed nothing
+    /// behind a request that it has not answered. A session's read stays if a request of its own that does more than
+    /// read is before it. The replies that still come here are dropped.
+    #[must_use]
+    pub fn take_reads_behind_head(&self) -> Vec<(Entry<S>, Vec<u8>)> {
+        let mut guard = self.queue.borrow_mut();
+        let queue = &mut *guard;
+        let mut taken = Vec::new();
+        let mut staying: Vec<S> = Vec::new();
+        let mut start = queue.answered;
+        for (at, entry) in queue.entries.iter_mut().take(OVERTAKING_MAX).enumerate() {
+            let bytes = &queue.bytes[start..start + entry.len as usize];
+            start += entry.len as usize;
+            if entry.flags & flag::ABANDONED != 0 {
+                continue;
+            }
+            let moves = at > 0
+                && entry.flags == 0
+                && category(bytes) == Category::Read
+                && !staying.iter().any(|owner| owner.same_as(&entry.owner));
+            if moves {
+                taken.push((entry.clone(), bytes.to_vec()));
+                entry.flags |= flag::ABANDONED;
+            } else {
+                staying.push(entry.owner.clone());
+            }
+        }
+        taken
     }
 
     pub(super) fn counters(&self) -> &Counters {

@@ -323,6 +323,18 @@ impl Host<Session> for Context {
         self.link(route.active, link.lane).push(entry, bytes);
     }
 
+    fn overtake(&self, link: &Rc<Link<Session>>, now_us: u64) {
+        if link.accepts() {
+            let fresh = self.spill(link, now_us);
+            if Rc::ptr_eq(&fresh, link) {
+                return;
+            }
+        }
+        for (entry, bytes) in link.take_reads_behind_head() {
+            self.reroute(link, entry, &bytes);
+        }
+    }
+
     fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {
         let record = self.group.record(link.backend.id);
         note_write(std::iter::once(record), link.lane.database, command::of_request(bytes), bytes);

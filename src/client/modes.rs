@@ -42,6 +42,8 @@ pub(super) struct Transaction {
     pub(super) exec_sent: bool,
     /// Database that a queued SELECT will lead to.
     pub(super) select: Option<u32>,
+    /// How long a queued CLIENT PAUSE will hold the backend back, in microseconds.
+    pub(super) pause_us: Option<u64>,
 }
 
 impl Transaction {
@@ -83,6 +85,7 @@ pub(super) enum Expected {
     Exec,
     Blocking,
     Subscription,
+    TrackingInfo,
     /// CLIENT PAUSE or UNPAUSE: until when the backend will be silent, in microseconds since the origin.
     Pause {
         backend: Arc<Backend>,
@@ -110,6 +113,10 @@ pub(super) struct State {
     pub(super) monitoring: bool,
     /// The request that turned tracking on.
     pub(super) tracking: Option<Vec<u8>>,
+    /// Another client redirects its invalidation messages here.
+    pub(super) is_redirect: bool,
+    /// The client that CLIENT TRACKING names was asked for a connection of its own, and had its time.
+    pub(super) waited_for_redirect: bool,
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
     pub(super) kept: Vec<Vec<u8>>,
     pub(super) is_blocked: bool,
@@ -145,6 +152,8 @@ impl State {
             subscriptions: Subscriptions::default(),
             monitoring: false,
             tracking: None,
+            is_redirect: false,
+            waited_for_redirect: false,
             kept: Vec::new(),
             is_blocked: false,
             blocked_at: None,
@@ -210,6 +219,7 @@ impl State {
             || !self.subscriptions.is_empty()
             || self.monitoring
             || self.tracking.is_some()
+            || self.is_redirect
             || !self.kept.is_empty()
             || self.is_blocked
     }

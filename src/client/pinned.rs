@@ -7,10 +7,10 @@ use std::task::Context as TaskContext;
 use std::time::Duration;
 
 use super::modes::{Expected, Transaction, Watch};
-use super::session::{Left, Session};
+use super::session::{Left, Notice, Session};
 use super::special::Step;
 use super::task::SessionTask;
-use crate::backend::{Entry, Host as _, Lane, Link, clock, flag};
+use crate::backend::{Entry, Host as _, Lane, Link, Owner as _, clock, flag};
 use crate::command::{self, Class, Handling, Spec};
 use crate::divergence::note_write;
 use crate::policy::BackendId;
@@ -21,6 +21,17 @@ use crate::route::Availability;
 const PIN_RETRY_MAX_US: u64 = 50_000;
 /// A connection that lasted this long before it was lost is replaced at once.
 const PIN_CALM_US: u64 = 2_000_000;
+
+/// Where the invalidation messages of a client go.
+enum Redirect {
+    /// To itself.
+    None,
+    /// To another client, whose connection the rewritten request names.
+    Ready(Vec<u8>),
+    /// To another client, which has no connection of its own yet.
+    NotYet(Session),
+    Unknown,
+}
 
 impl SessionTask {
     // --- commands that need a connection of their own ---
@@ -143,16 +154,24 @@ impl SessionTask {
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
         }
-        let Some(request) = self.with_backend_redirect(request) else {
-            return self.local_error("ERR The client ID you want redirect to does not exist");
+        let given = request.to_vec();
+        let request = match self.with_backend_redirect(request) {
+            Redirect::None => given.clone(),
+            Redirect::Ready(request) => request,
+            Redirect::NotYet(target) if !self.state.waited_for_redirect => return self.await_redirect(target),
+            Redirect::NotYet(_) | Redirect::Unknown => {
+                self.state.waited_for_redirect = false;
+                return self.local_error("ERR The client ID you want redirect to does not exist");
+            }
         };
+        self.state.waited_for_redirect = false;
         let turns_on = resp::arguments(&request).nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"on"));
         if !turns_on && self.state.pinned.is_none() {
             return self.forward(spec, &request);
         }
         let step = self.send_own(spec, &request, None);
         if step == Step::Consumed && self.state.pinned.is_some() {
-            self.state.tracking = turns_on.then_some(request);
+            self.state.tracking = turns_on.then_some(given);
             self.state.is_pristine = false;
             self.session.record.update(|shown| shown.tracking = turns_on);
         }
@@ -160,27 +179,76 @@ impl SessionTask {
     }
 
     /// The request with the REDIRECT id of one of our clients replaced by the server's id of its connection.
-    fn with_backend_redirect(&self, request: &[u8]) -> Option<Vec<u8>> {
-        let arguments: Vec<&[u8]> = resp::arguments(request).collect();
-        let Some(at) = arguments.iter().position(|word| word.eq_ignore_ascii_case(b"redirect")) else {
-            return Some(request.to_vec());
-        };
-        let Some(id) = arguments.get(at + 1).and_then(|id| std::str::from_utf8(id).ok()?.parse::<u64>().ok()) else {
-            return Some(request.to_vec());
-        };
+    fn with_backend_redirect(&self, request: &[u8]) -> Redirect {
+        let Some(id) = redirect_of(request) else { return Redirect::None };
         let context = &self.session.context;
         let target = context.sessions.borrow().get(&id).cloned();
-        let backend_id = match target {
+        let backend_id = match &target {
             Some(session) => session.owned.borrow().as_ref().map_or(0, |link| link.client_id()),
             // Served by another worker: known once its connection has blocked.
-            None => context.registry.get(context.group.index, id)?.shown().backend_client_id,
+            None => context.registry.get(context.group.index, id).map_or(0, |client| client.shown().backend_client_id),
         };
+        match target {
+            Some(session) if backend_id == 0 => return Redirect::NotYet(session),
+            None if backend_id == 0 => return Redirect::Unknown,
+            _ => {}
+        }
         let text = backend_id.to_string();
-        let mut arguments = arguments;
-        arguments[at + 1] = text.as_bytes();
+        let mut arguments: Vec<&[u8]> = resp::arguments(request).collect();
+        if let Some(at) = arguments.iter().position(|word| word.eq_ignore_ascii_case(b"redirect")) {
+            arguments[at + 1] = text.as_bytes();
+        }
         let mut out = Vec::new();
         resp::encode_request(&mut out, &arguments);
-        (backend_id != 0).then_some(out)
+        Redirect::Ready(out)
+    }
+
+    /// Has the client that is to hear of changes take a connection of its own, whose id the server knows.
+    fn await_redirect(&mut self, target: Session) -> Step {
+        let session = self.session.clone();
+        let bound = session.context.settings.request_timeout;
+        self.state.awaited += 1;
+        tokio::task::spawn_local(async move {
+            let ready = async {
+                while !target.is_gone() && target.owned.borrow().as_ref().is_none_or(|link| link.client_id() == 0) {
+                    target.notify(Notice::OwnConnection);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let _ = tokio::time::timeout(bound, ready).await;
+            session.notify(Notice::RedirectReady);
+        });
+        Step::Wait
+    }
+
+    /// Another client redirects its invalidation messages to this one.
+    pub(super) fn own_for_redirect(&mut self) {
+        self.state.is_redirect = true;
+        let context = Rc::clone(&self.session.context);
+        let (active, availability, _) = context.route_facts();
+        if self.state.pinned.is_none() && !self.must_settle() && availability == Availability::Serving {
+            if let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) {
+                self.own(&link);
+            }
+        }
+    }
+
+    /// CLIENT GETREDIR, in our own ids.
+    pub(super) fn get_redirect(&mut self) -> Step {
+        let id = self.state.tracking.as_ref().map_or(-1, |request| redirect_of(request).map_or(0, |id| id as i64));
+        let mut out = Vec::new();
+        write::integer(&mut out, id);
+        self.local(&out)
+    }
+
+    /// The reply to CLIENT TRACKINGINFO with the id of the redirection as our clients know it.
+    pub(super) fn own_redirect_in(&self, reply: &[u8]) -> Vec<u8> {
+        let id = self.state.tracking.as_deref().and_then(redirect_of);
+        let field = b"redirect\r\n:";
+        let at = reply.windows(field.len()).position(|window| window == field).map(|at| at + field.len());
+        let (Some(id), Some(at)) = (id, at) else { return reply.to_vec() };
+        let end = reply[at..].iter().position(|byte| *byte == b'\r').map_or(reply.len(), |len| at + len);
+        [&reply[..at], id.to_string().as_bytes(), &reply[end..]].concat()
     }
 
     /// CLIENT UNBLOCK of this client: told to the server, which alone knows whether something was popped already.
@@ -372,7 +440,11 @@ impl SessionTask {
             requests.push((kept.clone(), 0));
         }
         if let Some(tracking) = &self.state.tracking {
-            requests.push((tracking.clone(), 0));
+            let request = match self.with_backend_redirect(tracking) {
+                Redirect::Ready(request) => request,
+                _ => tracking.clone(),
+            };
+            requests.push((request, 0));
         }
         let subscriptions = &self.state.subscriptions;
         for (command, names) in [
@@ -413,7 +485,6 @@ impl SessionTask {
             write::push_len(&mut push, 2, Protocol::Resp3);
             write::bulk(&mut push, b"invalidate");
             write::null(&mut push, Protocol::Resp3);
-            use crate::backend::Owner as _;
             self.session.out_of_band(&push);
         }
     }
@@ -436,4 +507,10 @@ impl SessionTask {
         }
         tracing::debug!(at_us = clock::micros(), "a transaction's outcome is unknown");
     }
+}
+
+/// The client that CLIENT TRACKING names behind REDIRECT.
+fn redirect_of(request: &[u8]) -> Option<u64> {
+    let mut words = resp::arguments(request).skip_while(|word| !word.eq_ignore_ascii_case(b"redirect"));
+    std::str::from_utf8(words.nth(1)?).ok()?.parse().ok().filter(|id| *id > 0)
 }

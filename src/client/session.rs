@@ -30,6 +30,10 @@ pub(super) enum Notice {
     RouteChanged(BackendId),
     /// CLIENT UNBLOCK.
     Unblock { with_error: bool },
+    /// Another client redirects its invalidation messages here: a connection of its own is needed.
+    OwnConnection,
+    /// The client that CLIENT TRACKING names has its connection, or had its time.
+    RedirectReady,
     /// The credentials that AUTH or HELLO gave were compared.
     Login(Box<super::login::Outcome>),
 }

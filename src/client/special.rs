@@ -130,6 +130,8 @@ impl SessionTask {
             | Handling::ClientImportSource => self.keep(spec, request),
             Handling::ClientTracking => self.tracking(spec, request),
             Handling::ClientPause => self.pause(spec, request),
+            Handling::ClientGetRedir if spec.arity_ok(resp::arguments(request).len()) => self.get_redirect(),
+            Handling::ClientTrackingInfo => self.send(spec, request, Way::Usual, Some(Expected::TrackingInfo)),
             Handling::ClientId
             | Handling::ClientList
             | Handling::ClientInfo
@@ -408,12 +410,7 @@ impl SessionTask {
 
     /// CLIENT PAUSE and UNPAUSE: what waits by order is neither late nor a sign of trouble.
     fn pause(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let text = resp::arguments(request).nth(2).and_then(|text| std::str::from_utf8(text).ok());
-        let milliseconds: u64 = text.and_then(|text| text.parse().ok()).unwrap_or(0);
-        let until_us = match milliseconds {
-            0 => 0,
-            _ => self.now_us.saturating_add(milliseconds.saturating_mul(1000)),
-        };
+        let until_us = self.now_us.saturating_add(pause_us(request));
         let context = &self.session.context;
         let backend = Arc::clone(context.group.backend(context.route_facts().0));
         self.send(spec, request, Way::Usual, Some(Expected::Pause { backend, until_us }))
@@ -541,6 +538,9 @@ impl SessionTask {
                     resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
                 transaction.select = number;
             }
+            if spec.handling == Handling::ClientPause {
+                transaction.pause_us = Some(pause_us(request));
+            }
             self.session.record.update(|shown| shown.queued = queued);
         }
         Some(self.send_own(spec, request, None))
@@ -563,8 +563,9 @@ impl SessionTask {
         };
         let Some((_, silent, expected)) = self.state.expected.remove(at) else { return };
         let succeeded = !matches!(reply.first(), Some(b'-' | b'!'));
+        let is_tracking_info = matches!(expected, Expected::TrackingInfo);
         match expected {
-            Expected::Nothing | Expected::Subscription => {}
+            Expected::Nothing | Expected::Subscription | Expected::TrackingInfo => {}
             Expected::Select(number) => {
                 self.state.awaited = self.state.awaited.saturating_sub(1);
                 if succeeded {
@@ -593,6 +594,7 @@ impl SessionTask {
                 }
             }
         }
+        let reply = if is_tracking_info { self.own_redirect_in(&reply) } else { reply };
         self.session.answer(seq, if silent { b"" } else { &reply });
         if self.session.output.in_flight() == 0 && !self.state.needs_pin() {
             self.release_pinned();
@@ -604,6 +606,10 @@ impl SessionTask {
         if reply.starts_with(b"-UNKNOWNOUTCOME") {
             self.note_unknown_transaction(&transaction);
         }
+        if succeeded && let Some(pause_us) = transaction.pause_us {
+            let context = &self.session.context;
+            context.group.backend(context.route_facts().0).pause_until(self.now_us.saturating_add(pause_us));
+        }
         if succeeded && let Some(number) = transaction.select {
             self.state.select(number);
             self.state.is_pristine = false;
@@ -612,4 +618,10 @@ impl SessionTask {
         }
         self.end_transaction();
     }
+}
+
+/// How long CLIENT PAUSE holds requests back, in microseconds; CLIENT UNPAUSE, not at all.
+fn pause_us(request: &[u8]) -> u64 {
+    let text = resp::arguments(request).nth(2).and_then(|text| std::str::from_utf8(text).ok());
+    text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1000)
 }

@@ -382,6 +382,11 @@ impl SessionTask {
                 Notice::PinnedEnded { link, left } => self.pinned_lost(&link, left),
                 Notice::RouteChanged(active) => self.follow_route(active),
                 Notice::Unblock { with_error } => self.unblock(with_error),
+                Notice::OwnConnection => self.own_for_redirect(),
+                Notice::RedirectReady => {
+                    self.state.awaited -= 1;
+                    self.state.waited_for_redirect = true;
+                }
                 Notice::Login(outcome) => self.logged_in(*outcome),
             }
         }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::backend::{self, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
+use crate::command::Class;
 use crate::policy::{Edge, NotReadyWord, ProbeOutcome, Role};
 use crate::resp::Protocol;
 
@@ -88,6 +89,8 @@ struct Prober {
     settings: ProbeSettings,
     connection: Option<Connection>,
     random: u64,
+    /// Writes of clients answered, and errors of the server, at the last probe.
+    counted: (u64, u64),
 }
 
 struct Connection {
@@ -104,7 +107,7 @@ pub(super) async fn run(
     report: impl Fn(Report),
 ) {
     let random = settings.seed | 1;
-    let mut prober = Prober { backend, settings, connection: None, random };
+    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0) };
     let mut quick = 0;
     let mut next = Instant::now();
     loop {
@@ -182,12 +185,13 @@ impl Prober {
         let started = clock::micros();
         let timeout = self.settings.timeout;
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
-        let requests = requests(&self.settings, is_replica);
+        let write_proven = self.write_proven();
+        let requests = requests(&self.settings, is_replica || write_proven);
         let Some(connection) = &mut self.connection else { return broken(Edge::LinkLost, "no connection") };
         match connection.conversation.ask_within(timeout, &requests).await {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
-                connection.judge(&replies, latency, self.settings.write_probe)
+                connection.judge(&replies, latency, self.settings.write_probe, write_proven)
             }
             Err(error) => {
                 self.connection = None;
@@ -204,6 +208,16 @@ impl Prober {
         }
     }
 
+    /// Whether clients' writes since the last probe show that the server takes writes: then a write of ours tells no more,
+    /// and would only show in the replication stream and in invalidation messages.
+    fn write_proven(&mut self) -> bool {
+        let all = &self.backend.counters;
+        let writes = all.iter().map(|counters| counters.answered[Class::Write as usize].get()).sum();
+        let errors = all.iter().map(|counters| counters.server_errors.get()).sum();
+        let (writes_before, errors_before) = std::mem::replace(&mut self.counted, (writes, errors));
+        writes > writes_before && errors == errors_before
+    }
+
     async fn ask(&mut self, requests: Vec<Vec<Vec<u8>>>, within: Duration) -> io::Result<Vec<Reply>> {
         if self.connection.is_none() {
             self.connect().await.map_err(io::Error::other)?;
@@ -218,9 +232,9 @@ impl Prober {
 }
 
 /// What one probe asks.
-fn requests(settings: &ProbeSettings, is_replica: bool) -> Vec<Vec<&str>> {
+fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"], vec!["GET", &settings.mark_key]];
-    if settings.write_probe && !is_replica {
+    if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
         requests.push(vec!["MULTI"]);
         requests.push(vec!["SET", &settings.probe_key, "1", "PX", WRITE_PROBE_TTL_MS]);
@@ -243,7 +257,7 @@ impl Connection {
         Ok(())
     }
 
-    fn judge(&mut self, replies: &[Reply], latency: Duration, write_probe: bool) -> Report {
+    fn judge(&mut self, replies: &[Reply], latency: Duration, write_probe: bool, write_proven: bool) -> Report {
         let (mut error, mut outcome) = (None, None);
         for reply in replies {
             let Some(text) = reply.error() else { continue };
@@ -275,6 +289,7 @@ impl Connection {
             error = error.take().or_else(|| refusal.filter(|_| !forbidden).map(str::to_owned));
             refusal.is_none() || forbidden
         });
+        let write_ok = write_ok.or((write_probe && write_proven).then_some(true));
         let ok = ProbeOutcome::Ok { latency, role, write_ok, replication_lag: None };
         Report {
             outcome: outcome.unwrap_or(ok),
