@@ -25,6 +25,8 @@ use crate::policy::Edge;
 const IDLE_ATTEMPTS_MAX: u32 = 3;
 /// Pause before the second attempt: a dead process is told from a lost connection within a few milliseconds.
 const SECOND_ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
+/// A link that a replica answered is replaced at most this often.
+const RENEW_EVERY_US: u64 = 1_000_000;
 /// While a stall lasts, the decision makers are told again this often.
 const STALL_REPEAT_US: u64 = 50_000;
 
@@ -244,12 +246,28 @@ impl<S: Owner> Service<'_, S> {
         if let Err(end) = self.poll_read(cx) {
             return Poll::Ready(end);
         }
+        self.renew();
         if self.link.state.get() == State::Retired && self.link.in_flight() == 0 {
             return Poll::Ready(End::Wanted);
         }
         self.note_slow_head();
         self.poll_timer(cx);
         Poll::Pending
+    }
+
+    /// A managed service moves the name to the new master and leaves the old one as a replica: a new connection follows
+    /// the name. At most once a second, for where the name does not move this would only cost connections.
+    fn renew(&mut self) {
+        let link = self.link;
+        let is_settled = clock::micros().saturating_sub(link.since_us) >= RENEW_EVERY_US;
+        if !link.renew.take() || link.pinned || link.state.get() != State::Ready || !is_settled {
+            return;
+        }
+        let unsent = link.retire();
+        link.host.retired(link);
+        for (entry, bytes) in unsent {
+            link.host.reroute(link, entry, &bytes);
+        }
     }
 
     /// Tells the decision makers that silence is rightful while a slow request is at work.
@@ -400,7 +418,10 @@ pub(super) fn judge_error<S: Owner>(link: &Link<S>, entry: &Entry<S>, reply: &[u
         }
         ErrorMeaning::Overloaded => {}
         ErrorMeaning::NotReady(word) => link.host.edge(link.backend.id, Edge::NotReady(word)),
-        ErrorMeaning::WrongRole => link.host.edge(link.backend.id, Edge::WrongRole),
+        ErrorMeaning::WrongRole => {
+            link.host.edge(link.backend.id, Edge::WrongRole);
+            link.renew.set(true);
+        }
         ErrorMeaning::Authentication => link.host.edge(link.backend.id, Edge::AuthenticationFailed),
     }
     link.counters().server_errors.add(1);

@@ -84,6 +84,8 @@ pub trait Host<S: Owner> {
     fn reroute(&self, link: &Link<S>, entry: Entry<S>, bytes: &[u8]);
     /// A write may or may not have been executed on this backend.
     fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
+    /// The link was told to take no new requests, and lives until its last reply has come.
+    fn retired(&self, link: &Rc<Link<S>>);
     /// The link will not come back; on a pinned link, what can be sent again is still in its queue.
     fn ended(&self, link: &Rc<Link<S>>);
     /// A random number, for jitter.
@@ -139,6 +141,9 @@ pub struct Link<S: Owner> {
     pub(super) waker: RefCell<Option<Waker>>,
     pub(super) scheduled: Cell<bool>,
     pub(super) kill: Cell<bool>,
+    /// The server said that it must not be written to: the name may lead elsewhere by now.
+    pub(super) renew: Cell<bool>,
+    pub(super) since_us: u64,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
     pub(super) settings: Rc<LinkSettings>,
@@ -175,6 +180,8 @@ impl<S: Owner> Link<S> {
             waker: RefCell::new(None),
             scheduled: Cell::new(false),
             kill: Cell::new(false),
+            renew: Cell::new(false),
+            since_us: clock::micros(),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             settings,

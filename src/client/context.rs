@@ -209,7 +209,8 @@ impl Context {
         let others: Vec<_> =
             self.links.borrow().iter().filter(|((id, _), _)| *id != active).map(|(_, link)| Rc::clone(link)).collect();
         self.links.borrow_mut().retain(|(id, _), _| *id == active);
-        let retired = self.retired.borrow().iter().filter(|link| link.backend.id != active).cloned().collect::<Vec<_>>();
+        let retired =
+            self.retired.borrow().iter().filter(|link| link.backend.id != active).cloned().collect::<Vec<_>>();
         for link in others.into_iter().chain(retired) {
             for (entry, bytes) in link.abort() {
                 self.reroute(&link, entry, &bytes);
@@ -290,6 +291,10 @@ impl Host<Session> for Context {
     fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {
         let record = self.group.record(link.backend.id);
         note_write(std::iter::once(record), link.lane.database, command::of_request(bytes), bytes);
+    }
+
+    fn retired(&self, link: &Rc<Link<Session>>) {
+        self.retired.borrow_mut().push(Rc::clone(link));
     }
 
     fn ended(&self, link: &Rc<Link<Session>>) {
