@@ -11,24 +11,19 @@ use foldhash::fast::RandomState;
 use tokio::sync::mpsc;
 
 use super::registry::Registry;
-use super::scripts::Scripts;
 use super::session::Session;
 use super::settings::Settings;
 use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock};
 use crate::command;
-use crate::divergence::note_write;
+use crate::divergence::{Scripts, note_write};
 use crate::policy::{BackendId, Edge};
-use crate::route::{Availability, Group, Route};
-
-/// Something that a worker tells the control plane at once.
-#[derive(Debug, Clone)]
-pub struct EdgeReport {
-    pub backend: BackendId,
-    pub edge: Edge,
-}
+use crate::route::{Availability, EdgeReport, Group, Route};
 
 /// A request whose slow predecessor may block its link is given another link after this long.
 const SPILL_AFTER_US: u64 = 50_000;
+
+/// The active backend's links are found by what a session needs of them.
+type LinkKey = (BackendId, Lane);
 
 /// See the head of this file.
 pub(super) struct Context {
@@ -38,7 +33,7 @@ pub(super) struct Context {
     pub(super) registry: Arc<Registry>,
     pub(super) scripts: Arc<Scripts>,
     route: RefCell<Cache<Arc<ArcSwap<Route>>, Arc<Route>>>,
-    links: RefCell<HashMap<(BackendId, Lane), Rc<Link<Session>>, RandomState>>,
+    links: RefCell<HashMap<LinkKey, Rc<Link<Session>>, RandomState>>,
     /// Links that take no new requests, until their last reply has come.
     retired: RefCell<Vec<Rc<Link<Session>>>>,
     /// Pinned connections that no session owns now, with the time since when.

@@ -17,14 +17,13 @@ use super::probe::{self, Keyspace, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, Reply, clock};
-use crate::client::{EdgeReport, Registry, Scripts};
 use crate::config::DivergencePolicy;
-use crate::divergence::State;
+use crate::divergence::{Scripts, State};
 use crate::policy::{
     Action, Availability as EngineAvailability, BackendId, BackendRole, Decision, DecisionKind, Edge, Engine, Event,
-    OperatorCommand, ProbeOutcome, Standing, Switch, SwitchKind, SwitchResult, Time,
+    OperatorCommand, ProbeOutcome, Standing, Switch, SwitchKind, SwitchResult,
 };
-use crate::route::{Availability, Group, Publisher, Route};
+use crate::route::{Availability, ClientCounts, EdgeReport, Group, Publisher, Route};
 use crate::telemetry::events::{Event as Entry, EventKind, History, Severity};
 use crate::telemetry::metrics::Metrics;
 
@@ -53,7 +52,7 @@ pub struct GroupControlSetup {
 pub struct Surroundings {
     pub history: Arc<History>,
     pub metrics: Metrics,
-    pub registry: Arc<Registry>,
+    pub clients: Arc<ClientCounts>,
     pub stop: CancellationToken,
 }
 
@@ -276,7 +275,7 @@ impl GroupControl {
         for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
             recent.sample(backend);
         }
-        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.registry);
+        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.clients);
     }
 
     fn watch_health(&mut self, view: &crate::policy::View) {
