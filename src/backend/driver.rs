@@ -125,7 +125,7 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
         None
     };
     let depth = if link.pinned { Depth::Brief } else { Depth::Whole };
-    let ready = match handshake::connect(backend, link.lane, login, depth).await {
+    let mut ready = match handshake::connect(backend, link.lane, login, depth).await {
         Ok(ready) => ready,
         Err(error) => {
             if matches!(error, HandshakeError::Connect(_) | HandshakeError::ConnectTimedOut) {
@@ -138,12 +138,22 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
     if ready.identity.is_loading {
         return Err(HandshakeError::NotReady("LOADING the server is loading its dataset".to_owned()));
     }
-    link.host.edge(backend.id, Edge::HandshakeDone);
-    if !backend.is_admitted(&ready.identity) {
+    let is_admitted = backend.is_admitted(&ready.identity);
+    if !is_admitted {
         // Another content than the one checked: the decision makers look at it before a request may go there.
         backend.seen.store(Some(Arc::new(ready.identity.clone())));
         link.host.edge(backend.id, Edge::IdentityChanged);
-        backend.wait_admitted(&ready.identity).await;
+    }
+    link.host.edge(backend.id, Edge::HandshakeDone);
+    if !is_admitted {
+        // The server may die again before anybody has looked: then its successor is another one, and waiting for this
+        // one would never end.
+        tokio::select! {
+            () = backend.wait_admitted(&ready.identity) => {}
+            () = ready.conversation.wait_closed() => {
+                return Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
     }
     link.client_id.set(ready.client_id);
     ready.conversation.into_io().ok_or_else(|| HandshakeError::Broken(io::ErrorKind::InvalidData.into()))

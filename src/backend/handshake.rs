@@ -194,6 +194,7 @@ pub fn read_info(reply: &Reply, identity: &mut Identity) {
             // Valkey tells both; its compatibility version is what clients look at.
             "redis_version" => value.clone_into(&mut identity.version),
             "master_replid" => value.clone_into(&mut identity.replication_id),
+            "master_replid2" => value.clone_into(&mut identity.earlier_replication_id),
             "role" => identity.is_replica = value == "slave",
             "loading" => identity.is_loading = u64::from_str(value).is_ok_and(|n| n != 0),
             "cluster_enabled" => identity.is_cluster = value == "1",

@@ -190,6 +190,7 @@ impl Context {
             if self.holding_since_us.get() == 0 {
                 self.holding_since_us.set(clock::micros());
             }
+            self.end_hold_in_time(route.version);
         } else {
             self.holding_since_us.set(0);
             self.leave_others(route.active);
@@ -198,6 +199,18 @@ impl Context {
         for session in self.sessions.borrow().values() {
             session.route_changed(route.active);
         }
+    }
+
+    /// Nothing else may wake the sessions that wait, if nobody is entered at all: then their deadline must.
+    fn end_hold_in_time(&self, version: u64) {
+        let (myself, deadline) = (self.myself.clone(), self.settings.request_timeout);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(deadline).await;
+            let Some(context) = myself.upgrade().filter(|context| context.route().version == version) else { return };
+            for session in context.sessions.borrow().values() {
+                session.wake();
+            }
+        });
     }
 
     fn leave_others(&self, active: BackendId) {
