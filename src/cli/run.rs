@@ -1,9 +1,11 @@
 //! `standin run` and `standin cache-server`: the commands that stay.
 
+use std::io;
 use std::path::Path;
 
 use super::{CacheServerArgs, Failure, OWN_VARIABLES, RunArgs};
 use crate::config::{self, Config, LogFormat};
+use crate::embedded::{CacheServerOptions, run_cache_server};
 use crate::telemetry::logging;
 
 /// Reads the configuration with the environment over it. All its errors come at once, one a line.
@@ -19,6 +21,9 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
 pub(super) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let config = load(&arguments.config)?;
     start_logging(&config.log)?;
+    if arguments.until_stdin_ends {
+        end_with_standard_input()?;
+    }
     serve(config)
 }
 
@@ -36,9 +41,30 @@ fn serve(config: Config) -> Result<(), Failure> {
     crate::app::run(config).map_err(|error| Failure::failed(format!("cannot serve: {error:#}")))
 }
 
+/// Serves until SIGTERM or SIGINT.
 pub(super) fn cache_server(arguments: CacheServerArgs) -> Result<(), Failure> {
     start_logging(&config::Log::default())?;
-    let CacheServerArgs { port, bind, max_memory, password } = arguments;
-    let _ = (port, bind, max_memory, password);
-    Err(Failure::failed("this build has no cache server"))
+    let CacheServerArgs { port, bind, max_memory, password, until_stdin_ends } = arguments;
+    if until_stdin_ends {
+        end_with_standard_input()?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let options = CacheServerOptions { bind, port, max_memory_bytes: max_memory, password };
+    runtime
+        .block_on(run_cache_server(options))
+        .map_err(|error| Failure::failed(format!("cannot serve on {bind}, port {port}: {error}")))
+}
+
+/// Ends this process once nobody holds the other end of its standard input any more.
+///
+/// That is how the demo's children end with it, even when it is killed and can tell nobody; a parent-death signal would
+/// need unsafe code and exists on Linux alone.
+fn end_with_standard_input() -> Result<(), Failure> {
+    let watch = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    };
+    let thread = std::thread::Builder::new().name("standard-input".to_owned()).spawn(watch);
+    thread.map(drop).map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
 }
