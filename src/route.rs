@@ -28,6 +28,8 @@ pub enum Availability {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Grows with every publication.
+    pub version: u64,
+    /// Grows with every switch: a backend was entered, another one or the same again.
     pub epoch: u64,
     pub active: BackendId,
     pub availability: Availability,
@@ -45,8 +47,9 @@ pub struct Group {
     pub records: Vec<Record>,
     route: Arc<ArcSwap<Route>>,
     wake: watch::Sender<u64>,
-    /// By worker: the newest epoch that it acts by.
+    /// By worker: the newest version that it acts by.
     seen: Vec<AtomicU64>,
+    databases: AtomicU64,
 }
 
 impl Group {
@@ -60,7 +63,8 @@ impl Group {
         workers: usize,
     ) -> (Arc<Self>, Publisher) {
         let records = backends.iter().map(|_| Record::new(record_bytes)).collect();
-        let first = Route { epoch: 0, active: BackendId(0), availability: Availability::Holding, recording: 0 };
+        let first =
+            Route { version: 0, epoch: 0, active: BackendId(0), availability: Availability::Holding, recording: 0 };
         let group = Arc::new(Self {
             index,
             name,
@@ -68,6 +72,7 @@ impl Group {
             records,
             route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
+            databases: AtomicU64::new(1),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });
         (Arc::clone(&group), Publisher { group })
@@ -91,15 +96,30 @@ impl Group {
         self.wake.subscribe()
     }
 
-    /// A worker says that from now on it acts by this epoch.
-    pub fn acknowledge(&self, worker: usize, epoch: u64) {
-        self.seen[worker].store(epoch, Ordering::Release);
+    /// A worker says that from now on it acts by this version.
+    pub fn acknowledge(&self, worker: usize, version: u64) {
+        self.seen[worker].store(version, Ordering::Release);
     }
 
-    /// Whether every worker acts by this epoch or a later one.
+    /// Whether every worker acts by this version or a later one.
     #[must_use]
-    pub fn is_acknowledged(&self, epoch: u64) -> bool {
-        self.seen.iter().all(|seen| seen.load(Ordering::Acquire) >= epoch)
+    pub fn is_acknowledged(&self, version: u64) -> bool {
+        self.seen.iter().all(|seen| seen.load(Ordering::Acquire) >= version)
+    }
+
+    /// A session uses this database: only such databases are ever emptied.
+    pub fn note_database(&self, database: u32) {
+        let bit = 1u64 << database.min(63);
+        if self.databases.load(Ordering::Relaxed) & bit == 0 {
+            self.databases.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Databases that sessions of the group used since the start; 0 always counts. Those past 62 count as one, the 63rd.
+    #[must_use]
+    pub fn databases_used(&self) -> Vec<u32> {
+        let bits = self.databases.load(Ordering::Relaxed) | 1;
+        (0..63).filter(|database| bits & (1 << database) != 0).collect()
     }
 
     /// The backend of an id.
@@ -127,12 +147,28 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes a route with the next epoch, and returns that epoch. One atomic store; every worker is woken.
-    pub fn publish(&mut self, active: BackendId, availability: Availability, recording: u32) -> u64 {
+    /// Publishes that `active` was entered: the next epoch.
+    pub fn enter(&mut self, active: BackendId, recording: u32) -> Arc<Route> {
         let epoch = self.group.route.load().epoch + 1;
-        self.group.route.store(Arc::new(Route { epoch, active, availability, recording }));
-        self.group.wake.send_replace(epoch);
-        epoch
+        self.publish(epoch, active, Availability::Serving, recording)
+    }
+
+    /// Publishes another availability of the same active.
+    pub fn set_availability(&mut self, availability: Availability, recording: u32) -> Arc<Route> {
+        let (epoch, active) = {
+            let route = self.group.route.load();
+            (route.epoch, route.active)
+        };
+        self.publish(epoch, active, availability, recording)
+    }
+
+    /// One atomic store; every worker is woken.
+    fn publish(&mut self, epoch: u64, active: BackendId, availability: Availability, recording: u32) -> Arc<Route> {
+        let version = self.group.route.load().version + 1;
+        let route = Arc::new(Route { version, epoch, active, availability, recording });
+        self.group.route.store(Arc::clone(&route));
+        self.group.wake.send_replace(version);
+        route
     }
 
     /// The group it publishes for.

@@ -233,7 +233,7 @@ fn a_client_that_does_not_read_is_closed_past_its_limit_and_hurts_nobody_else() 
 
 #[test]
 fn one_reply_over_the_output_limit_costs_its_client_the_connection_and_nobody_else() {
-    let mut stage = Stage::start_with(|config| config.listen_keys("output_limit = 1048576"));
+    let mut stage = Stage::start_with(|config| config.listen_keys("output_limit = 1048576\noutput_pause = 262144"));
     stage.standin.declare(&["client", "output"]);
     let (mut slow, mut other) = (stage.connect(), stage.connect());
     let value = vec![b'x'; 32 << 20];

@@ -52,7 +52,8 @@ def start(command, port, log, folder):
             pass
         time.sleep(0.05)
     stop(process)
-    raise RuntimeError(f"{command[0]} does not answer on port {port}\n{pathlib.Path(log).read_text(errors='replace')[-1500:]}")
+    end_of_log = pathlib.Path(log).read_text(errors="replace")[-1500:]
+    raise RuntimeError(f"{command[0]} does not answer on port {port}\n{end_of_log}")
 
 
 def stop(process):

@@ -58,6 +58,10 @@ impl Readiness {
         self.0.load(Ordering::Relaxed) == READY
     }
 
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == DRAINING
+    }
+
     fn as_str(&self) -> &'static str {
         match self.0.load(Ordering::Relaxed) {
             STARTING => "starting",

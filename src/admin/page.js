@@ -65,6 +65,7 @@ function groupSection(group, alone) {
   const section = element("section", "", headline, element("div", "dim", title));
   const cards = element("div", "backends");
   for (const backend of group.backends) cards.append(backendCard(backend));
+  for (const note of group.notes || []) section.append(element("div", "warn", note));
   section.append(element("p", ""), cards);
   return section;
 }

@@ -20,6 +20,16 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 ///
 /// Beyond [`limits::ADMIN_CONNECTIONS_MAX`] connections a new one is closed at once.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    serve_within(limits::ADMIN_READ_TIMEOUT, listener, router, shutdown).await;
+}
+
+/// As [`serve`], with another time for a request's head.
+pub(super) async fn serve_within(
+    head_timeout: Duration,
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -27,7 +37,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             Some(_ended) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) if connections.len() < limits::ADMIN_CONNECTIONS_MAX => {
-                    connections.spawn(connection(stream, peer, router.clone(), shutdown.clone()));
+                    connections.spawn(connection(head_timeout, stream, peer, router.clone(), shutdown.clone()));
                 }
                 Ok((_refused, peer)) => {
                     tracing::debug!(%peer, "closed a connection: too many are open on this port");
@@ -45,11 +55,17 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 
 /// One connection: closed when its client takes too long for a head, when it is old, and gently at shutdown. The age
 /// bound is for clients that ask and never read the answer, which no other timeout ends.
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    head_timeout: Duration,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::ADMIN_READ_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

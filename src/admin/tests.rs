@@ -324,6 +324,21 @@ async fn beyond_the_bound_new_connections_are_closed_and_old_ones_served() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_ends_its_head_or_sends_none_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Router::new();
+    tokio::spawn(server::serve_within(Duration::from_millis(50), listener, routes, CancellationToken::new()));
+    for begun in ["", "GET /livez HTTP/1.1\r\nHost: sta"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        closed.unwrap_or_else(|_| panic!("still open after {begun:?}")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_answered_with_400() {
     let port = start(None, router).await;
     assert_eq!(port.send("*1\r\n$4\r\nPING\r\n").await.status, 400);

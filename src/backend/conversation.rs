@@ -166,6 +166,22 @@ impl Conversation {
         tokio::time::timeout(bound, self.ask(requests)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Waits until the server closes the connection, or sends what was not asked for; cancel-safe.
+    pub async fn wait_closed(&mut self) {
+        loop {
+            match self.io.read_buf(&mut self.buffer).await {
+                Ok(n) if n > 0 && self.buffer.first().is_some_and(|first| resp::is_push(*first)) => {
+                    // A push is no answer and no end.
+                    let _ = self
+                        .scanner
+                        .scan(&self.buffer, &self.limits)
+                        .map(|len| len.map(|len| self.buffer.split_to(len)));
+                }
+                _ => return,
+            }
+        }
+    }
+
     async fn read_frame(&mut self) -> io::Result<Bytes> {
         loop {
             let scanned = self.scanner.scan(&self.buffer, &self.limits);

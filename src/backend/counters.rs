@@ -105,6 +105,8 @@ pub struct Counters {
     pub retries: Counter,
     /// Requests refused because a bound was reached.
     pub shed: Counter,
+    /// Requests answered with `-NOBACKEND`.
+    pub unserved: Counter,
     /// Links lost after they had been ready.
     pub links_lost: Counter,
     /// Gauge: requests written or waiting on this backend's multiplexed links.
@@ -113,6 +115,10 @@ pub struct Counters {
     pub links: Counter,
     /// Gauge: connections owned by one client each.
     pub pinned: Counter,
+    /// Gauge: requests on connections owned by clients.
+    pub pinned_in_flight: Counter,
+    /// Gauge: of those, the ones that wait on purpose (BLPOP and its like).
+    pub blocked: Counter,
     /// When the last reply of any kind came, in microseconds since the origin; 0 = never.
     pub last_progress_us: Counter,
     /// Until when a slow-class request in flight may rightly block the server; 0 = none.

@@ -100,7 +100,8 @@ fn pause<S: Owner>(link: &Link<S>, attempt: u32) -> Duration {
         return SECOND_ATTEMPT_PAUSE;
     }
     let max = link.backend.timing.reconnect_max.as_micros() as u64;
-    let span = max.min(2_000u64 << attempt.min(16)).max(1);
+    let min = link.backend.timing.reconnect_min.as_micros() as u64;
+    let span = max.min(min << (attempt - 2).min(16)).max(1);
     Duration::from_micros(link.host.jitter() % span)
 }
 
@@ -210,9 +211,13 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
         cutter: Cutter::new(link),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: false,
+        slow: false,
     };
     let end = poll_fn(|cx| service.poll(cx)).await;
     gauge.sub(1);
+    if service.slow {
+        link.counters().slow_until_us.set(0);
+    }
     end
 }
 
@@ -222,6 +227,7 @@ struct Service<'a, S: Owner> {
     cutter: Cutter<S>,
     timer: Pin<Box<tokio::time::Sleep>>,
     armed: bool,
+    slow: bool,
 }
 
 impl<S: Owner> Service<'_, S> {
@@ -239,8 +245,32 @@ impl<S: Owner> Service<'_, S> {
         if self.link.state.get() == State::Retired && self.link.in_flight() == 0 {
             return Poll::Ready(End::Wanted);
         }
+        self.note_slow_head();
         self.poll_timer(cx);
         Poll::Pending
+    }
+
+    /// Tells the decision makers that silence is rightful while a slow request is at work.
+    fn note_slow_head(&mut self) {
+        let link = self.link;
+        let slow = {
+            let queue = link.queue.borrow();
+            queue
+                .entries
+                .front()
+                .filter(|head| matches!(head.class, Class::Script | Class::Slow))
+                .map(|head| head.class)
+        };
+        if let Some(class) = slow {
+            if !self.slow {
+                let until = clock::micros() + link.backend.allowance_us(class as usize);
+                link.counters().slow_until_us.set(until);
+                self.slow = true;
+            }
+        } else if self.slow {
+            link.counters().slow_until_us.set(0);
+            self.slow = false;
+        }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {

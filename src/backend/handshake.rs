@@ -150,10 +150,11 @@ async fn requests(
     if lane.protocol == Protocol::Resp3 {
         requests.push(words(&["HELLO", "3"]));
     }
-    if lane.database != 0 {
-        requests.push(vec!["SELECT".to_owned(), lane.database.to_string()]);
+    let database = if lane.database == 0 { backend.target.database } else { lane.database };
+    if database != 0 {
+        requests.push(vec!["SELECT".to_owned(), database.to_string()]);
     }
-    requests.push(words(&["CLIENT", "SETNAME", "standin"]));
+    requests.push(words(&["CLIENT", "SETNAME", &backend.client_name]));
     requests.push(words(&["CLIENT", "ID"]));
     requests.push(words(&["INFO", "server"]));
     if depth == Depth::Whole {

@@ -15,7 +15,7 @@ use std::task::Waker;
 
 use super::budget::RetryBudget;
 use super::clock;
-use super::counters::Counters;
+use super::counters::{Counter, Counters};
 use super::handshake::Lane;
 use super::shared::Backend;
 use crate::command::{self, Category, Class};
@@ -223,6 +223,11 @@ impl<S: Owner> Link<S> {
         &self.backend.counters[self.worker]
     }
 
+    /// The gauge of requests in flight on this kind of link.
+    pub(super) fn gauge(&self) -> &Counter {
+        if self.pinned { &self.counters().pinned_in_flight } else { &self.counters().in_flight }
+    }
+
     /// Begins to append requests; `None` when a bound is reached and the request must be shed.
     #[must_use]
     pub fn batch(&self) -> Option<Batch<'_, S>> {
@@ -323,7 +328,7 @@ impl<S: Owner> Link<S> {
         queue.bytes.truncate(end);
         taken.reverse();
         let delayed: Vec<_> = queue.delayed.drain(..).collect();
-        self.counters().in_flight.sub(if self.pinned { 0 } else { taken.len() as u64 });
+        self.gauge().sub(taken.len() as u64);
         drop(guard);
         for (_, entry, bytes) in delayed {
             entry.owner.repeated();
@@ -363,9 +368,7 @@ impl<S: Owner> Link<S> {
             queue.bytes = kept_bytes;
             queue.answered = 0;
             queue.written = 0;
-            if !self.pinned {
-                self.counters().in_flight.sub((before - queue.entries.len()) as u64);
-            }
+            self.gauge().sub((before - queue.entries.len()) as u64);
         }
         for entry in failed {
             self.counters().unknown_outcomes.add(1);
@@ -412,9 +415,7 @@ impl<S: Owner> Link<S> {
         queue.answered = 0;
         queue.written = 0;
         drop(queue);
-        if !self.pinned {
-            self.counters().in_flight.sub(entries.len() as u64);
-        }
+        self.gauge().sub(entries.len() as u64);
         for entry in &entries {
             deliver(entry, error_line.as_bytes());
         }
@@ -455,9 +456,7 @@ impl<S: Owner> Link<S> {
             queue.answered = 0;
             queue.bytes = kept_bytes;
             queue.entries = kept;
-            if !self.pinned {
-                self.counters().in_flight.sub((before - queue.entries.len()) as u64);
-            }
+            self.gauge().sub((before - queue.entries.len()) as u64);
         }
         for (entry, sent, category) in expired {
             self.expire(&entry, sent, category);
@@ -465,6 +464,10 @@ impl<S: Owner> Link<S> {
     }
 
     fn is_expired(&self, entry: &Entry<S>, now_us: u64) -> bool {
+        if self.state.get() == State::Ready && self.backend.slow_until_us() > now_us {
+            // The server is at work on a slow request, or paused by order: nobody behind it is late.
+            return false;
+        }
         let life = match entry.class {
             Class::Blocking => return false,
             Class::Script | Class::Slow | Class::Admin => self.backend.timing.slow,
@@ -477,6 +480,9 @@ impl<S: Owner> Link<S> {
     fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
         self.counters().timeouts.add(1);
         let name = &self.backend.name;
+        if !sent {
+            self.counters().unserved.add(1);
+        }
         let text = if !sent {
             format!(
                 "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
@@ -541,9 +547,7 @@ impl<S: Owner> Batch<'_, S> {
 
 impl<S: Owner> Drop for Batch<'_, S> {
     fn drop(&mut self) {
-        if !self.link.pinned {
-            self.link.counters().in_flight.add((self.queue.entries.len() - self.before) as u64);
-        }
+        self.link.gauge().add((self.queue.entries.len() - self.before) as u64);
         self.link.schedule();
     }
 }

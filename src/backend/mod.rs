@@ -15,6 +15,7 @@ mod link;
 mod replies;
 mod shared;
 mod target;
+pub mod tls;
 
 pub use budget::RetryBudget;
 pub use conversation::{Conversation, Reply};

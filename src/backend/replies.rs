@@ -79,9 +79,7 @@ impl<S: Owner> Cutter<S> {
         let before = queue.entries.len();
         let result = self.cut(link, &mut queue, now_us);
         let answered = before - queue.entries.len();
-        if !link.pinned {
-            link.counters().in_flight.sub(answered as u64);
-        }
+        link.gauge().sub(answered as u64);
         link.budget.answered(answered);
         compact(&mut queue);
         result
@@ -236,12 +234,13 @@ impl<S: Owner> Cutter<S> {
         {
             return;
         }
+        let known = self.scanner.scanned().min(len);
         if head.flags & flag::ABANDONED == 0 {
             head.flags |= flag::STREAMING;
-            head.owner.partial(head.seq, &self.buffer[self.start..self.end]);
+            head.owner.partial(head.seq, &self.buffer[self.start..self.start + known]);
         }
-        self.scanner.consume_prefix(len);
-        self.start = self.end;
+        self.scanner.consume_prefix(known);
+        self.start += known;
     }
 }
 

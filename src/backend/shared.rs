@@ -1,7 +1,7 @@
 //! One backend as the workers and the control plane share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -54,6 +54,8 @@ pub struct Timing {
     pub tcp_user_timeout: Duration,
     /// TCP keepalive idle time.
     pub tcp_keepalive: Duration,
+    /// Span of the first pause with jitter between two attempts to connect.
+    pub reconnect_min: Duration,
     /// Longest pause between two attempts to connect while requests wait.
     pub reconnect_max: Duration,
 }
@@ -64,6 +66,8 @@ pub struct Backend {
     pub id: BackendId,
     /// Its configured name.
     pub name: String,
+    /// What our connections call themselves there (CLIENT SETNAME): one name for the whole process.
+    pub client_name: String,
     /// Where it is and how one logs in; fixed at start.
     pub target: Target,
     /// Fixed times.
@@ -79,6 +83,7 @@ pub struct Backend {
     /// Set while the last attempt to connect failed: then only one scout at a time tries.
     unreachable: watch::Sender<bool>,
     scouting: AtomicBool,
+    paused_until_us: AtomicU64,
     /// Server-side client ids of connections that died with requests in flight and are not yet proven dead.
     undead: std::sync::Mutex<Vec<u64>>,
 }
@@ -86,12 +91,20 @@ pub struct Backend {
 impl Backend {
     /// A backend that nobody has connected to yet; `workers` sets of counters are made.
     #[must_use]
-    pub fn new(id: BackendId, name: String, target: Target, timing: Timing, workers: usize) -> Self {
+    pub fn new(
+        id: BackendId,
+        name: String,
+        client_name: String,
+        target: Target,
+        timing: Timing,
+        workers: usize,
+    ) -> Self {
         let floor = micros_u32(timing.floor);
         let slow = micros_u32(timing.slow);
         let backend = Self {
             id,
             name,
+            client_name,
             target,
             timing,
             counters: (0..workers).map(|_| Counters::default()).collect(),
@@ -100,6 +113,7 @@ impl Backend {
             seen: ArcSwapOption::empty(),
             unreachable: watch::Sender::new(false),
             scouting: AtomicBool::new(false),
+            paused_until_us: AtomicU64::new(0),
             undead: std::sync::Mutex::new(Vec::new()),
         };
         for class in [Class::Script, Class::Slow, Class::Blocking, Class::Admin] {
@@ -195,6 +209,26 @@ impl Backend {
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.counters.iter().map(|counters| counters.in_flight.get()).sum()
+    }
+
+    /// Requests on connections that clients own, those that wait on purpose not counted.
+    #[must_use]
+    pub fn pinned_at_work(&self) -> u64 {
+        let at_work = |counters: &Counters| counters.pinned_in_flight.get().saturating_sub(counters.blocked.get());
+        self.counters.iter().map(at_work).sum()
+    }
+
+    /// Until when a slow-class request in flight, or CLIENT PAUSE, may rightly keep the server silent, in microseconds
+    /// since the origin; 0 = not at all.
+    #[must_use]
+    pub fn slow_until_us(&self) -> u64 {
+        let slow = self.counters.iter().map(|counters| counters.slow_until_us.get()).max().unwrap_or(0);
+        slow.max(self.paused_until_us.load(Ordering::Relaxed))
+    }
+
+    /// CLIENT PAUSE or UNPAUSE was executed: the server is silent by order until then.
+    pub fn pause_until(&self, until_us: u64) {
+        self.paused_until_us.store(until_us, Ordering::Relaxed);
     }
 
     /// The last reply of any kind on any link, in microseconds since the origin.

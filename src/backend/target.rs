@@ -66,7 +66,11 @@ impl Target {
             Address::Unix(path) => Ok(Io::Unix(UnixStream::connect(path).await?)),
             Address::Embedded(store) => {
                 let (ours, theirs) = tokio::io::duplex(EMBEDDED_PIPE_BYTES);
-                tokio::spawn(crate::embedded::serve_connection(store.clone(), theirs, crate::embedded::ServerOptions::default()));
+                tokio::spawn(crate::embedded::serve_connection(
+                    store.clone(),
+                    theirs,
+                    crate::embedded::ServerOptions::default(),
+                ));
                 Ok(Io::Duplex(ours))
             }
             Address::Tcp { host, port } => {

@@ -88,7 +88,7 @@ struct CheckArgs {
 
 #[derive(Debug, Args)]
 struct CacheServerArgs {
-    /// 0 lets the kernel choose; the address is printed.
+    /// 0 lets the kernel choose; the log says which it is.
     #[arg(long)]
     port: u16,
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -119,6 +119,7 @@ struct ControlArgs {
 struct StatusArgs {
     #[command(flatten)]
     control: ControlArgs,
+    /// The whole report as JSON, for scripts.
     #[arg(long)]
     json: bool,
 }

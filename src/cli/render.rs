@@ -131,6 +131,9 @@ fn group_text(group: &GroupReport, coloured: bool) -> String {
     let mut rows = vec![head.map(|name| Cell::toned(name, Tone::Dim)).to_vec()];
     rows.extend(group.backends.iter().map(backend_row));
     text.push_str(&table(&rows, coloured));
+    for note in &group.notes {
+        let _ = writeln!(text, "  {}", harmless(note));
+    }
     for backend in &group.backends {
         notes(backend, &mut text);
     }
@@ -239,6 +242,7 @@ group default on 127.0.0.1:6380: primary serves, active since 2026-11-22T02:47:1
    BACKEND   ROLE     HEALTH    SCORE  P50   P99    IN FLIGHT  LINKS  PROBES    CONTENT  ADDRESS
 *  primary   primary  healthy   100    88us  1.9ms  12         1      17 ok     clean    127.0.0.1:6379
    backup-a  backup   degraded  84     -     -      12         1      none yet  unknown  127.0.0.1:6390
+  an operator chose the active backend; `standin recover` returns to the primary
   backup-a: probes take 4 times their baseline
   backup-a: last probe failed: LOADING ?[2J
   backup-a: cannot be entered: it holds 1204 keys that this group did not write

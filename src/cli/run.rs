@@ -41,19 +41,22 @@ fn serve(config: Config) -> Result<(), Failure> {
     crate::app::run(config).map_err(|error| Failure::failed(format!("cannot serve: {error:#}")))
 }
 
-/// Serves until SIGTERM or SIGINT.
 pub(super) fn cache_server(arguments: CacheServerArgs) -> Result<(), Failure> {
     start_logging(&config::Log::default())?;
-    let CacheServerArgs { port, bind, max_memory, password, until_stdin_ends } = arguments;
-    if until_stdin_ends {
+    if arguments.until_stdin_ends {
         end_with_standard_input()?;
     }
+    serve_store(arguments)
+}
+
+/// Serves the in-process store until SIGTERM or SIGINT.
+pub(super) fn serve_store(arguments: CacheServerArgs) -> Result<(), Failure> {
+    let CacheServerArgs { port, bind, max_memory, password, until_stdin_ends: _ } = arguments;
+    let options = CacheServerOptions { bind, port, max_memory_bytes: max_memory, password };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    let options = CacheServerOptions { bind, port, max_memory_bytes: max_memory, password };
-    runtime
-        .block_on(run_cache_server(options))
-        .map_err(|error| Failure::failed(format!("cannot serve on {bind}, port {port}: {error}")))
+    let served = runtime.block_on(run_cache_server(options));
+    served.map_err(|error| Failure::failed(format!("cannot serve on {bind}, port {port}: {error}")))
 }
 
 /// Ends this process once nobody holds the other end of its standard input any more.

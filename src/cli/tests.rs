@@ -116,6 +116,18 @@ fn a_cache_servers_memory_is_read_in_its_unit() {
 }
 
 #[test]
+fn a_cache_server_whose_port_is_taken_fails_and_names_the_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let Command::CacheServer(arguments) = parse(&format!("standin cache-server --port {port}")).unwrap() else {
+        panic!("another command");
+    };
+    let failure = run::serve_store(arguments).unwrap_err();
+    assert_eq!(failure.code, 1);
+    assert!(failure.text.contains(&port.to_string()) && failure.text.contains("in use"), "{}", failure.text);
+}
+
+#[test]
 fn check_accepts_a_good_file_and_names_every_error_of_a_bad_one() {
     let (_directory, path) = file(GOOD);
     assert_eq!(carried_out(&format!("standin check --config {path}")), Ok(()));

@@ -23,8 +23,6 @@ use crate::route::{Availability, Group, Route};
 /// Something that a worker tells the control plane at once.
 #[derive(Debug, Clone)]
 pub struct EdgeReport {
-    /// Index of the group.
-    pub group: usize,
     pub backend: BackendId,
     pub edge: Edge,
 }
@@ -134,6 +132,7 @@ impl Context {
 
     fn spawn_link(&self, backend: BackendId, lane: Lane, owner: Option<Session>) -> Rc<Link<Session>> {
         let host: Rc<dyn Host<Session>> = self.myself.upgrade().expect("a context outlives every call on itself");
+        self.group.note_database(lane.database);
         let link = Link::new(
             Arc::clone(self.group.backend(backend)),
             lane,
@@ -159,7 +158,8 @@ impl Context {
     /// A connection of the session's own: from the pool, or new. `None` when the bound is reached.
     pub(super) fn pin(&self, active: BackendId, lane: Lane, owner: Session) -> Option<Rc<Link<Session>>> {
         let mut pool = self.pool.borrow_mut();
-        let fits = |link: &Rc<Link<Session>>| link.backend.id == active && link.lane == lane && link.state() == State::Ready;
+        let fits =
+            |link: &Rc<Link<Session>>| link.backend.id == active && link.lane == lane && link.state() == State::Ready;
         if let Some(at) = pool.iter().rposition(|(_, link)| fits(link)) {
             let (_, link) = pool.swap_remove(at);
             link.set_owner(Some(owner));
@@ -195,7 +195,7 @@ impl Context {
             self.holding_since_us.set(0);
             self.leave_others(route.active);
         }
-        self.group.acknowledge(self.worker, route.epoch);
+        self.group.acknowledge(self.worker, route.version);
         for session in self.sessions.borrow().values() {
             session.route_changed(route.active);
         }
@@ -260,7 +260,7 @@ impl Context {
 
 impl Host<Session> for Context {
     fn edge(&self, backend: BackendId, edge: Edge) {
-        if self.edges.try_send(EdgeReport { group: self.group.index, backend, edge }).is_err() {
+        if self.edges.try_send(EdgeReport { backend, edge }).is_err() {
             self.edges_dropped.set(self.edges_dropped.get() + 1);
         }
     }

@@ -36,7 +36,7 @@ impl SessionTask {
         }
         let arguments: Vec<&[u8]> = resp::arguments(request).skip(1).collect();
         let (user, password) = match arguments[..] {
-            [password] if self.session.context.settings.users.is_empty() => {
+            [password] if !self.session.context.settings.requires_login => {
                 let _ = password;
                 return self.local_error(NO_PASSWORD_CONFIGURED);
             }
@@ -169,9 +169,9 @@ pub(super) fn valid_name(text: &[u8]) -> Option<String> {
 /// Compares with every user, so that the time taken tells nothing of which one exists.
 async fn compare(session: &Session, user: &[u8], password: &[u8]) -> Result<(u16, String), &'static str> {
     let users: &[User] = &session.context.settings.users;
-    if users.is_empty() {
-        // As a server without passwords: its one user is `default`, and any password is right.
-        return if user == b"default" { Ok((0, "default".to_owned())) } else { Err(WRONG_PASSWORD) };
+    if user == b"default" && !session.context.settings.requires_login {
+        // As a server without passwords: for its user `default` any password is right.
+        return Ok((0, "default".to_owned()));
     }
     let mut found = None;
     for candidate in users {

@@ -16,6 +16,7 @@ mod session;
 mod settings;
 mod special;
 mod task;
+mod tls;
 mod tunnel;
 mod worker;
 
@@ -24,4 +25,5 @@ pub use listener::{Listener, listen};
 pub use registry::Registry;
 pub use scripts::Scripts;
 pub use settings::{Denied, Settings, User};
+pub use tls::acceptor;
 pub use worker::{Accepted, GroupSetup, TlsAcceptSource, WorkerCommand, WorkerSetup, run_worker};

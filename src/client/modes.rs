@@ -3,9 +3,10 @@
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::session::{Left, Session};
-use crate::backend::{Lane, Link};
+use crate::backend::{Backend, Lane, Link};
 use crate::command::Spec;
 use crate::limits;
 use crate::resp::Protocol;
@@ -83,7 +84,10 @@ pub(super) enum Expected {
     Exec,
     Blocking,
     Subscription,
-    Script { spec: &'static Spec, request: Vec<u8> },
+    Script {
+        spec: &'static Spec,
+        request: Vec<u8>,
+    },
 }
 
 /// See the head of this file.
@@ -105,6 +109,8 @@ pub(super) struct State {
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
     pub(super) kept: Vec<Vec<u8>>,
     pub(super) is_blocked: bool,
+    /// Where it counts as blocked.
+    pub(super) blocked_at: Option<Arc<Backend>>,
     /// Replies that must come before the next request may be dealt with.
     pub(super) awaited: u32,
     pub(super) expected: VecDeque<(u32, bool, Expected)>,
@@ -135,6 +141,7 @@ impl State {
             tracking: None,
             kept: Vec::new(),
             is_blocked: false,
+            blocked_at: None,
             awaited: 0,
             expected: VecDeque::new(),
             orphans: Vec::new(),
@@ -172,6 +179,17 @@ impl State {
     /// Whether its own connection was lost and is being replaced.
     pub(super) fn is_recovering(&self) -> bool {
         self.orphaned_since_us != 0
+    }
+
+    /// Counts the session as waiting on purpose at a backend, or no longer so.
+    pub(super) fn count_blocked(&mut self, worker: usize, at: Option<Arc<Backend>>) {
+        if let Some(before) = self.blocked_at.take() {
+            before.counters[worker].blocked.sub(1);
+        }
+        if let Some(now) = &at {
+            now.counters[worker].blocked.add(1);
+        }
+        self.blocked_at = at;
     }
 
     pub(super) fn is_blocked(&self) -> bool {

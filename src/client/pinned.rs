@@ -2,6 +2,7 @@
 
 use std::future::Future as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context as TaskContext;
 use std::time::Duration;
 
@@ -23,10 +24,8 @@ impl SessionTask {
     // --- commands that need a connection of their own ---
 
     pub(super) fn subscription(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let subscribes = matches!(
-            spec.handling,
-            Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe
-        );
+        let subscribes =
+            matches!(spec.handling, Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe);
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
         }
@@ -101,6 +100,7 @@ impl SessionTask {
         if self.session.output.in_flight() == 0 {
             self.state.is_blocked = false;
         } else if !urgent {
+            self.state.count_blocked(self.session.context.worker, Some(Arc::clone(&link.backend)));
             let id = link.client_id();
             self.session.record.update(|shown| {
                 shown.blocked = true;
@@ -218,6 +218,7 @@ impl SessionTask {
 
     /// The client has left.
     pub(super) fn leave(&mut self) {
+        self.state.count_blocked(self.session.context.worker, None);
         let clean = self.state.is_pristine && !self.state.needs_pin() && self.session.output.in_flight() == 0;
         if clean {
             self.release_pinned();
@@ -244,6 +245,7 @@ impl SessionTask {
         if !is_ours {
             return;
         }
+        self.state.count_blocked(self.session.context.worker, None);
         self.state.pinned = None;
         self.session.owned.replace(None);
         self.state.orphans = left;

@@ -130,7 +130,13 @@ impl Registry {
     pub fn new(groups: usize, workers: Vec<mpsc::Sender<WorkerCommand>>) -> Arc<Self> {
         // Ids start where no server's own do, so that a mistaken CLIENT KILL on a backend hits nobody.
         let counts = (0..groups).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Self { clients: DashMap::new(), counts, next_id: AtomicU64::new(1), accepted: AtomicU64::new(0), workers })
+        Arc::new(Self {
+            clients: DashMap::new(),
+            counts,
+            next_id: AtomicU64::new(1),
+            accepted: AtomicU64::new(0),
+            workers,
+        })
     }
 
     pub(super) fn next_id(&self) -> u64 {

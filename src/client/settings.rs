@@ -31,8 +31,9 @@ pub struct Settings {
     /// Zero: never.
     pub frame_timeout: Duration,
     pub tcp_keepalive: Duration,
-    /// Empty: clients need not log in.
     pub users: Vec<User>,
+    /// Whether clients must log in before anything else: there is a password for the user `default`.
+    pub requires_login: bool,
     /// Backend logins by [`crate::backend::Lane::user`]; the first belongs to clients that are served without a user.
     pub logins: Vec<Login>,
     pub denied: Denied,

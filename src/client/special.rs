@@ -35,7 +35,8 @@ impl SessionTask {
         if frame.arguments == 0 {
             return Step::Consumed;
         }
-        if self.state.awaited > 0 || self.state.is_recovering() || self.session.is_repeating() || self.state.is_blocked {
+        if self.state.awaited > 0 || self.state.is_recovering() || self.session.is_repeating() || self.state.is_blocked
+        {
             return Step::Wait;
         }
         let multibulk;
@@ -122,9 +123,10 @@ impl SessionTask {
                 let expected = Expected::Script { spec, request: request.to_vec() };
                 self.send(spec, request, Way::Usual, Some(expected))
             }
-            Handling::ScriptDebug | Handling::ClientNoTouch | Handling::ClientCapability | Handling::ClientImportSource => {
-                self.keep(spec, request)
-            }
+            Handling::ScriptDebug
+            | Handling::ClientNoTouch
+            | Handling::ClientCapability
+            | Handling::ClientImportSource => self.keep(spec, request),
             Handling::ClientTracking => self.tracking(spec, request),
             Handling::ClientId
             | Handling::ClientList
@@ -342,13 +344,16 @@ impl SessionTask {
     }
 
     pub(super) fn no_backend(&mut self) -> Step {
+        let context = &self.session.context;
+        context.group.backend(context.route_facts().0).counters[context.worker].unserved.add(1);
         self.local_error("NOBACKEND no backend can serve now; see `standin status`")
     }
 
     // --- commands ---
 
     fn select(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let number = resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
+        let number =
+            resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
         let Some(number) = number.filter(|_| resp::arguments(request).len() == 2) else {
             return self.forward(spec, request);
         };
@@ -384,14 +389,15 @@ impl SessionTask {
             return Step::Wait;
         }
         self.abandon_pinned();
-        let is_authenticated = self.session.context.settings.users.is_empty();
+        let is_authenticated = !self.session.context.settings.requires_login;
         self.state = State::new(is_authenticated);
         self.link = None;
         self.session.protocol.set(Protocol::Resp2);
         self.session.subscribed.set(false);
         self.session.monitoring.set(false);
         self.session.record.update(|shown| {
-            let fresh = super::registry::Shown { protocol: 2, user: "default".to_owned(), queued: -1, ..Default::default() };
+            let fresh =
+                super::registry::Shown { protocol: 2, user: "default".to_owned(), queued: -1, ..Default::default() };
             *shown = super::registry::Shown { last_command: "reset", ..fresh };
         });
         self.local(b"+RESET\r\n")
@@ -428,7 +434,7 @@ impl SessionTask {
         let step = self.send_own(spec, request, None);
         if step == Step::Consumed && self.state.pinned.is_some() {
             self.state.is_pristine = false;
-            self.state.kept.retain(|kept| !std::ptr::eq(command::of_request(kept), spec));
+            self.state.kept.retain(|kept| command::of_request(kept).name != spec.name);
             let turned_off = resp::arguments(request)
                 .nth(2)
                 .is_some_and(|word| word.eq_ignore_ascii_case(b"off") || word.eq_ignore_ascii_case(b"no"));
@@ -515,7 +521,8 @@ impl SessionTask {
             transaction.remember(request);
             let queued = transaction.queued;
             if spec.handling == Handling::Select {
-                let number = resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+                let number =
+                    resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
                 transaction.select = number;
             }
             self.session.record.update(|shown| shown.queued = queued);
@@ -556,6 +563,7 @@ impl SessionTask {
             }
             Expected::Blocking => {
                 self.state.is_blocked = false;
+                self.state.count_blocked(self.session.context.worker, None);
                 self.session.record.update(|shown| shown.blocked = false);
             }
             Expected::Script { spec, request } => {

@@ -26,7 +26,11 @@ use crate::route::Availability;
 pub(super) enum Exit {
     Closed,
     /// The connection becomes a raw tunnel to the backend; this request opens it.
-    Tunnel { request: Vec<u8>, lane: Lane, backend: BackendId },
+    Tunnel {
+        request: Vec<u8>,
+        lane: Lane,
+        backend: BackendId,
+    },
 }
 
 pub(super) struct SessionTask {

@@ -37,10 +37,16 @@ pub enum Accepted {
 #[derive(Debug)]
 pub enum WorkerCommand {
     /// A client of the group with this index.
-    Client { group: usize, accepted: Accepted },
+    Client {
+        group: usize,
+        accepted: Accepted,
+    },
     /// Look at this client: it was killed.
     Wake(u64),
-    Unblock { client: u64, with_error: bool },
+    Unblock {
+        client: u64,
+        with_error: bool,
+    },
 }
 
 /// One group as the workers are given it.
@@ -50,6 +56,7 @@ pub struct GroupSetup {
     pub settings: Arc<Settings>,
     pub scripts: Arc<Scripts>,
     pub tls: Option<TlsAcceptSource>,
+    pub edges: mpsc::Sender<EdgeReport>,
 }
 
 /// Everything that a worker thread starts with.
@@ -58,7 +65,6 @@ pub struct WorkerSetup {
     pub groups: Vec<GroupSetup>,
     pub registry: Arc<Registry>,
     pub inbox: mpsc::Receiver<WorkerCommand>,
-    pub edges: mpsc::Sender<EdgeReport>,
     /// Ends the worker; clients that are still connected are cut off.
     pub stop: CancellationToken,
     pub seed: u64,
@@ -79,13 +85,13 @@ pub fn run_worker(setup: WorkerSetup) -> std::io::Result<()> {
 }
 
 async fn work(setup: WorkerSetup) {
-    let WorkerSetup { index, groups, registry, mut inbox, edges, stop, seed } = setup;
+    let WorkerSetup { index, groups, registry, mut inbox, stop, seed } = setup;
     let contexts: Vec<Rc<Context>> = groups
         .iter()
         .map(|setup| {
             let settings = Arc::clone(&setup.settings);
             let scripts = Arc::clone(&setup.scripts);
-            Context::new(&setup.group, settings, index, Arc::clone(&registry), scripts, edges.clone(), seed)
+            Context::new(&setup.group, settings, index, Arc::clone(&registry), scripts, setup.edges.clone(), seed)
         })
         .collect();
     for context in &contexts {
@@ -175,7 +181,7 @@ async fn serve(context: Rc<Context>, accepted: Accepted, tls: Option<TlsAcceptSo
     let id = record.id;
     let session = Session::new(Rc::clone(&context), record, io);
     context.sessions.borrow_mut().insert(id, session.clone());
-    let task = SessionTask::new(session.clone(), State::new(settings.users.is_empty()));
+    let task = SessionTask::new(session.clone(), State::new(!settings.requires_login));
     if let Exit::Tunnel { request, lane, backend } = task.run(&scratch).await {
         let io = session.io.borrow_mut().take();
         if let Some(io) = io {

@@ -40,8 +40,11 @@ pub struct GroupReport {
     pub active: Option<String>,
     /// The route's epoch; only grows.
     pub epoch: u64,
-    /// `available`, or why requests fail now: `no_backend`, `switching`, `last_resort` (the embedded store serves).
+    /// What clients get now: `serving`, `holding` (requests wait for the active to come back) or `no_backend`.
     pub availability: Word,
+    /// What is under way or held back, one sentence each: a switch, a recovery that waits or that an operator holds.
+    #[serde(default)]
+    pub notes: Vec<String>,
     pub clients: u64,
     /// The active first, then as configured.
     pub backends: Vec<BackendReport>,
@@ -380,7 +383,8 @@ pub(crate) mod tests {
             since: at,
             active: Some("primary".to_owned()),
             epoch: 1,
-            availability: "available".into(),
+            availability: "serving".into(),
+            notes: vec!["an operator chose the active backend; `standin recover` returns to the primary".to_owned()],
             clients: 50,
             backends: vec![primary, backup],
         };

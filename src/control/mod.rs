@@ -1,3 +1,124 @@
-//! Decides nothing itself: feeds the policy with events and carries out its actions. What operators say comes by `api`.
+//! The control plane: one task per group feeds the engine and carries out its actions; one task answers operators.
+//!
+//! It runs on a thread of its own and never touches a client's bytes. It must not know HTTP (see `admin`) or sessions.
 
 pub mod api;
+mod check;
+mod entry;
+mod facts;
+mod group;
+mod probe;
+mod publish;
+mod report;
+mod settings;
+mod window;
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::api::{CommandError, Receiver, Request, StatusReport};
+use self::group::GroupRequest;
+use crate::admin::Readiness;
+use crate::telemetry::wall_time::WallTime;
+
+pub use self::check::content_findings;
+pub use self::group::{GroupControlSetup, Surroundings};
+pub use self::settings::group_setup;
+
+/// Requests of operators that may wait for one group's control.
+const GROUP_QUEUE_MAX: usize = 64;
+/// A group's control answers a status request within this, or its part is left out.
+const STATUS_WAIT: Duration = Duration::from_millis(500);
+
+/// Runs the control of all groups, and the task that answers operators, until the process stops. Needs a runtime that
+/// can spawn local tasks.
+pub async fn run(
+    groups: Vec<GroupControlSetup>,
+    surroundings: Surroundings,
+    mut requests: Receiver,
+    readiness: Readiness,
+) {
+    let mut handles = Vec::new();
+    for setup in groups {
+        let name = setup.publisher.group().name.clone();
+        let (sender, receiver) = mpsc::channel(GROUP_QUEUE_MAX);
+        tokio::task::spawn_local(group::run(setup, surroundings.clone(), receiver));
+        handles.push((name, sender));
+    }
+    loop {
+        let request = tokio::select! {
+            request = requests.recv() => request,
+            () = surroundings.stop.cancelled() => return,
+        };
+        match request {
+            None => return surroundings.stop.cancelled().await,
+            Some(Request::Status { reply }) => {
+                let report = status(&handles, &surroundings, &readiness).await;
+                let _ = reply.send(report);
+            }
+            Some(Request::Failover { group, to, reason, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Failover { to, reason, reply });
+            }
+            Some(Request::Recover { group, reason, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Recover { reason, reply });
+            }
+            Some(Request::Adopt { group, backend, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: true, reply });
+            }
+            Some(Request::Disown { group, backend, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: false, reply });
+            }
+        }
+    }
+}
+
+type Handles = [(String, mpsc::Sender<GroupRequest>)];
+
+fn forward(
+    handles: &Handles,
+    group: Option<String>,
+    reply: api::CommandReply,
+    request: impl FnOnce(api::CommandReply) -> GroupRequest,
+) {
+    let known = || handles.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let chosen = match &group {
+        Some(name) => handles
+            .iter()
+            .find(|(known, _)| known == name)
+            .ok_or_else(|| CommandError::UnknownGroup { name: name.clone(), known: known() }),
+        None if handles.len() == 1 => Ok(&handles[0]),
+        None => Err(CommandError::GroupNeeded { known: known() }),
+    };
+    match chosen {
+        Err(error) => {
+            let _ = reply.send(Err(error));
+        }
+        Ok((_, sender)) => {
+            if let Err(error) = sender.try_send(request(reply)) {
+                tracing::warn!(%error, "an operator's command could not be handed to its group");
+            }
+        }
+    }
+}
+
+async fn status(handles: &Handles, surroundings: &Surroundings, readiness: &Readiness) -> StatusReport {
+    let mut groups = Vec::new();
+    for (name, sender) in handles {
+        let (reply, answer) = oneshot::channel();
+        let asked = sender.send(GroupRequest::Status(reply)).await.is_ok();
+        match tokio::time::timeout(STATUS_WAIT, answer).await {
+            Ok(Ok(report)) if asked => groups.push(report),
+            _ => tracing::warn!(group = name, "the group's control did not answer a status request"),
+        }
+    }
+    StatusReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        process_id: std::process::id(),
+        at: WallTime::now(),
+        uptime_seconds: crate::backend::clock::micros() / 1_000_000,
+        clients: surroundings.registry.len() as u64,
+        draining: readiness.is_draining(),
+        groups,
+    }
+}

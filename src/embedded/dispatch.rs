@@ -11,7 +11,7 @@ use super::database::Database;
 use super::error::{self, Error};
 use super::reply::Reply;
 use super::session::{ReplyMode, Session, Transaction, Waiting};
-use super::store::{State, Waiter};
+use super::store::{Eviction, State, Waiter};
 use crate::limits;
 
 /// A command changes data.
@@ -31,9 +31,7 @@ pub(super) const SUBSCRIBED: u16 = 1 << 6;
 pub(super) const BLOCKING: u16 = 1 << 7;
 pub(super) const ADMIN: u16 = 1 << 8;
 pub(super) const PUBSUB: u16 = 1 << 9;
-/// Refused inside MULTI.
-pub(super) const NO_MULTI: u16 = 1 << 10;
-pub(super) const FAST: u16 = 1 << 11;
+pub(super) const FAST: u16 = 1 << 10;
 
 pub(super) type Handler = fn(&mut Context<'_>, &[&[u8]]) -> Result<(), Error>;
 
@@ -168,15 +166,12 @@ fn admit(state: &mut State, session: &mut Session, arguments: &[&[u8]], out: &mu
         )
         .into());
     }
-    if let Some(transaction) = &mut session.transaction {
-        if row.has(NO_MULTI) {
-            return Err(Error::text("ERR Command not allowed inside a transaction"));
-        }
-        if !row.has(NOT_QUEUED) {
-            queue(transaction, arguments)?;
-            Reply { out, protocol: session.protocol }.simple("QUEUED");
-            return Ok(());
-        }
+    if let Some(transaction) = &mut session.transaction
+        && !row.has(NOT_QUEUED)
+    {
+        queue(transaction, arguments)?;
+        Reply { out, protocol: session.protocol }.simple("QUEUED");
+        return Ok(());
     }
     execute(state, session, row, arguments, out);
     serve_waiters(state);
@@ -206,7 +201,8 @@ pub(super) fn execute(state: &mut State, session: &mut Session, row: &Row, argum
     let start = out.len();
     let protocol = session.protocol;
     let room = if row.has(GROWS) {
-        state.make_room(arguments[1..].iter().map(|argument| argument.len()).sum())
+        let bytes = arguments[1..].iter().map(|argument| argument.len() + ARGUMENT_OVERHEAD_BYTES).sum();
+        state.make_room(bytes)
     } else {
         Ok(())
     };
@@ -215,7 +211,14 @@ pub(super) fn execute(state: &mut State, session: &mut Session, row: &Row, argum
         context.reply.out.truncate(start);
         context.reply.error(&error.0);
     }
+    if row.has(GROWS) && state.options.eviction != Eviction::Refuse {
+        // What a command adds may be more than its arguments say: the bound holds again before the next one.
+        let _ = state.make_room(0);
+    }
 }
+
+/// What one argument may cost besides its bytes: half of a new key with its value.
+const ARGUMENT_OVERHEAD_BYTES: usize = 48;
 
 /// Gives the elements that have come to those who wait for them, first come first served.
 pub(super) fn serve_waiters(state: &mut State) {

@@ -58,10 +58,6 @@ impl<V> IndexedMap<V> {
         self.position_of(key).map(|at| &self.slots[at].value)
     }
 
-    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
-        self.position_of(key).map(|at| &mut self.slots[at].value)
-    }
-
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         self.position_of(key).is_some()
     }

@@ -15,11 +15,12 @@ pub enum Action {
     /// Enter `to` and publish the route. At most one is wanted at a time: a switch with a higher id supersedes the one
     /// before, which must not publish any more; answer it `Failed`.
     Switch(Switch),
-    /// Requests are served, held or refused from now on. A switch that is `Done` implies `Serving`; it is said again.
+    /// Requests are served, held or refused from now on. A switch that is `Done`
+    /// implies `Serving`, and `Serving` is also said when it was otherwise before.
     Publish { availability: Availability },
     /// How long a request of this class may go without progress on this backend.
     SetAllowance { backend: BackendId, class: CommandClass, allowance: Duration },
-    /// Do not wait for the next interval.
+    /// Do not wait for the next interval. Nothing to do while a probe of it is unanswered.
     ProbeNow { backend: BackendId },
     /// For the event history.
     Record(Decision),
@@ -140,4 +141,20 @@ pub struct Candidate {
     pub score: u8,
     /// `None` for the chosen one; else what spoke against it.
     pub against: Option<String>,
+}
+
+impl Decision {
+    pub(super) fn about(at: Time, kind: DecisionKind, backend: BackendId, why: String) -> Self {
+        Self {
+            at,
+            kind,
+            backend,
+            trigger: None,
+            switch: None,
+            result: None,
+            evidence_for: None,
+            candidates: Vec::new(),
+            why,
+        }
+    }
 }

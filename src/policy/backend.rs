@@ -7,15 +7,11 @@ use super::action::{Action, Trigger};
 use super::allowance::{Allowance, Baseline};
 use super::breaker::{Breaker, BreakerState};
 use super::event::{CommandClass, Edge, NotReadyWord, ProbeOutcome, Role, Standing, WindowSummary};
+use super::evidence::{Blind, EntryBlock, Evidence, Failure, NotReady, Signs};
 use super::score;
 use super::settings::{BackendSettings, DataMode, Settings};
 use super::time::Time;
 use super::view::Health;
-
-/// Signs that come in one burst (a pipeline of 16 READONLY) are one sign.
-const SIGN_SPACING: Duration = Duration::from_millis(100);
-/// Signs older than this are no longer part of the same trouble.
-const SIGN_LIFE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
@@ -51,58 +47,6 @@ pub(super) struct Backend {
     /// The active restarted with another content: it must be entered again.
     pub(super) needs_entry: bool,
     pub(super) entry: EntryBlock,
-}
-
-/// A verdict of failure.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub(super) at: Time,
-    pub(super) since: Time,
-    pub(super) trigger: Trigger,
-    pub(super) why: String,
-}
-
-/// Evidence within one outage: since the backend last answered.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Evidence {
-    pub(super) first_at: Option<Time>,
-    last_at: Option<Time>,
-    /// Answers that came at once: refused, reset, unreachable.
-    immediate: u32,
-    timed_out: u32,
-    first_timed_out_at: Option<Time>,
-}
-
-/// Signs of one lasting trouble, spaced.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Signs {
-    count: u32,
-    first_at: Option<Time>,
-    last_at: Option<Time>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct NotReady {
-    pub(super) signs: Signs,
-    pub(super) word: Option<NotReadyWord>,
-}
-
-/// After a switch to it that was refused or failed, a backend is left alone for a while.
-#[derive(Clone, Debug, Default)]
-pub(super) struct EntryBlock {
-    pub(super) until: Option<Time>,
-    pub(super) why: Option<String>,
-    /// When the shortest wait is over.
-    soonest: Option<Time>,
-    refused: bool,
-    in_row: u32,
-}
-
-/// A span in which this process itself did not run: silence within it is our own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Blind {
-    pub(super) from: Time,
-    pub(super) until: Time,
 }
 
 impl Backend {
@@ -169,7 +113,10 @@ impl Backend {
                 self.answered(now);
                 self.evidence = Evidence::default();
                 self.needs_entry = true;
-                self.standing = Standing::Unknown;
+                if self.standing == Standing::Enterable {
+                    // What was known of its content is void; a refusal stands until divergence takes it back.
+                    self.standing = Standing::Unknown;
+                }
                 self.healthy_since = Some(now);
                 self.probes_ok_in_row = 0;
                 self.entry = EntryBlock::default();
@@ -197,15 +144,9 @@ impl Backend {
                 self.probe_timed_out(now, silent_for, group, blind);
             }
             ProbeOutcome::Failed(edge) => {
-                // While the data links stand, a refused probe is the listener's trouble, not the server's death.
-                let counts = !self.linked;
                 match edge {
-                    Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset if counts => {
-                        self.refused(now, edge, group);
-                    }
-                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut if counts => {
-                        self.unanswered(now, edge, group, blind);
-                    }
+                    Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset => self.refused(now, edge, group),
+                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut => self.unanswered(now, edge, group, blind),
                     _ => {}
                 }
                 self.probe_failed(now, now, group, blind);
@@ -231,7 +172,9 @@ impl Backend {
         }
         let errors = &window.errors;
         // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
-        let failed = errors.timeout + errors.overloaded + errors.protocol;
+        // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
+        let excused = self.slow_in_flight(now);
+        let failed = if excused { 0 } else { errors.timeout + errors.overloaded } + errors.protocol;
         if window.requests > 0 {
             let succeeded = window.requests.saturating_sub(errors.against_backend());
             self.breaker_record(now, succeeded, failed, errors.timeout * 2 > failed);
@@ -372,14 +315,16 @@ impl Backend {
         self.probes_ok_in_row = 0;
     }
 
+    /// While an established link stands, refused connections may be the listener's trouble (its client limit is reached,
+    /// a proxy between): then the next summaries are waited for, which clear the evidence if replies still come.
     fn refused(&mut self, now: Time, edge: Edge, group: &Settings) {
-        self.linked = false;
         self.unwell();
         self.evidence.note(now);
         self.evidence.immediate = self.evidence.immediate.saturating_add(1);
         let count = self.evidence.immediate;
-        if count >= group.failover.failure_threshold {
-            let since = self.evidence.first_at.unwrap_or(now);
+        let since = self.evidence.first_at.unwrap_or(now);
+        let believed = !self.linked || now - since >= group.timeout.tick * 2;
+        if count >= group.failover.failure_threshold && believed {
             self.fail(now, since, Trigger::Connection, format_args!("{edge}, {count} times in this outage"));
         }
     }
@@ -506,105 +451,6 @@ impl Backend {
             if let Some(allowance) = self.allowances[class.index()].record(latency.p99_us, &group.timeout) {
                 actions.push(Action::SetAllowance { backend: self.settings.id, class, allowance });
             }
-        }
-    }
-}
-
-impl Evidence {
-    pub(super) fn count(&self) -> u32 {
-        self.immediate.saturating_add(self.timed_out)
-    }
-
-    fn note(&mut self, now: Time) {
-        self.first_at.get_or_insert(now);
-        self.last_at = Some(now);
-    }
-}
-
-impl Signs {
-    pub(super) fn any(&self, now: Time) -> bool {
-        self.last_at.is_some_and(|last| now - last <= SIGN_LIFE)
-    }
-
-    pub(super) fn sustained(&self, now: Time, threshold: u32) -> bool {
-        self.count >= threshold && self.any(now)
-    }
-
-    fn note(&mut self, now: Time) {
-        if !self.any(now) {
-            *self = Self { count: 1, first_at: Some(now), last_at: Some(now) };
-        } else if self.last_at.is_none_or(|last| now - last >= SIGN_SPACING) {
-            self.count = self.count.saturating_add(1);
-            self.last_at = Some(now);
-        }
-    }
-}
-
-impl EntryBlock {
-    pub(super) fn blocks(&self, now: Time) -> bool {
-        self.until.is_some_and(|until| now < until)
-    }
-
-    /// It answers now: what could not be reached then is worth a try after the shortest wait. A refusal stands.
-    fn shorten(&mut self) {
-        if !self.refused {
-            self.until = self.until.min(self.soonest);
-        }
-    }
-
-    /// Leaves the backend alone for `first`, twice that after the next attempt, up to `longest`.
-    pub(super) fn block(&mut self, now: Time, why: String, refused: bool, first: Duration, longest: Duration) {
-        let wait = first.saturating_mul(1 << self.in_row.min(20)).min(longest);
-        self.in_row = self.in_row.saturating_add(1);
-        self.until = Some(now + wait);
-        self.soonest = Some(now + first);
-        self.why = Some(why);
-        self.refused = refused;
-    }
-}
-
-impl Blind {
-    /// When `span` of seeing time has passed since `from`.
-    fn after(self, from: Time, span: Duration) -> Time {
-        let due = from + span;
-        if due <= self.from || from >= self.until { due } else { due + (self.until - from.max(self.from)) }
-    }
-
-    /// How much of `from..until` was blind.
-    pub(super) fn overlap(self, from: Time, until: Time) -> Duration {
-        until.min(self.until) - from.max(self.from)
-    }
-}
-
-impl fmt::Display for NotReadyWord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Loading => "LOADING",
-            Self::MasterDown => "MASTERDOWN",
-            Self::ClusterDown => "CLUSTERDOWN",
-            Self::Misconf => "MISCONF",
-            Self::NoReplicas => "NOREPLICAS",
-            Self::TryAgain => "TRYAGAIN",
-            Self::Busy => "BUSY",
-        })
-    }
-}
-
-impl fmt::Display for Edge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LinkLost => f.write_str("link lost"),
-            Self::ConnectRefused => f.write_str("connection refused"),
-            Self::ConnectFailed => f.write_str("connection failed"),
-            Self::ConnectTimedOut => f.write_str("connection attempt unanswered"),
-            Self::HandshakeReset => f.write_str("connection reset before the handshake was answered"),
-            Self::HandshakeTimedOut => f.write_str("handshake unanswered"),
-            Self::HandshakeDone => f.write_str("handshake answered"),
-            Self::Stalled { silent_for } => write!(f, "no progress for {silent_for:?}"),
-            Self::AuthenticationFailed => f.write_str("authentication refused"),
-            Self::NotReady(word) => write!(f, "not ready: {word}"),
-            Self::WrongRole => f.write_str("not a master"),
-            Self::IdentityChanged => f.write_str("another identity: it restarted or was replaced"),
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::action::{Action, Availability, Candidate, Decision, DecisionKind, Switch, Trigger};
-use super::backend::{Backend, Blind};
+use super::action::{Action, Availability, Decision, DecisionKind, Switch, SwitchKind, Trigger};
+use super::backend::Backend;
 use super::event::{BackendId, Edge, Event, Standing};
+use super::evidence::Blind;
 use super::recovery::Recovery;
 use super::score;
 use super::selection;
 use super::settings::{BackendRole, BackendSettings, Settings};
+use super::switching::PROBE_ALL_EVERY;
 use super::time::Time;
 use super::view::{BackendView, Status, View};
 
@@ -38,8 +40,19 @@ pub struct Engine {
     pub(super) recovery: Recovery,
     /// The reason to stay that was recorded last, so that it is recorded once.
     pub(super) stayed: Option<String>,
+    /// While nobody serves: when everybody was asked last.
+    pub(super) probed_all_at: Option<Time>,
     blind: Blind,
     timeout: Option<Time>,
+}
+
+/// A switch that is about to begin.
+pub(super) struct Wanted {
+    pub(super) to: BackendId,
+    pub(super) trigger: Trigger,
+    pub(super) kind: SwitchKind,
+    pub(super) planned: bool,
+    pub(super) why: String,
 }
 
 /// A switch that is being carried out.
@@ -79,6 +92,7 @@ impl Engine {
             sticky: None,
             held_by_operator: false,
             stayed: None,
+            probed_all_at: None,
             blind: Blind::default(),
             timeout: None,
         }
@@ -133,6 +147,21 @@ impl Engine {
         self.timeout
     }
 
+    /// The backend that serves, or served last when nobody does.
+    pub fn active(&self) -> BackendId {
+        self.active
+    }
+
+    pub fn availability(&self) -> Availability {
+        self.availability
+    }
+
+    /// Grows by one with every completed switch; 1 at the start.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Everything there is to see; allocates, so not for every event.
     pub fn view(&self, now: Time) -> View {
         View {
             at: now,
@@ -163,21 +192,10 @@ impl Engine {
         }
     }
 
-    /// Records a decision about `backend` that began or ended no switch.
-    pub(super) fn note(
-        &self,
-        now: Time,
-        kind: DecisionKind,
-        backend: BackendId,
-        trigger: Option<Trigger>,
-        candidates: Vec<Candidate>,
-        why: String,
-        actions: &mut Vec<Action>,
-    ) {
-        let evidence_for = self.backend(backend).evidence_for(now);
-        let decision =
-            Decision { at: now, kind, backend, trigger, switch: None, result: None, evidence_for, candidates, why };
-        actions.push(Action::Record(decision));
+    /// Records a decision that began or ended no switch.
+    pub(super) fn note(&self, decision: Decision, actions: &mut Vec<Action>) {
+        let evidence_for = self.backend(decision.backend).evidence_for(decision.at);
+        actions.push(Action::Record(Decision { evidence_for, ..decision }));
     }
 
     /// Records a reason to stay, once until it changes.
@@ -188,7 +206,8 @@ impl Engine {
         self.stayed = Some(why.clone());
         let weighing = self.weighing(now, true);
         let candidates = selection::explain(&self.backends, &self.settings, weighing, None);
-        self.note(now, DecisionKind::Stayed, backend, None, candidates, why, actions);
+        let decision = Decision::about(now, DecisionKind::Stayed, backend, why);
+        self.note(Decision { candidates, ..decision }, actions);
     }
 
     fn on_edge(&mut self, now: Time, id: BackendId, edge: Edge, actions: &mut Vec<Action>) {
@@ -216,7 +235,7 @@ impl Engine {
         self.blind = Blind { from, until: now };
         if late >= STALL_RECORDED_MIN {
             let why = format!("this process ran {late:?} late: silence in that time is its own");
-            self.note(now, DecisionKind::SelfSuspected, self.active, None, Vec::new(), why, actions);
+            self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
         }
     }
 
@@ -230,7 +249,7 @@ impl Engine {
         } else {
             format!("{} refuses our authentication: check its username and password", backend.settings.name)
         };
-        self.note(now, DecisionKind::Authentication, id, None, Vec::new(), why, actions);
+        self.note(Decision::about(now, DecisionKind::Authentication, id, why), actions);
     }
 
     /// The next moment at which something happens without news.
@@ -250,6 +269,9 @@ impl Engine {
         } else {
             if let Availability::Holding { until } = self.availability {
                 at(Some(until));
+            }
+            if self.availability == Availability::NoBackend {
+                at(self.probed_all_at.map(|last| last + PROBE_ALL_EVERY));
             }
             // Only blocks and delays that have not passed: what they waited for was tried just now.
             for backend in &self.backends {

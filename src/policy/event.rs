@@ -237,3 +237,36 @@ pub enum SwitchResult {
     /// The target could not be reached or reconciled.
     Failed { why: String },
 }
+
+impl fmt::Display for NotReadyWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loading => "LOADING",
+            Self::MasterDown => "MASTERDOWN",
+            Self::ClusterDown => "CLUSTERDOWN",
+            Self::Misconf => "MISCONF",
+            Self::NoReplicas => "NOREPLICAS",
+            Self::TryAgain => "TRYAGAIN",
+            Self::Busy => "BUSY",
+        })
+    }
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LinkLost => f.write_str("link lost"),
+            Self::ConnectRefused => f.write_str("connection refused"),
+            Self::ConnectFailed => f.write_str("connection failed"),
+            Self::ConnectTimedOut => f.write_str("connection attempt unanswered"),
+            Self::HandshakeReset => f.write_str("connection reset before the handshake was answered"),
+            Self::HandshakeTimedOut => f.write_str("handshake unanswered"),
+            Self::HandshakeDone => f.write_str("handshake answered"),
+            Self::Stalled { silent_for } => write!(f, "no progress for {silent_for:?}"),
+            Self::AuthenticationFailed => f.write_str("authentication refused"),
+            Self::NotReady(word) => write!(f, "not ready: {word}"),
+            Self::WrongRole => f.write_str("not a master"),
+            Self::IdentityChanged => f.write_str("another identity: it restarted or was replaced"),
+        }
+    }
+}

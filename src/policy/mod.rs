@@ -3,6 +3,21 @@
 //! Events go in, actions come out (`Engine::handle`). Pure: no IO, no clock, no randomness, no async, no locks and no
 //! logging; `now` and a seed are handed in, so a recorded event list replays bit for bit. This room knows nothing of
 //! sockets, RESP, routes or keys: whether a backend may be entered is told to it (`Event::Standing`).
+//!
+//! What the engine expects of its caller:
+//! - events in the order in which they happened, `IdentityChanged` before the `HandshakeDone` of the same handshake, and
+//!   a fresh `Window` before a `Stalled` edge;
+//! - every handshake of a data link and every link lost; failed connection attempts at once, unthrottled up to the
+//!   second one of an outage (two of them are a death);
+//! - one probe unanswered at a time, its timeout not under `timeout.floor`, one outcome for each;
+//! - every switch answered once; a switch with a higher id supersedes, and the superseded one is not published any more;
+//! - a switch whose `to` is its `from` (`SwitchKind::Reentry`) carried out like any other: requests wait, the backend is
+//!   entered, the route is published;
+//! - `handle_timeout` when `poll_timeout` is due, and `TickStalled` first thing when it was called late.
+//!
+//! Where the rules are: `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
+//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. All switches begin in
+//! `Engine::begin`: a mode that asks before it acts is one gate there.
 
 mod action;
 mod allowance;
@@ -10,6 +25,7 @@ mod backend;
 mod breaker;
 mod engine;
 mod event;
+mod evidence;
 mod operator;
 mod recovery;
 mod score;

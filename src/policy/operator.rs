@@ -3,8 +3,8 @@
 //! A failover by an operator stays: the engine does not go back to the primary by itself until `Recover`. Should the
 //! chosen backend fail, the engine still leaves it.
 
-use super::action::{Action, DecisionKind, SwitchKind, Trigger};
-use super::engine::Engine;
+use super::action::{Action, Decision, DecisionKind, SwitchKind, Trigger};
+use super::engine::{Engine, Wanted};
 use super::event::{BackendId, OperatorCommand};
 use super::selection::{self, Weighing};
 use super::time::Time;
@@ -33,7 +33,7 @@ impl Engine {
         if to == self.active {
             self.held_by_operator = true;
             let why = format!("{} serves already, and stays by the operator's word: {reason}", target.settings.name);
-            return self.note(now, DecisionKind::Stayed, to, Some(Trigger::Manual), Vec::new(), why, actions);
+            return self.answer(now, DecisionKind::Stayed, to, why, actions);
         }
         self.enter_by_operator(now, to, SwitchKind::Manual, reason, actions);
     }
@@ -42,7 +42,7 @@ impl Engine {
         self.held_by_operator = false;
         if self.active == self.primary {
             let why = format!("the primary serves already: {reason}");
-            return self.note(now, DecisionKind::Stayed, self.primary, Some(Trigger::Manual), Vec::new(), why, actions);
+            return self.answer(now, DecisionKind::Stayed, self.primary, why, actions);
         }
         self.enter_by_operator(now, self.primary, SwitchKind::Recovery, reason, actions);
     }
@@ -57,7 +57,7 @@ impl Engine {
     ) {
         if self.pending.as_ref().is_some_and(|pending| pending.switch.to == to) {
             let why = format!("a switch there is under way: {reason}");
-            return self.note(now, DecisionKind::Stayed, to, Some(Trigger::Manual), Vec::new(), why, actions);
+            return self.answer(now, DecisionKind::Stayed, to, why, actions);
         }
         // A person may know that what was in the way a moment ago is mended.
         self.backend_mut(to).entry = Default::default();
@@ -67,10 +67,15 @@ impl Engine {
             return self.reject(now, to, why, actions);
         }
         let planned = self.backend(self.active).failure.is_none();
-        self.begin(now, to, Trigger::Manual, kind, planned, reason, actions);
+        self.begin(now, Wanted { to, trigger: Trigger::Manual, kind, planned, why: reason }, actions);
     }
 
     fn reject(&mut self, now: Time, backend: BackendId, why: String, actions: &mut Vec<Action>) {
-        self.note(now, DecisionKind::Rejected, backend, Some(Trigger::Manual), Vec::new(), why, actions);
+        self.answer(now, DecisionKind::Rejected, backend, why, actions);
+    }
+
+    fn answer(&self, now: Time, kind: DecisionKind, backend: BackendId, why: String, actions: &mut Vec<Action>) {
+        let decision = Decision::about(now, kind, backend, why);
+        self.note(Decision { trigger: Some(Trigger::Manual), ..decision }, actions);
     }
 }

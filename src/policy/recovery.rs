@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::action::{Action, SwitchKind, Trigger};
-use super::engine::Engine;
+use super::engine::{Engine, Wanted};
 use super::event::{BackendId, Standing};
 use super::selection;
 use super::settings::RecoverySettings;
@@ -57,7 +57,7 @@ impl Recovery {
     fn delay(&self, now: Time, settings: &RecoverySettings) -> Duration {
         let doubled = settings.delay.saturating_mul(1 << self.relapses(now, settings).min(20));
         let delay = doubled.min(settings.delay_max.max(settings.delay));
-        delay + delay * self.spread_permille / 1_000
+        delay.saturating_add(delay / 1_000 * self.spread_permille)
     }
 }
 
@@ -87,7 +87,8 @@ impl Engine {
             return;
         }
         let why = format!("{} good probes in a row: the primary is well again", primary.probes_ok_in_row);
-        self.begin(now, self.primary, Trigger::HealthCheck, SwitchKind::Recovery, true, why, actions);
+        let (trigger, kind) = (Trigger::HealthCheck, SwitchKind::Recovery);
+        self.begin(now, Wanted { to: self.primary, trigger, kind, planned: true, why }, actions);
     }
 
     /// Leaves the embedded store as soon as a real backend can serve.
@@ -98,7 +99,8 @@ impl Engine {
             return;
         }
         let why = "a real backend can serve again".to_owned();
-        self.begin(now, to, Trigger::HealthCheck, SwitchKind::Recovery, true, why, actions);
+        let (trigger, kind) = (Trigger::HealthCheck, SwitchKind::Recovery);
+        self.begin(now, Wanted { to, trigger, kind, planned: true, why }, actions);
     }
 
     /// When the primary will have been well long enough, if nothing but time is missing.

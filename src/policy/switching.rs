@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use super::action::{Action, Availability, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger};
-use super::backend::Failure;
-use super::engine::{Engine, Pending};
+use super::engine::{Engine, Pending, Wanted};
 use super::event::{BackendId, Standing, SwitchResult};
+use super::evidence::Failure;
 use super::selection::{self, Weighing};
 use super::settings::DataMode;
 use super::time::Time;
 
 /// A planned switch (a recovery) that was refused is not tried again sooner than this.
 const PLANNED_RETRY: Duration = Duration::from_secs(1);
+
+/// How often everybody is asked while nobody serves: who is back serves within 200 ms.
+pub(super) const PROBE_ALL_EVERY: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Runs after every event: looks at everything that is known and begins at most one switch.
@@ -35,17 +38,8 @@ impl Engine {
     }
 
     /// Begins a switch; one that is under way is superseded.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one switch, named at each call")]
-    pub(super) fn begin(
-        &mut self,
-        now: Time,
-        to: BackendId,
-        trigger: Trigger,
-        kind: SwitchKind,
-        planned: bool,
-        reason: String,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
+        let Wanted { to, trigger, kind, planned, why } = wanted;
         if let Some(pending) = self.pending.take() {
             self.abandoned = Some(pending.switch);
         }
@@ -58,19 +52,15 @@ impl Engine {
             let weighing =
                 Weighing { leaving: Some(self.active).filter(|active| *active != to), ..self.weighing(now, false) };
             let decision = Decision {
-                at: now,
-                kind: DecisionKind::SwitchBegan,
-                backend: to,
                 trigger: Some(trigger),
                 switch: Some(id),
-                result: None,
                 evidence_for: self.backend(self.active).evidence_for(now),
                 candidates: selection::explain(&self.backends, &self.settings, weighing, Some(to)),
-                why: reason.clone(),
+                ..Decision::about(now, DecisionKind::SwitchBegan, to, why.clone())
             };
             actions.push(Action::Record(decision));
         }
-        let switch = Switch { id, from: self.active, to, trigger, kind, planned, reason };
+        let switch = Switch { id, from: self.active, to, trigger, kind, planned, reason: why };
         actions.push(Action::Switch(switch.clone()));
         self.pending = Some(Pending { switch, deadline: now + self.settings.failover.switch_timeout, recorded });
     }
@@ -124,15 +114,10 @@ impl Engine {
         };
         if recorded {
             let decision = Decision {
-                at: now,
-                kind: DecisionKind::SwitchEnded,
-                backend: switch.to,
                 trigger: Some(switch.trigger),
                 switch: Some(switch.id),
                 result: Some(result.clone()),
-                evidence_for: None,
-                candidates: Vec::new(),
-                why: switch.reason.clone(),
+                ..Decision::about(now, DecisionKind::SwitchEnded, switch.to, switch.reason.clone())
             };
             actions.push(Action::Record(decision));
         }
@@ -187,14 +172,23 @@ impl Engine {
             }
             let trigger = self.trigger_of(failure);
             let why = format!("{}: {}", self.backend(self.active).settings.name, failure.why);
-            self.begin(now, to, trigger, SwitchKind::Failover, false, why, actions);
+            self.begin(now, Wanted { to, trigger, kind: SwitchKind::Failover, planned: false, why }, actions);
             return;
         }
         let candidates = selection::explain(&self.backends, &self.settings, weighing, None);
         let why = format!("nobody can serve: {}", failure.why);
-        self.note(now, DecisionKind::NoBackend, self.active, Some(failure.trigger), candidates, why, actions);
+        let decision = Decision::about(now, DecisionKind::NoBackend, self.active, why);
+        self.note(Decision { trigger: Some(failure.trigger), candidates, ..decision }, actions);
         self.publish(Availability::NoBackend, actions);
-        actions.extend(self.backends.iter().map(|backend| Action::ProbeNow { backend: backend.settings.id }));
+        self.probe_all(now, actions);
+    }
+
+    /// While nobody serves, the next interval is too far away.
+    fn probe_all(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.probed_all_at.is_none_or(|last| now - last >= PROBE_ALL_EVERY) {
+            self.probed_all_at = Some(now);
+            actions.extend(self.backends.iter().map(|backend| Action::ProbeNow { backend: backend.settings.id }));
+        }
     }
 
     /// Waits for a restarting active instead of entering a cold backup at once. True while it does.
@@ -210,7 +204,8 @@ impl Engine {
         }
         if !matches!(self.availability, Availability::Holding { .. }) {
             let why = format!("requests wait until {until} for a restart: {}", failure.why);
-            self.note(now, DecisionKind::Held, self.active, Some(failure.trigger), Vec::new(), why, actions);
+            let decision = Decision::about(now, DecisionKind::Held, self.active, why);
+            self.note(Decision { trigger: Some(failure.trigger), ..decision }, actions);
             self.publish(Availability::Holding { until }, actions);
         }
         true
@@ -220,7 +215,7 @@ impl Engine {
         self.attempts = 0;
         if matches!(self.availability, Availability::Holding { .. }) && !self.backend(self.active).needs_entry {
             let why = "the active came back within failover.hold".to_owned();
-            self.note(now, DecisionKind::Held, self.active, None, Vec::new(), why, actions);
+            self.note(Decision::about(now, DecisionKind::Held, self.active, why), actions);
             self.publish(Availability::Serving, actions);
         }
     }
@@ -228,10 +223,12 @@ impl Engine {
     /// Nobody served until now: takes the first who can be entered, the old active included.
     fn return_to_service(&mut self, now: Time, actions: &mut Vec<Action>) {
         let weighing = Weighing { leaving: None, ..self.weighing(now, false) };
-        let Some(to) = selection::best(&self.backends, &self.settings, weighing) else { return };
+        let Some(to) = selection::best(&self.backends, &self.settings, weighing) else {
+            return self.probe_all(now, actions);
+        };
         let kind = if to == self.active { SwitchKind::Reentry } else { SwitchKind::Failover };
         let why = format!("{} answers: nobody served until now", self.backend(to).settings.name);
-        self.begin(now, to, Trigger::Cascade, kind, false, why, actions);
+        self.begin(now, Wanted { to, trigger: Trigger::Cascade, kind, planned: false, why }, actions);
     }
 
     /// The active serves; is there something better to do?
@@ -239,7 +236,17 @@ impl Engine {
         let active = self.backend(self.active);
         if active.needs_entry {
             let why = format!("{} has another identity: it is entered anew", active.settings.name);
-            self.begin(now, self.active, Trigger::Connection, SwitchKind::Reentry, false, why, actions);
+            self.begin(
+                now,
+                Wanted {
+                    to: self.active,
+                    trigger: Trigger::Connection,
+                    kind: SwitchKind::Reentry,
+                    planned: false,
+                    why,
+                },
+                actions,
+            );
         } else if let Some(failure) = active.soft_failure(now, &self.settings) {
             self.leave_troubled(now, &failure, actions);
         } else if active.settings.last_resort && !self.held_by_operator {
@@ -256,7 +263,7 @@ impl Engine {
         match selection::best(&self.backends, &self.settings, self.weighing(now, true)) {
             Some(to) => {
                 let trigger = self.trigger_of(failure);
-                self.begin(now, to, trigger, SwitchKind::Failover, false, why, actions);
+                self.begin(now, Wanted { to, trigger, kind: SwitchKind::Failover, planned: false, why }, actions);
             }
             None => {
                 // The percentage in a rate failure changes with every window; the reason to stay does not.

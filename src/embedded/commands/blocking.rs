@@ -168,7 +168,7 @@ fn wait_to_pop_score(context: &mut Context<'_>, arguments: &[&[u8]], highest: bo
 }
 
 /// `numkeys key ... WHERE [COUNT n]`: keys, where, how many.
-fn several<'a, 'b>(arguments: &'b [&'a [u8]]) -> Result<(&'b [&'a [u8]], &'a [u8], usize), Error> {
+fn several<'a, 'b>(arguments: &'b [&'a [u8]]) -> Result<(Arguments<'b, 'a>, &'a [u8], usize), Error> {
     let (keys, rest) = numbered_keys(arguments, "ERR numkeys should be greater than 0").map_err(|error| {
         // Too few arguments for the keys are a plain syntax error here.
         if error.0.contains("greater than number") { error::SYNTAX } else { error }

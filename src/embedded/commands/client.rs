@@ -35,7 +35,7 @@ fn id(context: &mut Context<'_>, _: &[&[u8]]) -> Result<(), Error> {
 }
 
 fn setname(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
-    super::connection::check_name(arguments[2])?;
+    connection::check_name(arguments[2])?;
     context.session.name = arguments[2].to_vec();
     context.reply.ok();
     Ok(())
@@ -56,7 +56,7 @@ fn setinfo(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> 
         let option = String::from_utf8_lossy(arguments[2]);
         return Err(format!("ERR Unrecognized option '{option}'").into());
     };
-    if super::connection::check_name(arguments[3]).is_err() {
+    if connection::check_name(arguments[3]).is_err() {
         let option = String::from_utf8_lossy(arguments[2]);
         return Err(format!("ERR {option} cannot contain spaces, newlines or special characters.").into());
     }

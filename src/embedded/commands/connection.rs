@@ -118,7 +118,7 @@ fn hello_syntax(option: &[u8]) -> Error {
 }
 
 fn select(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
-    context.session.database = super::keys::database_number(context, arguments[1])?;
+    context.session.database = keys::database_number(context, arguments[1])?;
     context.reply.ok();
     Ok(())
 }

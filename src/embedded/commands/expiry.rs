@@ -17,7 +17,9 @@ pub(super) const ROWS: &[Row] = &[
     row("pttl", 2, READ | FAST, ONE_KEY, |context, arguments| {
         time_left(context, arguments, |at, now| at.saturating_sub(now))
     }),
-    row("expiretime", 2, READ | FAST, ONE_KEY, |context, arguments| time_left(context, arguments, |at, _| at / 1000)),
+    row("expiretime", 2, READ | FAST, ONE_KEY, |context, arguments| {
+        time_left(context, arguments, |at, _| at.saturating_add(500) / 1000)
+    }),
     row("pexpiretime", 2, READ | FAST, ONE_KEY, |context, arguments| time_left(context, arguments, |at, _| at)),
     row("persist", 2, WRITE | FAST, ONE_KEY, persist),
 ];

@@ -57,7 +57,7 @@ fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
 
 fn server(state: &State, text: &mut String) {
     let up_seconds = state.now_ms.saturating_sub(state.started_at_ms) / 1000;
-    line(text, "redis_version", super::connection::REDIS_VERSION);
+    line(text, "redis_version", connection::REDIS_VERSION);
     line(text, "redis_mode", "standalone");
     line(text, "standin_version", env!("CARGO_PKG_VERSION"));
     line(text, "os", std::env::consts::OS);
@@ -149,44 +149,44 @@ fn served(state: &State) -> impl Iterator<Item = &'static Row> {
     TABLE.iter().flat_map(|rows| rows.iter()).filter(move |row| allows_locks || !row.has(LOCK))
 }
 
+const COMMAND_SUBCOMMANDS: &[(&str, i16, Handler)] = &[
+    ("count", 2, command_count),
+    ("list", -2, command_list),
+    ("info", -2, command_info),
+    ("docs", -2, command_docs),
+    ("getkeys", -4, command_getkeys),
+];
+
 fn command(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
-    let Some(&name) = arguments.get(1) else {
-        let rows: Vec<&Row> = served(context.state).collect();
-        context.reply.array(rows.len());
-        rows.into_iter().for_each(|row| describe(&mut context.reply, row));
-        return Ok(());
+    if arguments.len() == 1 {
+        return command_info(context, &[b"command", b"info"]);
+    }
+    subcommand("command", COMMAND_SUBCOMMANDS, context, arguments)
+}
+
+fn command_count(context: &mut Context<'_>, _: &[&[u8]]) -> Result<(), Error> {
+    let count = served(context.state).count();
+    context.reply.count(count);
+    Ok(())
+}
+
+fn command_info(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
+    let rows: Vec<Option<&Row>> = match &arguments[2..] {
+        [] => served(context.state).map(Some).collect(),
+        names => names.iter().map(|name| served(context.state).find(|row| is(name, row.name))).collect(),
     };
-    let rest = &arguments[2..];
-    if is(name, "count") {
-        let count = served(context.state).count();
-        context.reply.count(count);
-    } else if is(name, "list") {
-        list(context, rest)?;
-    } else if is(name, "info") {
-        let rows: Vec<Option<&Row>> = if rest.is_empty() {
-            served(context.state).map(Some).collect()
-        } else {
-            rest.iter().map(|name| served(context.state).find(|row| is(name, row.name))).collect()
-        };
-        context.reply.array(rows.len());
-        for row in rows {
-            match row {
-                Some(row) => describe(&mut context.reply, row),
-                None => context.reply.null_array(),
-            }
+    context.reply.array(rows.len());
+    for row in rows {
+        match row {
+            Some(row) => describe(&mut context.reply, row),
+            None => context.reply.null_array(),
         }
-    } else if is(name, "docs") {
-        docs(context, rest);
-    } else if is(name, "getkeys") && !rest.is_empty() {
-        getkeys(&mut context.reply, rest)?;
-    } else {
-        return Err(error::unknown_subcommand("command", name));
     }
     Ok(())
 }
 
-fn list(context: &mut Context<'_>, filter: &[&[u8]]) -> Result<(), Error> {
-    let pattern = match filter {
+fn command_list(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
+    let pattern = match &arguments[2..] {
         [] => &b"*"[..],
         [by, kind, pattern] if is(by, "filterby") && is(kind, "pattern") => pattern,
         [by, kind, _] if is(by, "filterby") && (is(kind, "module") || is(kind, "aclcat")) => b"",
@@ -228,7 +228,8 @@ fn describe(reply: &mut Reply<'_>, row: &Row) {
     reply.array(0);
 }
 
-fn docs(context: &mut Context<'_>, names: &[&[u8]]) {
+fn command_docs(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
+    let names = &arguments[2..];
     let rows: Vec<&Row> =
         served(context.state).filter(|row| names.is_empty() || names.iter().any(|name| is(name, row.name))).collect();
     let reply = &mut context.reply;
@@ -241,23 +242,23 @@ fn docs(context: &mut Context<'_>, names: &[&[u8]]) {
             reply.bulk(value.as_bytes());
         }
     }
+    Ok(())
 }
 
-fn getkeys(reply: &mut Reply<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
-    let row = dispatch::find(arguments[0]).ok_or(Error::text("ERR Invalid command specified"))?;
-    if !row.takes(arguments.len()) {
+fn command_getkeys(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
+    let words = &arguments[2..];
+    let row = dispatch::find(words[0]).ok_or(Error::text("ERR Invalid command specified"))?;
+    if !row.takes(words.len()) {
         return Err(Error::text("ERR Invalid number of arguments specified for command"));
     }
     let (first, last, step) = row.keys;
     if first == 0 {
         return Err(Error::text("ERR The command has no key arguments"));
     }
-    let last = if last < 0 { arguments.len() as i64 + i64::from(last) } else { i64::from(last) };
-    let keys: Vec<&[u8]> = (i64::from(first)..=last)
-        .step_by(step.max(1) as usize)
-        .filter_map(|at| arguments.get(at as usize).copied())
-        .collect();
-    reply.bulks(keys.into_iter());
+    let last = if last < 0 { words.len() as i64 + i64::from(last) } else { i64::from(last) };
+    let positions = (i64::from(first)..=last).step_by(step.max(1) as usize);
+    let keys: Vec<&[u8]> = positions.filter_map(|at| words.get(at as usize).copied()).collect();
+    context.reply.bulks(keys.into_iter());
     Ok(())
 }
 

@@ -181,13 +181,13 @@ fn encoding(value: &Value) -> &'static str {
 
 fn object(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
     let subcommand = arguments[1];
-    if is(subcommand, "help") {
+    if is(subcommand, "help") && arguments.len() == 2 {
         context.reply.bulks([&b"OBJECT (ENCODING|FREQ|IDLETIME|REFCOUNT) <key>"[..]].into_iter());
         return Ok(());
     }
-    let known = ["encoding", "refcount", "idletime", "freq"].iter().find(|name| is(subcommand, name));
+    let known = ["encoding", "refcount", "idletime", "freq", "help"].iter().find(|name| is(subcommand, name));
     let Some(name) = known else { return Err(error::unknown_subcommand("object", subcommand)) };
-    if arguments.len() != 3 {
+    if arguments.len() != 3 || *name == "help" {
         return Err(error::wrong_arguments(&format!("object|{name}")));
     }
     let now_ms = context.state.now_ms;
@@ -256,7 +256,8 @@ fn swapdb(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
 /// There are no replicas, so none has acknowledged anything, and none will.
 fn wait(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
     integer(arguments[1])?;
-    if integer(arguments[2])? < 0 {
+    let timeout_ms = integer(arguments[2]).map_err(|_| Error::text("ERR timeout is not an integer or out of range"))?;
+    if timeout_ms < 0 {
         return Err(error::TIMEOUT_NEGATIVE);
     }
     context.reply.integer(0);

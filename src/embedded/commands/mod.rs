@@ -12,7 +12,11 @@ mod keys;
 mod lists;
 mod pubsub;
 mod scan;
+mod serialized;
 mod sets;
+mod sorted_set_algebra;
+mod sorted_set_ranges;
+mod sorted_sets;
 mod strings;
 mod transactions;
 
@@ -34,7 +38,11 @@ pub(super) static TABLE: &[&[Row]] = &[
     lists::ROWS,
     pubsub::ROWS,
     scan::ROWS,
+    serialized::ROWS,
     sets::ROWS,
+    sorted_set_algebra::ROWS,
+    sorted_set_ranges::ROWS,
+    sorted_sets::ROWS,
     strings::ROWS,
     transactions::ROWS,
 ];
@@ -43,6 +51,9 @@ const NO_KEYS: (i8, i8, i8) = (0, 0, 0);
 const ONE_KEY: (i8, i8, i8) = (1, 1, 1);
 const TWO_KEYS: (i8, i8, i8) = (1, 2, 1);
 const ALL_KEYS: (i8, i8, i8) = (1, -1, 1);
+
+/// Arguments, or a part of them.
+type Arguments<'b, 'a> = &'b [&'a [u8]];
 
 const fn row(name: &'static str, arity: i16, flags: u16, keys: (i8, i8, i8), run: Handler) -> Row {
     Row { name, arity, flags, keys, run }

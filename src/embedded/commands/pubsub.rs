@@ -3,17 +3,17 @@
 
 use super::*;
 use crate::embedded::arguments::is;
-use crate::embedded::dispatch::{FAST, NO_MULTI, PUBSUB, SUBSCRIBED};
+use crate::embedded::dispatch::{FAST, PUBSUB, SUBSCRIBED};
 use crate::embedded::glob;
 use crate::embedded::store::remove_subscriber;
 use crate::limits;
 use crate::resp::write;
 
 pub(super) const ROWS: &[Row] = &[
-    row("subscribe", -2, PUBSUB | SUBSCRIBED | NO_MULTI, NO_KEYS, subscribe),
-    row("unsubscribe", -1, PUBSUB | SUBSCRIBED | NO_MULTI, NO_KEYS, unsubscribe),
-    row("psubscribe", -2, PUBSUB | SUBSCRIBED | NO_MULTI, NO_KEYS, psubscribe),
-    row("punsubscribe", -1, PUBSUB | SUBSCRIBED | NO_MULTI, NO_KEYS, punsubscribe),
+    row("subscribe", -2, PUBSUB | SUBSCRIBED, NO_KEYS, subscribe),
+    row("unsubscribe", -1, PUBSUB | SUBSCRIBED, NO_KEYS, unsubscribe),
+    row("psubscribe", -2, PUBSUB | SUBSCRIBED, NO_KEYS, psubscribe),
+    row("punsubscribe", -1, PUBSUB | SUBSCRIBED, NO_KEYS, punsubscribe),
     row("publish", 3, PUBSUB | FAST, NO_KEYS, publish),
     row("pubsub", -2, PUBSUB, NO_KEYS, pubsub),
 ];
@@ -131,9 +131,15 @@ fn pubsub(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
         }
     } else if is(what, "numpat") && rest.is_empty() {
         reply.count(state.patterns.len());
-    } else if is(what, "shardchannels") || is(what, "shardnumsub") {
-        // There are no shard channels here; none is subscribed.
+    } else if is(what, "shardchannels") {
+        // There are no shard channels here, so none is subscribed.
         reply.array(0);
+    } else if is(what, "shardnumsub") {
+        reply.array(rest.len() * 2);
+        for name in rest {
+            reply.bulk(name);
+            reply.integer(0);
+        }
     } else {
         return Err(error::unknown_subcommand("pubsub", what));
     }

@@ -190,7 +190,7 @@ fn store(context: &mut Context<'_>, arguments: &[&[u8]], combination: Combinatio
 pub(super) fn numbered_keys<'a, 'b>(
     arguments: &'b [&'a [u8]],
     not_positive: &'static str,
-) -> Result<(&'b [&'a [u8]], &'b [&'a [u8]]), Error> {
+) -> Result<(Arguments<'b, 'a>, Arguments<'b, 'a>), Error> {
     let count = integer(arguments[0]).ok().and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
     let count = count.ok_or(Error::text(not_positive))?;
     if count >= arguments.len() {

@@ -187,7 +187,10 @@ fn mget(context: &mut Context<'_>, arguments: &[&[u8]]) -> Result<(), Error> {
     Ok(())
 }
 
-fn pairs<'a>(arguments: &'a [&'a [u8]], command: &str) -> Result<Vec<(&'a [u8], &'a [u8])>, Error> {
+/// A key and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+fn pairs<'a>(arguments: &[&'a [u8]], command: &str) -> Result<Vec<Pair<'a>>, Error> {
     if arguments.len().is_multiple_of(2) {
         return Err(error::wrong_arguments(command));
     }

@@ -1,6 +1,9 @@
 //! Tables of command lines and expected replies, and stories over an in-memory stream.
 #![allow(clippy::unwrap_used)]
 
+mod collections;
+mod connections;
+mod keyspace;
 mod strings_and_keys;
 
 use std::sync::Arc;

@@ -114,6 +114,10 @@ fn locks_are_refused_where_every_process_has_a_copy_of_its_own() {
             ("setnx k v", &refused("setnx")),
             ("append k v", &refused("append")),
             ("get k", "\"v\""),
+            ("command info incr get", "[nil-array [\"get\" 2 [readonly fast] 1 1 1 [] [] [] []]]"),
+            ("multi", "OK"),
+            ("incr n", &refused("incr")),
+            ("exec", "-EXECABORT Transaction discarded because of previous errors."),
         ],
     );
 }

@@ -1,0 +1,96 @@
+//! What `standin check --connect` finds about a backend's content and permissions, by the same rules as the running
+//! process.
+
+use super::facts::{self, BackendRules, Facts};
+use super::probe::Keyspace;
+use crate::backend::{Conversation, Identity};
+use crate::config::{self, BackendAddress, Role};
+use crate::divergence::{State, Summary};
+use crate::policy::{BackendId, BackendRole, Standing};
+
+/// Whether it is fine, what was found, and the command that mends it.
+type Finding = (bool, String, Option<String>);
+
+/// Commands without which Standin sees less than it should, and what is lost then.
+const WANTED: &[(&[&str], &str)] = &[
+    (&["INFO", "server"], "a restart of the server cannot be told from a lost connection"),
+    (&["CLIENT", "ID"], "a connection that was lost cannot be proven dead"),
+    (&["ROLE"], "a replica is not recognised"),
+    (&["CONFIG", "GET", "databases"], "the ownership mark lies in the group's own database"),
+];
+
+/// Asks on a connection that has shaken hands.
+pub async fn content_findings(
+    conversation: &mut Conversation,
+    backend: &config::Backend,
+    group: &config::Group,
+    identity: &Identity,
+) -> Vec<Finding> {
+    let mark = format!("{}{}:generation", group.divergence.mark_prefix, group.name);
+    let mut requests: Vec<Vec<&str>> = WANTED.iter().map(|(words, _)| words.to_vec()).collect();
+    requests.push(vec!["INFO", "keyspace"]);
+    let bound = group.timeout.handshake;
+    let replies = match conversation.ask_within(bound, &requests).await {
+        Ok(replies) => replies,
+        Err(error) => return vec![(false, format!("it stopped answering: {error}"), None)],
+    };
+    let mut findings = Vec::new();
+    for ((words, lost), reply) in WANTED.iter().zip(&replies) {
+        if let Some(error) = reply.error() {
+            let command = words.join(" ");
+            findings.push((
+                true,
+                format!("{command} is refused ({error}): {lost}"),
+                Some(format!("allow {command} to this user")),
+            ));
+        }
+    }
+    let last = replies[3].elements().and_then(|pair| pair.get(1)?.text()?.parse::<u32>().ok());
+    let mark_database = last.map_or(backend.database, |count| count.saturating_sub(1).max(backend.database));
+    let number = mark_database.to_string();
+    let marked = conversation.ask_within(bound, &[vec!["SELECT", &number], vec!["GET", &mark]]).await;
+    let generation = marked.ok().and_then(|replies| replies[1].text().map(str::to_owned));
+    let keys = Keyspace::read(&replies[WANTED.len()]).keys(mark_database, generation.is_some());
+    let facts = Facts {
+        identity: Some(identity.clone()),
+        keys: Some(keys),
+        generation,
+        mark_database,
+        met: true,
+        ..Facts::default()
+    };
+    let rules = rules(backend);
+    let is_primary = rules.role == BackendRole::Primary;
+    let state = if keys == 0 || is_primary { State::Empty } else { State::Unknown };
+    let record = Summary { state, keys: 0, bytes: 0, why: "it holds keys that Standin did not write".to_owned() };
+    match facts::standing(&rules, &facts, group.divergence.policy, &record) {
+        Standing::Refused { why } => {
+            findings.push((
+                false,
+                format!("cannot be entered as things stand: {why}"),
+                Some(facts::mend(&rules, &facts)),
+            ));
+        }
+        _ => {
+            let owned = if facts.is_owned() { ", owned by this group" } else { "" };
+            findings.push((true, format!("{keys} keys{owned}; can be entered"), None));
+        }
+    }
+    findings
+}
+
+fn rules(backend: &config::Backend) -> BackendRules {
+    BackendRules {
+        id: BackendId(0),
+        name: backend.name.clone(),
+        role: match backend.role {
+            Role::Primary => BackendRole::Primary,
+            Role::Backup => BackendRole::Backup,
+        },
+        data: backend.data,
+        persistent: backend.persistent,
+        is_embedded: backend.address == BackendAddress::Embedded,
+        weight: backend.weight,
+        zone: backend.zone.clone(),
+    }
+}

@@ -1,0 +1,396 @@
+//! Entering a backend: look at its content, make it right, and only then let requests go there.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::facts::{Remedy, remedy};
+use super::group::Shared;
+use super::probe::ProbeCommand;
+use crate::backend::{Identity, Reply, read_info};
+use crate::command;
+use crate::divergence::{DirtyKey, State};
+use crate::policy::{BackendId, SwitchKind, SwitchResult};
+use crate::route::Availability;
+
+/// Dirty keys removed by one batch of requests.
+const RECONCILE_BATCH: usize = 1_000;
+/// While the old active serves, keys are removed until so few are left; the last ones go inside the switch.
+const RECONCILE_LEFT: usize = 200;
+/// Rounds of removal before the switch; past them writes come faster than they can be removed.
+const RECONCILE_ROUNDS: usize = 64;
+/// A planned switch that is not drained within this is given up: requests are not held any longer than that.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// A foreign client that worked within this many seconds counts as being at work.
+const FOREIGN_IDLE_SECONDS: u64 = 10;
+
+/// A switch as the engine asked for it.
+pub(super) struct Wanted {
+    pub(super) id: u64,
+    pub(super) from: BackendId,
+    pub(super) to: BackendId,
+    pub(super) kind: SwitchKind,
+    pub(super) planned: bool,
+}
+
+/// What a switch came to, beside its result.
+pub(super) struct Outcome {
+    pub(super) result: SwitchResult,
+    pub(super) epoch: u64,
+    /// Dirty keys that were removed.
+    pub(super) removed: usize,
+    pub(super) flushed: bool,
+    /// How long requests were held.
+    pub(super) held: Duration,
+}
+
+enum Obstacle {
+    Refused(String),
+    Failed(String),
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Carries a switch out. Nothing is published once a later switch has been asked for.
+pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
+    let mut outcome =
+        Outcome { result: SwitchResult::Done, epoch: 0, removed: 0, flushed: false, held: Duration::ZERO };
+    if let Err(obstacle) = switch(&shared, &wanted, &mut outcome).await {
+        outcome.result = match obstacle {
+            Obstacle::Refused(why) => SwitchResult::Refused { why },
+            Obstacle::Failed(why) => SwitchResult::Failed { why },
+        };
+    }
+    outcome
+}
+
+async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
+    let is_move = wanted.from != wanted.to;
+    let planned = wanted.planned && is_move;
+    if planned {
+        bury_the_undead(shared, wanted.to).await?;
+        for _ in 0..RECONCILE_ROUNDS {
+            if shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
+                break;
+            }
+            outcome.removed += remove_batch(shared, wanted.to).await?;
+        }
+        // What can be refused is refused before anybody waits.
+        enter(shared, wanted, outcome, false).await?;
+    }
+    let began = Instant::now();
+    if planned {
+        hold_and_drain(shared, wanted).await?;
+    }
+    let entered = enter(shared, wanted, outcome, true).await;
+    outcome.held = if planned { began.elapsed() } else { Duration::ZERO };
+    let identity = match entered {
+        Ok(identity) => identity,
+        Err(obstacle) => {
+            if planned {
+                shared.set_availability(Availability::Serving);
+            }
+            return Err(obstacle);
+        }
+    };
+    if shared.newest_switch.get() != wanted.id {
+        if planned {
+            shared.set_availability(Availability::Serving);
+        }
+        return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
+    }
+    shared.group.record(wanted.to).settle(State::Clean);
+    shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
+    outcome.epoch = shared.enter(wanted.to).epoch;
+    if is_move {
+        shared.left(wanted.from, wanted.kind);
+    }
+    Ok(())
+}
+
+/// Holds new requests until those under way on the old active are answered.
+async fn hold_and_drain(shared: &Rc<Shared>, wanted: &Wanted) -> Result<(), Obstacle> {
+    let version = shared.set_availability(Availability::Holding).version;
+    let began = Instant::now();
+    loop {
+        let backend = shared.group.backend(wanted.from);
+        if shared.group.is_acknowledged(version) && backend.in_flight() == 0 && backend.pinned_at_work() == 0 {
+            return Ok(());
+        }
+        if began.elapsed() > DRAIN_MAX {
+            shared.set_availability(Availability::Serving);
+            let open = backend.in_flight() + backend.pinned_at_work();
+            return Err(Obstacle::Failed(format!("{open} requests were still under way after {DRAIN_MAX:?}")));
+        }
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
+/// Looks at the content and makes it right; `finally` means that after this nothing is written elsewhere.
+async fn enter(
+    shared: &Rc<Shared>,
+    wanted: &Wanted,
+    outcome: &mut Outcome,
+    finally: bool,
+) -> Result<Identity, Obstacle> {
+    let to = wanted.to;
+    let identity = look(shared, to).await?;
+    bury_the_undead(shared, to).await?;
+    let record = shared.group.record(to);
+    let (rules, policy) = (shared.rules(to), shared.divergence_policy);
+    let standing = shared.standing(to);
+    if let crate::policy::Standing::Refused { why } = standing {
+        return Err(Obstacle::Refused(why));
+    }
+    let is_empty = shared.facts.borrow()[to.index()].keys == Some(0);
+    if is_empty {
+        record.settle(State::Empty);
+    } else if record.state() == State::Unknown && rules.data != crate::config::DataMode::Replica {
+        let why = record.summary().why;
+        let facts = shared.facts.borrow()[to.index()].clone();
+        match remedy(rules, &facts, policy, &why) {
+            Remedy::Refuse(why) => return Err(Obstacle::Refused(why)),
+            Remedy::Trust => record.settle(State::Clean),
+            Remedy::Flush if !finally => {}
+            Remedy::Flush => {
+                flush(shared, to).await?;
+                outcome.flushed = true;
+            }
+        }
+    }
+    if finally {
+        while record.summary().keys > 0 {
+            outcome.removed += remove_batch(shared, to).await?;
+        }
+        load_scripts(shared, to).await?;
+    }
+    Ok(identity)
+}
+
+/// One round trip: who is it, and what does it hold?
+async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> {
+    let mark = shared.mark_key.as_bytes().to_vec();
+    let requests = vec![
+        words(&["INFO", "server"]),
+        words(&["INFO", "replication"]),
+        words(&["INFO", "keyspace"]),
+        vec![b"GET".to_vec(), mark],
+    ];
+    let replies = shared.ask(id, requests, shared.entry_timeout).await?;
+    let known = shared.facts.borrow()[id.index()].identity.clone().unwrap_or_default();
+    let mut identity = known;
+    read_info(&replies[0], &mut identity);
+    read_info(&replies[1], &mut identity);
+    if let Some(error) = replies[0].error()
+        && error.starts_with("LOADING")
+    {
+        return Err(Obstacle::Failed(error.to_owned()));
+    }
+    shared.saw(id, &identity, &replies[2], replies[3].text());
+    Ok(identity)
+}
+
+/// Proves that connections which died with requests in flight will not execute them any more.
+async fn bury_the_undead(shared: &Rc<Shared>, id: BackendId) -> io::Result<()> {
+    let backend = shared.group.backend(id);
+    let undead = backend.undead();
+    if undead.is_empty() {
+        return Ok(());
+    }
+    let kill = |id: &u64| words(&["CLIENT", "KILL", "ID", &id.to_string()]);
+    shared.ask(id, undead.iter().map(kill).collect(), shared.entry_timeout).await?;
+    backend.proven_dead(&undead);
+    Ok(())
+}
+
+/// Removes some of the keys that the backend has missed; puts them back if that cannot be done.
+async fn remove_batch(shared: &Rc<Shared>, id: BackendId) -> Result<usize, Obstacle> {
+    let record = shared.group.record(id);
+    let keys = record.take(RECONCILE_BATCH);
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let base = shared.group.backend(id).target.database;
+    let facts_database = shared.facts.borrow()[id.index()].mark_database;
+    let requests = removal(&keys, base, facts_database);
+    let answer = shared.ask(id, requests, shared.entry_timeout).await;
+    let refusal = match &answer {
+        Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
+        Err(error) => Some(error.to_string()),
+    };
+    match refusal {
+        None => Ok(keys.len()),
+        Some(why) => {
+            for (database, key) in &keys {
+                record.dirty(*database, [&**key]);
+            }
+            Err(Obstacle::Failed(format!("what it had missed could not be removed: {why}")))
+        }
+    }
+}
+
+/// UNLINK of the keys, database by database, and back to where the connection was.
+fn removal(keys: &[DirtyKey], base: u32, back_to: u32) -> Vec<Vec<Vec<u8>>> {
+    let mut sorted: Vec<&DirtyKey> = keys.iter().collect();
+    sorted.sort_by_key(|(database, _)| *database);
+    let mut requests = Vec::new();
+    let mut selected = None;
+    for (database, key) in sorted {
+        if selected != Some(*database) {
+            let on_server = if *database == 0 { base } else { *database };
+            requests.push(words(&["SELECT", &on_server.to_string()]));
+            requests.push(words(&["UNLINK"]));
+            selected = Some(*database);
+        }
+        if let Some(request) = requests.last_mut() {
+            request.push(key.to_vec());
+        }
+    }
+    requests.push(words(&["SELECT", &back_to.to_string()]));
+    requests
+}
+
+/// Compare-and-flush: empties the group's databases if nobody else has taken the backend since it was looked at.
+async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    let (generation, mark_database) = {
+        let facts = &shared.facts.borrow()[id.index()];
+        (facts.generation.clone(), facts.mark_database)
+    };
+    let mark = shared.mark_key.as_str();
+    let watched = shared.ask(
+        id,
+        vec![words(&["WATCH", mark]), words(&["GET", mark]), words(&["CLIENT", "LIST"])],
+        shared.entry_timeout,
+    );
+    let watched = watched.await?;
+    let found = watched[1].text().map(str::to_owned);
+    let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
+    if found != generation {
+        let _ = unwatch().await;
+        shared.facts.borrow_mut()[id.index()].generation = None;
+        return Err(Obstacle::Refused("another owner has taken it (its mark has changed)".to_owned()));
+    }
+    if let Some(foreign) = watched[2].text().and_then(|list| foreign_client(list, &shared.client_name)) {
+        let _ = unwatch().await;
+        return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
+    }
+    let next = shared.new_generation();
+    let base = shared.group.backend(id).target.database;
+    let mut requests = vec![words(&["MULTI"])];
+    for database in shared.group.databases_used() {
+        let on_server = if database == 0 { base } else { database };
+        requests.push(words(&["SELECT", &on_server.to_string()]));
+        requests.push(words(&["FLUSHDB", "ASYNC"]));
+    }
+    requests.push(words(&["SELECT", &mark_database.to_string()]));
+    requests.push(words(&["SET", mark, &next]));
+    requests.push(words(&["EXEC"]));
+    let replies = shared.ask(id, requests, shared.entry_timeout).await?;
+    if let Some(error) = replies.iter().find_map(Reply::error) {
+        return Err(Obstacle::Failed(format!("it could not be emptied: {error}")));
+    }
+    if replies.last() == Some(&Reply::Null) {
+        return Err(Obstacle::Refused("another owner took it at the same moment".to_owned()));
+    }
+    shared.facts.borrow_mut()[id.index()].generation = Some(next);
+    look(shared, id).await?;
+    let left = shared.facts.borrow()[id.index()].keys;
+    if left == Some(0) {
+        shared.group.record(id).settle(State::Empty);
+    } else {
+        // Databases that no session of the group used keep their keys; nobody reads them through us.
+        shared.group.record(id).settle(State::Clean);
+    }
+    Ok(())
+}
+
+/// Empties a cold backup that waits.
+pub(super) async fn empty(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
+    flush(shared, id).await.map_err(|obstacle| match obstacle {
+        Obstacle::Refused(why) | Obstacle::Failed(why) => why,
+    })
+}
+
+/// The address of a client of somebody else that did data commands just now.
+fn foreign_client(list: &str, our_name: &str) -> Option<String> {
+    list.lines().find_map(|line| {
+        let field = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let is_ours = field("name") == Some(our_name);
+        let idle: u64 = field("idle").and_then(|idle| idle.parse().ok()).unwrap_or(0);
+        let command = field("cmd").unwrap_or_default();
+        let row = command::lookup(command.as_bytes());
+        let is_data = row.is_some_and(|spec| {
+            spec.is_write() || spec.flags.contains(command::Flags::READONLY) && spec.class != command::Class::Admin
+        });
+        (!is_ours && idle <= FOREIGN_IDLE_SECONDS && is_data)
+            .then(|| format!("{} ({command})", field("addr").unwrap_or("?")))
+    })
+}
+
+/// Scripts and functions are there before the first request.
+async fn load_scripts(shared: &Rc<Shared>, id: BackendId) -> io::Result<()> {
+    let loads = shared.scripts.loads();
+    if loads.is_empty() {
+        return Ok(());
+    }
+    let requests = loads.iter().map(|load| crate::resp::arguments(load).map(<[u8]>::to_vec).collect()).collect();
+    // A script that is refused there is refused to the client that runs it, too: nothing to stop a switch for.
+    shared.ask(id, requests, shared.entry_timeout).await.map(|_| ())
+}
+
+pub(super) fn words(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+impl Shared {
+    /// Asks a backend's server through its prober.
+    pub(super) async fn ask(
+        &self,
+        id: BackendId,
+        requests: Vec<Vec<Vec<u8>>>,
+        within: Duration,
+    ) -> io::Result<Vec<Reply>> {
+        let (reply, answer) = oneshot::channel();
+        let command = ProbeCommand::Ask { requests, within, reply };
+        let sent = self.probers[id.index()].send(command).await;
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        // A probe that is under way comes first, and has a bound of its own.
+        answer.await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_removed_database_by_database_and_the_connection_returns_to_its_own() {
+        let keys: Vec<DirtyKey> =
+            vec![(3, b"x".as_slice().into()), (0, b"a".as_slice().into()), (3, b"y".as_slice().into())];
+        let text: Vec<String> = removal(&keys, 2, 15)
+            .iter()
+            .map(|request| request.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(text, ["SELECT 2", "UNLINK a", "SELECT 3", "UNLINK x y", "SELECT 15"]);
+    }
+
+    #[test]
+    fn only_a_foreign_client_that_works_with_data_stops_a_flush() {
+        let line = |name: &str, idle: u64, command: &str| {
+            format!("id=1 addr=1.1.1.1:1 name={name} idle={idle} cmd={command}\n")
+        };
+        assert!(foreign_client(&line("app", 0, "get"), "standin").is_some());
+        for harmless in
+            [line("standin", 0, "get"), line("app", 60, "set"), line("", 0, "client|list"), line("", 0, "ping")]
+        {
+            assert_eq!(foreign_client(&harmless, "standin"), None, "{harmless}");
+        }
+    }
+}

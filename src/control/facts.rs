@@ -1,0 +1,176 @@
+//! What the control plane knows of a backend's content: whose it is, and whether it may be entered.
+
+use crate::backend::Identity;
+use crate::config::{DataMode, DivergencePolicy};
+use crate::divergence::{State, Summary};
+use crate::policy::{BackendId, BackendRole, Standing};
+
+/// Fixed by the configuration.
+#[derive(Debug, Clone)]
+pub(super) struct BackendRules {
+    pub(super) id: BackendId,
+    pub(super) name: String,
+    pub(super) role: BackendRole,
+    pub(super) data: DataMode,
+    pub(super) persistent: bool,
+    pub(super) is_embedded: bool,
+    pub(super) weight: u32,
+    pub(super) zone: Option<String>,
+}
+
+/// Learnt from probes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    pub(super) identity: Option<Identity>,
+    /// Keys in all databases, without the mark; `None` while not known.
+    pub(super) keys: Option<u64>,
+    /// The mark's value, which names the generation of content that this group put there. Present = owned.
+    pub(super) generation: Option<String>,
+    pub(super) mark_database: u32,
+    /// The first look decided about ownership.
+    pub(super) met: bool,
+    /// An emptying is under way.
+    pub(super) emptying: bool,
+    pub(super) last_ok_us: u64,
+    pub(super) last_error: Option<String>,
+    pub(super) standing: Option<Standing>,
+}
+
+impl Facts {
+    pub(super) fn is_owned(&self) -> bool {
+        self.generation.is_some()
+    }
+}
+
+/// What may be done about content that nobody recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Emptied by compare-and-flush.
+    Flush,
+    /// Taken as it is, by the operator's word.
+    Trust,
+    Refuse(String),
+}
+
+/// The rules for content that is unknown, see DESIGN "Divergence".
+pub(super) fn remedy(rules: &BackendRules, facts: &Facts, policy: DivergencePolicy, why: &str) -> Remedy {
+    let never_flushed = if rules.persistent {
+        Some("it is configured as persistent and is never emptied")
+    } else if facts.identity.as_ref().is_some_and(|identity| identity.is_replica) {
+        Some("it is a replica and is never emptied")
+    } else {
+        None
+    };
+    let content = match facts.keys {
+        Some(keys) => format!("its content ({keys} keys) may be stale: {why}"),
+        None => format!("its content may be stale: {why}"),
+    };
+    match policy {
+        DivergencePolicy::Trust => Remedy::Trust,
+        DivergencePolicy::Refuse => Remedy::Refuse(format!("{content}; divergence.policy is refuse")),
+        _ if never_flushed.is_some() => Remedy::Refuse(format!("{content}, and {}", never_flushed.unwrap_or_default())),
+        DivergencePolicy::Flush => Remedy::Flush,
+        DivergencePolicy::Auto if facts.is_owned() => Remedy::Flush,
+        DivergencePolicy::Auto => Remedy::Refuse(format!("{content}, and this group does not own it")),
+    }
+}
+
+/// Whether a backend may be entered, as far as its content goes.
+pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePolicy, record: &Summary) -> Standing {
+    if let Some(identity) = &facts.identity {
+        if identity.is_cluster {
+            let why = "it is a node of a cluster, which would send clients past Standin; name a standalone server";
+            return Standing::Refused { why: why.to_owned() };
+        }
+        if identity.is_replica && rules.data == DataMode::Cold {
+            let why = "it is a replica but is not configured as one; set data = \"replica\", or promote it";
+            return Standing::Refused { why: why.to_owned() };
+        }
+    }
+    if rules.data == DataMode::Replica {
+        // Its content is its master's affair.
+        return if facts.identity.is_some() { Standing::Enterable } else { Standing::Unknown };
+    }
+    match record.state {
+        State::Clean | State::Empty | State::Keys => Standing::Enterable,
+        State::Unknown if !facts.met => Standing::Unknown,
+        State::Unknown => match remedy(rules, facts, policy, &record.why) {
+            Remedy::Flush | Remedy::Trust => Standing::Enterable,
+            Remedy::Refuse(why) => Standing::Refused { why },
+        },
+    }
+}
+
+/// The one command that mends a refusal.
+pub(super) fn mend(rules: &BackendRules, facts: &Facts) -> String {
+    let name = &rules.name;
+    let identity = facts.identity.as_ref();
+    if identity.is_some_and(|identity| identity.is_cluster) {
+        format!("point backend {name} at a standalone server")
+    } else if identity.is_some_and(|identity| identity.is_replica) {
+        format!("set data = \"replica\" for backend {name}")
+    } else if rules.persistent {
+        format!("remove persistent = true from backend {name}, or empty it by hand")
+    } else {
+        format!("standin adopt {name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> BackendRules {
+        BackendRules {
+            id: BackendId(1),
+            name: "b".to_owned(),
+            role: BackendRole::Backup,
+            data: DataMode::Cold,
+            persistent: false,
+            is_embedded: false,
+            weight: 100,
+            zone: None,
+        }
+    }
+
+    fn record(state: State) -> Summary {
+        Summary { state, keys: 0, bytes: 0, why: "it restarted".to_owned() }
+    }
+
+    fn owned(owned: bool) -> Facts {
+        Facts { met: true, keys: Some(7), generation: owned.then(|| "g".to_owned()), ..Facts::default() }
+    }
+
+    #[test]
+    fn unknown_content_is_entered_only_when_it_may_be_emptied_or_is_trusted() {
+        let check = |policy, facts: &Facts, rules: &BackendRules| {
+            standing(rules, facts, policy, &record(State::Unknown)) == Standing::Enterable
+        };
+        let persistent = BackendRules { persistent: true, ..rules() };
+        assert!(check(DivergencePolicy::Auto, &owned(true), &rules()));
+        assert!(!check(DivergencePolicy::Auto, &owned(false), &rules()));
+        assert!(!check(DivergencePolicy::Auto, &owned(true), &persistent));
+        assert!(check(DivergencePolicy::Flush, &owned(false), &rules()));
+        assert!(!check(DivergencePolicy::Flush, &owned(true), &persistent));
+        assert!(!check(DivergencePolicy::Refuse, &owned(true), &rules()));
+        assert!(check(DivergencePolicy::Trust, &owned(false), &persistent));
+    }
+
+    #[test]
+    fn a_recorded_difference_can_always_be_made_right() {
+        let facts = owned(false);
+        assert_eq!(standing(&rules(), &facts, DivergencePolicy::Auto, &record(State::Keys)), Standing::Enterable);
+    }
+
+    #[test]
+    fn a_replica_configured_as_cold_and_a_cluster_node_are_refused_with_what_to_do() {
+        for identity in
+            [Identity { is_replica: true, ..Identity::default() }, Identity { is_cluster: true, ..Identity::default() }]
+        {
+            let facts = Facts { identity: Some(identity), ..owned(true) };
+            let verdict = standing(&rules(), &facts, DivergencePolicy::Trust, &record(State::Empty));
+            assert!(matches!(verdict, Standing::Refused { .. }));
+            assert!(!mend(&rules(), &facts).contains("adopt"));
+        }
+    }
+}

@@ -1,0 +1,853 @@
+//! The one task that decides for a group: it feeds the engine with events and carries out its actions.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::api::{CommandError, CommandOutcome, CommandReply, GroupReport};
+use super::entry::{self, Outcome, Wanted};
+use super::facts::{self, BackendRules, Facts};
+use super::probe::{self, Keyspace, ProbeCommand, ProbeSettings, Report};
+use super::publish::MetricsPublisher;
+use super::window::{Collector, Recent, path_classes};
+use crate::backend::{Identity, Reply, clock};
+use crate::client::{EdgeReport, Registry, Scripts};
+use crate::config::DivergencePolicy;
+use crate::divergence::State;
+use crate::policy::{
+    Action, Availability as EngineAvailability, BackendId, BackendRole, Decision, DecisionKind, Edge, Engine, Event,
+    OperatorCommand, ProbeOutcome, Standing, Switch, SwitchKind, SwitchResult, Time,
+};
+use crate::route::{Availability, Group, Publisher, Route};
+use crate::telemetry::events::{Event as Entry, EventKind, History, Severity};
+use crate::telemetry::metrics::Metrics;
+
+/// A tick that comes this much later than it should makes us suspect ourselves.
+const LATE_TICK: Duration = Duration::from_millis(100);
+
+/// Everything that the control of one group starts with.
+pub struct GroupControlSetup {
+    pub publisher: Publisher,
+    pub engine_settings: crate::policy::Settings,
+    pub(super) rules: Vec<BackendRules>,
+    pub divergence_policy: DivergencePolicy,
+    pub mark_prefix: String,
+    pub probe_interval: Duration,
+    pub probe_timeout: Duration,
+    pub write_probe: bool,
+    pub scripts: Arc<Scripts>,
+    pub edges: mpsc::Receiver<EdgeReport>,
+    pub seed: u64,
+    pub client_name: String,
+    pub listen: String,
+}
+
+/// What the process shares with every group's control.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub history: Arc<History>,
+    pub metrics: Metrics,
+    pub registry: Arc<Registry>,
+    pub stop: CancellationToken,
+}
+
+/// What the API asks a group's control.
+pub(super) enum GroupRequest {
+    Status(oneshot::Sender<GroupReport>),
+    Failover { to: Option<String>, reason: String, reply: CommandReply },
+    Recover { reason: String, reply: CommandReply },
+    Own { backend: String, own: bool, reply: CommandReply },
+}
+
+enum Message {
+    Probe(BackendId, Report),
+    SwitchDone(Switch, Outcome, Duration),
+    Emptied(BackendId, Result<(), String>),
+}
+
+/// What the task shares with the futures that carry out its actions, all on one thread.
+pub(super) struct Shared {
+    pub(super) group: Arc<Group>,
+    publisher: RefCell<Publisher>,
+    pub(super) probers: Vec<mpsc::Sender<ProbeCommand>>,
+    rules: Vec<BackendRules>,
+    pub(super) facts: RefCell<Vec<Facts>>,
+    pub(super) divergence_policy: DivergencePolicy,
+    pub(super) mark_key: String,
+    pub(super) client_name: String,
+    pub(super) entry_timeout: Duration,
+    pub(super) newest_switch: Cell<u64>,
+    pub(super) scripts: Arc<Scripts>,
+    history: Arc<History>,
+    random: Cell<u64>,
+    messages: mpsc::UnboundedSender<Message>,
+}
+
+pub(super) struct GroupControl {
+    pub(super) shared: Rc<Shared>,
+    pub(super) engine: Engine,
+    collectors: Vec<Collector>,
+    pub(super) probe_progress_us: Vec<u64>,
+    pub(super) surroundings: Surroundings,
+    pub(super) listen: String,
+    publisher: MetricsPublisher,
+    pub(super) recent: Vec<Recent>,
+    waiting: HashMap<u64, (CommandReply, Instant)>,
+    actions: Vec<Action>,
+    started: bool,
+    last_health: Vec<crate::policy::Health>,
+    pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
+}
+
+/// Runs the control of one group until the process stops.
+pub(super) async fn run(
+    setup: GroupControlSetup,
+    surroundings: Surroundings,
+    mut requests: mpsc::Receiver<GroupRequest>,
+) {
+    let (messages, mut inbox) = bounded_by_its_writers();
+    let tick = setup.engine_settings.timeout.tick;
+    let stop = surroundings.stop.clone();
+    let (mut control, mut edges) = GroupControl::new(setup, surroundings, messages);
+    let mut ticks = tokio::time::interval(tick);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due = tokio::time::Instant::now() + tick;
+    loop {
+        let timeout = control.engine.poll_timeout().map(|at| clock::instant(at.as_micros()));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(report) = edges.recv() => control.on_edge(&report),
+            Some(message) = inbox.recv() => control.on_message(message),
+            Some(request) = requests.recv() => control.on_request(request),
+            () = sleep_until(timeout), if timeout.is_some() => control.on_timeout(),
+            now = ticks.tick() => {
+                let late = tokio::time::Instant::now().saturating_duration_since(due.max(now));
+                due = tokio::time::Instant::now() + tick;
+                control.on_tick(late);
+            }
+            _ = seconds.tick() => control.on_second(),
+        }
+    }
+}
+
+/// One message for each probe and each switch under way: the senders wait for an answer before they send again, so the
+/// queue holds a handful at most.
+#[allow(clippy::disallowed_methods, reason = "bounded by its writers, see above")]
+fn bounded_by_its_writers() -> (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>) {
+    mpsc::unbounded_channel()
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl GroupControl {
+    fn new(
+        setup: GroupControlSetup,
+        surroundings: Surroundings,
+        messages: mpsc::UnboundedSender<Message>,
+    ) -> (Self, mpsc::Receiver<EdgeReport>) {
+        let group = Arc::clone(setup.publisher.group());
+        let mark_key = format!("{}{}:generation", setup.mark_prefix, group.name);
+        let probe_key = format!("{}{}:probe", setup.mark_prefix, group.name);
+        let mut probers = Vec::new();
+        for backend in &group.backends {
+            let (sender, receiver) = mpsc::channel(16);
+            let settings = ProbeSettings {
+                interval: setup.probe_interval,
+                timeout: setup.probe_timeout,
+                write_probe: setup.write_probe,
+                mark_key: mark_key.clone(),
+                probe_key: probe_key.clone(),
+                seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            };
+            let (id, messages) = (backend.id, messages.clone());
+            let report = move |report| {
+                let _ = messages.send(Message::Probe(id, report));
+            };
+            tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
+            probers.push(sender);
+        }
+        let settings = setup.rules.iter().map(engine_backend).collect();
+        let now = clock::now();
+        let timing = &group.backends[0].timing;
+        let entry_timeout = timing.connect + timing.handshake;
+        let engine = Engine::new(setup.engine_settings, settings, setup.seed, now);
+        let names: Vec<&str> = group.backends.iter().map(|backend| backend.name.as_str()).collect();
+        let publisher = MetricsPublisher::new(&surroundings.metrics, &group.name, &names);
+        let count = group.backends.len();
+        let status_since = (engine.view(now).status, crate::telemetry::wall_time::WallTime::now());
+        let shared = Shared {
+            group,
+            publisher: RefCell::new(setup.publisher),
+            probers,
+            facts: RefCell::new(vec![Facts::default(); count]),
+            rules: setup.rules,
+            divergence_policy: setup.divergence_policy,
+            mark_key,
+            client_name: setup.client_name,
+            entry_timeout,
+            newest_switch: Cell::new(0),
+            scripts: setup.scripts,
+            history: Arc::clone(&surroundings.history),
+            random: Cell::new(setup.seed | 1),
+            messages,
+        };
+        let control = Self {
+            shared: Rc::new(shared),
+            engine,
+            collectors: (0..count).map(|_| Collector::new()).collect(),
+            probe_progress_us: vec![0; count],
+            surroundings,
+            listen: setup.listen,
+            publisher,
+            recent: (0..count).map(|_| Recent::new()).collect(),
+            waiting: HashMap::new(),
+            actions: Vec::new(),
+            started: false,
+            last_health: vec![crate::policy::Health::Unknown; count],
+            status_since,
+        };
+        (control, setup.edges)
+    }
+
+    fn feed(&mut self, event: Event) {
+        let now = clock::now();
+        self.engine.handle(now, event, &mut self.actions);
+        self.act();
+    }
+
+    fn on_timeout(&mut self) {
+        self.engine.handle_timeout(clock::now(), &mut self.actions);
+        self.act();
+    }
+
+    fn on_edge(&mut self, report: &EdgeReport) {
+        let backend = report.backend;
+        match report.edge {
+            // Silence is judged by fresh news.
+            Edge::Stalled { .. } => self.collect(backend),
+            Edge::IdentityChanged => {
+                let seen = self.shared.group.backend(backend).seen.load_full();
+                if let Some(identity) = seen {
+                    self.shared.note_identity(backend, &identity);
+                }
+                self.update_standing(backend);
+            }
+            _ => {}
+        }
+        self.feed(Event::Edge { backend, edge: report.edge });
+    }
+
+    fn collect(&mut self, id: BackendId) {
+        let backend = self.shared.group.backend(id);
+        let window = self.collectors[id.index()].collect(backend, self.probe_progress_us[id.index()]);
+        self.feed(Event::Window { backend: id, window });
+    }
+
+    fn on_tick(&mut self, late: Duration) {
+        if late > LATE_TICK {
+            self.feed(Event::TickStalled { late });
+        }
+        for index in 0..self.collectors.len() {
+            self.collect(BackendId(index as u8));
+        }
+    }
+
+    fn on_second(&mut self) {
+        let view = self.engine.view(clock::now());
+        self.watch_health(&view);
+        if view.status != self.status_since.0 {
+            self.status_since = (view.status, crate::telemetry::wall_time::WallTime::now());
+        }
+        let group = &self.shared.group;
+        for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
+            recent.sample(backend);
+        }
+        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.registry);
+    }
+
+    fn watch_health(&mut self, view: &crate::policy::View) {
+        use crate::policy::Health;
+        for backend in &view.backends {
+            let before = std::mem::replace(&mut self.last_health[backend.id.index()], backend.health);
+            let was_down = matches!(before, Health::Failed);
+            let (kind, text) = match (before, backend.health) {
+                (_, Health::Failed) if !was_down => (EventKind::BackendDown, "is down"),
+                (Health::Failed, Health::Healthy | Health::Degraded) => (EventKind::BackendUp, "is up again"),
+                (Health::Healthy, Health::Degraded | Health::Critical) => (EventKind::BackendDegraded, "is degraded"),
+                _ => continue,
+            };
+            let why = backend.reasons.first().map(|reason| format!(": {}", reason.text)).unwrap_or_default();
+            let message = format!("backend {} {text}{why}", backend.name);
+            self.shared.record(Entry::new(kind, message).backend(backend.name.clone()));
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Probe(id, report) => self.on_probe(id, report),
+            Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
+            Message::Emptied(id, result) => {
+                self.shared.facts.borrow_mut()[id.index()].emptying = false;
+                if let Err(why) = result {
+                    let name = &self.shared.rules(id).name;
+                    tracing::info!(backend = name, why, "a backup that was left could not be emptied yet");
+                }
+                self.update_standing(id);
+            }
+        }
+    }
+
+    fn on_probe(&mut self, id: BackendId, report: Report) {
+        let index = id.index();
+        if let Some(identity) = &report.identity {
+            self.shared.note_identity(id, identity);
+        }
+        {
+            let facts = &mut self.shared.facts.borrow_mut()[index];
+            facts.last_error.clone_from(&report.error);
+            if report.identity.is_some() {
+                facts.mark_database = report.mark_database;
+            }
+        }
+        if matches!(report.outcome, ProbeOutcome::Ok { .. }) {
+            let now = clock::micros();
+            self.probe_progress_us[index] = now;
+            self.shared.facts.borrow_mut()[index].last_ok_us = now;
+            if let Some(keyspace) = &report.keyspace {
+                self.shared.note_content(id, keyspace, report.mark.as_deref());
+            }
+            self.tend(id, report.mark.as_deref());
+            self.start_if_ready(id);
+        }
+        self.update_standing(id);
+        self.feed(Event::Probe { backend: id, outcome: report.outcome });
+    }
+
+    /// The first good look at the primary opens the doors.
+    fn start_if_ready(&mut self, id: BackendId) {
+        let primary = self.shared.rules(id).role == BackendRole::Primary;
+        let untouched = self.shared.group.route().epoch == 0 && self.shared.newest_switch.get() == 0;
+        if self.started || !primary || !untouched {
+            return;
+        }
+        if let Standing::Refused { .. } = self.shared.standing(id) {
+            return;
+        }
+        self.started = true;
+        self.shared.group.record(id).settle(State::Clean);
+        let identity = self.shared.facts.borrow()[id.index()].identity.clone();
+        self.shared.group.backend(id).admit(identity.map(Arc::new));
+        let epoch = self.shared.enter(id).epoch;
+        let name = self.shared.rules(id).name.clone();
+        let message = format!("serving on {} by backend {name}", self.listen);
+        self.shared.record(Entry::new(EventKind::Started, message).backend(name).epoch(epoch));
+    }
+
+    /// Keeps ownership marks in place, and cold backups empty while they wait.
+    fn tend(&mut self, id: BackendId, mark: Option<&str>) {
+        let shared = Rc::clone(&self.shared);
+        let rules = shared.rules(id).clone();
+        let facts = shared.facts.borrow()[id.index()].clone();
+        let is_active = shared.group.route().active == id;
+        let is_replica = facts.identity.as_ref().is_some_and(|identity| identity.is_replica);
+        if !facts.met {
+            let is_ours = mark.is_some();
+            let may_claim = facts.keys == Some(0) && !rules.persistent && !is_replica;
+            let generation = mark.map(str::to_owned).or_else(|| may_claim.then(|| shared.new_generation()));
+            if !is_ours && let Some(generation) = &generation {
+                shared.put_mark(id, generation.clone());
+            }
+            let facts = &mut shared.facts.borrow_mut()[id.index()];
+            facts.generation = generation;
+            facts.met = true;
+            if rules.role == BackendRole::Primary && shared.group.route().epoch == 0 {
+                // What the primary holds when we first meet it is what the application knows.
+                shared.group.record(id).settle(State::Clean);
+            } else if facts.keys == Some(0) {
+                shared.group.record(id).settle(State::Empty);
+            } else {
+                shared.group.record(id).become_unknown("it held keys when it was first met");
+            }
+        } else if let (Some(generation), None) = (&facts.generation, mark) {
+            // A client's FLUSHALL takes the mark along; what it leaves is ours as before.
+            shared.put_mark(id, generation.clone());
+        } else if let (Some(ours), Some(theirs)) = (&facts.generation, mark)
+            && ours != theirs
+            && !facts.emptying
+        {
+            let message =
+                format!("backend {}: another owner has put its mark there; it is never emptied from here", rules.name);
+            shared.facts.borrow_mut()[id.index()].generation = None;
+            shared.record(Entry::new(EventKind::NotEnterable, message).backend(rules.name.clone()));
+        }
+        let waits_cold = !is_active && rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold;
+        let facts = shared.facts.borrow()[id.index()].clone();
+        if waits_cold
+            && facts.is_owned()
+            && facts.keys.is_some_and(|keys| keys > 0)
+            && !facts.emptying
+            && shared.newest_is_done()
+        {
+            self.empty(id);
+        }
+    }
+
+    fn empty(&self, id: BackendId) {
+        let shared = Rc::clone(&self.shared);
+        shared.facts.borrow_mut()[id.index()].emptying = true;
+        tokio::task::spawn_local(async move {
+            let result = shared.empty_if_idle(id).await;
+            let _ = shared.messages.send(Message::Emptied(id, result));
+        });
+    }
+
+    pub(super) fn update_standing(&mut self, id: BackendId) {
+        let standing = self.shared.standing(id);
+        let before = {
+            let facts = &mut self.shared.facts.borrow_mut()[id.index()];
+            facts.standing.replace(standing.clone())
+        };
+        if before.as_ref() == Some(&standing) {
+            return;
+        }
+        let is_active = self.shared.group.route().active == id && self.started;
+        let rules = self.shared.rules(id);
+        let facts = self.shared.facts.borrow()[id.index()].clone();
+        match &standing {
+            Standing::Refused { why } if !is_active || before.is_some() => {
+                let mend = facts::mend(rules, &facts);
+                let message =
+                    format!("backend {} cannot be entered as things stand: {why}. To mend it: {mend}", rules.name);
+                self.shared.record(Entry::new(EventKind::NotEnterable, message).backend(rules.name.clone()));
+            }
+            Standing::Enterable if matches!(before, Some(Standing::Refused { .. })) => {
+                let message = format!("backend {} can be entered again", rules.name);
+                self.shared.record(Entry::new(EventKind::Enterable, message).backend(rules.name.clone()));
+            }
+            _ => {}
+        }
+        self.feed(Event::Standing { backend: id, standing });
+    }
+
+    // --- actions ---
+
+    fn act(&mut self) {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Switch(switch) => self.begin_switch(switch),
+                Action::Publish { availability } => self.publish_availability(availability),
+                Action::SetAllowance { backend, class, allowance } => {
+                    for class in path_classes(class) {
+                        self.shared.group.backend(backend).set_allowance(*class, allowance);
+                    }
+                }
+                Action::ProbeNow { backend } => {
+                    let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
+                }
+                Action::Record(decision) => self.record_decision(&decision),
+            }
+        }
+    }
+
+    fn begin_switch(&mut self, switch: Switch) {
+        self.started = true;
+        let shared = Rc::clone(&self.shared);
+        shared.newest_switch.set(switch.id.0);
+        let began = Instant::now();
+        tokio::task::spawn_local(async move {
+            let wanted = Wanted {
+                id: switch.id.0,
+                from: switch.from,
+                to: switch.to,
+                kind: switch.kind,
+                planned: switch.planned,
+            };
+            let outcome = entry::carry_out(Rc::clone(&shared), wanted).await;
+            let _ = shared.messages.send(Message::SwitchDone(switch, outcome, began.elapsed()));
+        });
+    }
+
+    fn publish_availability(&mut self, availability: EngineAvailability) {
+        let route = self.shared.group.route();
+        if route.epoch == 0 && availability == EngineAvailability::Serving {
+            return;
+        }
+        let availability = match availability {
+            EngineAvailability::Serving => Availability::Serving,
+            EngineAvailability::Holding { .. } => Availability::Holding,
+            EngineAvailability::NoBackend => Availability::NoBackend { since_us: clock::micros() },
+        };
+        let same = std::mem::discriminant(&availability) == std::mem::discriminant(&route.availability);
+        if !same {
+            self.shared.set_availability(availability);
+        }
+    }
+
+    fn on_switch_done(&mut self, switch: &Switch, outcome: Outcome, took: Duration) {
+        self.record_switch(switch, &outcome, took);
+        if let Some((reply, began)) = self.waiting.remove(&switch.id.0) {
+            let _ = reply.send(self.command_outcome(switch, &outcome, began.elapsed()));
+        }
+        if self.shared.newest_switch.get() == switch.id.0 {
+            self.shared.newest_switch.set(0);
+        }
+        self.feed(Event::SwitchDone { id: switch.id, result: outcome.result });
+        for index in 0..self.collectors.len() {
+            self.update_standing(BackendId(index as u8));
+        }
+    }
+
+    fn command_outcome(
+        &self,
+        switch: &Switch,
+        outcome: &Outcome,
+        took: Duration,
+    ) -> Result<CommandOutcome, CommandError> {
+        let (from, to) = (&self.shared.rules(switch.from).name, &self.shared.rules(switch.to).name);
+        match &outcome.result {
+            SwitchResult::Done => Ok(CommandOutcome {
+                group: self.shared.group.name.clone(),
+                result: "done".into(),
+                message: format!("backend {to} serves"),
+                from: Some(from.clone()),
+                to: Some(to.clone()),
+                epoch: outcome.epoch,
+                duration_us: took.as_micros() as u64,
+            }),
+            SwitchResult::Refused { why } | SwitchResult::Failed { why } => Err(CommandError::Refused {
+                why: format!("backend {to} was not entered: {why}"),
+                hint: facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]),
+            }),
+        }
+    }
+
+    fn record_switch(&mut self, switch: &Switch, outcome: &Outcome, took: Duration) {
+        let (from, to) = (&self.shared.rules(switch.from).name, &self.shared.rules(switch.to).name);
+        let reason = &switch.reason;
+        let (kind, result, message) = match &outcome.result {
+            SwitchResult::Done => {
+                let kind = if switch.kind == SwitchKind::Recovery { EventKind::Recovery } else { EventKind::Failover };
+                let content = match (outcome.flushed, outcome.removed) {
+                    (true, _) => ", after it was emptied".to_owned(),
+                    (false, 0) => String::new(),
+                    (false, n) => format!(", after {n} keys that it had missed were removed"),
+                };
+                let what = if switch.kind == SwitchKind::Reentry { "was entered again" } else { "serves now" };
+                (kind, "done", format!("backend {to} {what} instead of {from}{content}: {reason}"))
+            }
+            SwitchResult::Refused { why } => {
+                let mend = facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]);
+                (
+                    EventKind::SwitchRefused,
+                    "refused",
+                    format!("backend {to} was not entered: {why}. To mend it: {mend}"),
+                )
+            }
+            SwitchResult::Failed { why } => {
+                (EventKind::SwitchFailed, "failed", format!("the switch from {from} to {to} was given up: {why}"))
+            }
+        };
+        let seconds = took.as_secs_f64();
+        self.publisher.switched(switch.trigger.name(), result, seconds);
+        let detail = json!({
+            "held_us": outcome.held.as_micros() as u64,
+            "keys_removed": outcome.removed,
+            "flushed": outcome.flushed,
+            "planned": switch.planned,
+            "reason": reason,
+        });
+        let mut event = Entry::new(kind, message)
+            .backend(to.clone())
+            .switch(Some(from), Some(to))
+            .trigger(switch.trigger.name())
+            .duration(took)
+            .result(result)
+            .detail(detail);
+        if outcome.epoch > 0 {
+            event = event.epoch(outcome.epoch);
+        }
+        self.shared.record(event);
+    }
+
+    fn record_decision(&self, decision: &Decision) {
+        let name = &self.shared.rules(decision.backend).name;
+        let detail = serde_json::to_value(decision).unwrap_or_default();
+        let (kind, severity) = match decision.kind {
+            // The switch itself is recorded when it has ended, with its epoch and duration.
+            DecisionKind::SwitchBegan | DecisionKind::SwitchEnded => return,
+            DecisionKind::Stayed | DecisionKind::Held | DecisionKind::SelfSuspected => {
+                (EventKind::Decision, Severity::Info)
+            }
+            DecisionKind::NoBackend => (EventKind::NoBackend, Severity::Error),
+            DecisionKind::Authentication => (EventKind::AuthenticationFailed, Severity::Error),
+            DecisionKind::Rejected => (EventKind::SwitchRefused, Severity::Warning),
+        };
+        self.shared
+            .record(Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail));
+    }
+
+    // --- operators ---
+
+    fn on_request(&mut self, request: GroupRequest) {
+        match request {
+            GroupRequest::Status(reply) => {
+                let _ = reply.send(self.report());
+            }
+            GroupRequest::Failover { to, reason, reply } => {
+                match to.map(|name| self.backend_named(&name)).transpose() {
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                    Ok(to) => self.command(OperatorCommand::Failover { to, reason }, reply),
+                }
+            }
+            GroupRequest::Recover { reason, reply } => self.command(OperatorCommand::Recover { reason }, reply),
+            GroupRequest::Own { backend, own, reply } => match self.backend_named(&backend) {
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+                Ok(id) => self.own(id, own, reply),
+            },
+        }
+    }
+
+    fn backend_named(&self, name: &str) -> Result<BackendId, CommandError> {
+        let found = self.shared.rules.iter().find(|rules| rules.name == name);
+        found.map(|rules| rules.id).ok_or_else(|| CommandError::UnknownBackend {
+            group: self.shared.group.name.clone(),
+            name: name.to_owned(),
+            known: self.shared.rules.iter().map(|rules| rules.name.clone()).collect(),
+        })
+    }
+
+    fn command(&mut self, command: OperatorCommand, reply: CommandReply) {
+        let words = match &command {
+            OperatorCommand::Failover { to, reason } => {
+                let to = to.map_or("the best backup".to_owned(), |id| self.shared.rules(id).name.clone());
+                format!("an operator asked for a failover to {to}: {reason}")
+            }
+            OperatorCommand::Recover { reason } => format!("an operator asked for a recovery: {reason}"),
+        };
+        self.shared.record(Entry::new(EventKind::Operator, words));
+        self.engine.handle(clock::now(), Event::Operator(command), &mut self.actions);
+        let switch = self.actions.iter().find_map(|action| match action {
+            Action::Switch(switch) => Some(switch.id.0),
+            _ => None,
+        });
+        let rejected = self.actions.iter().find_map(|action| match action {
+            Action::Record(decision) if decision.kind == DecisionKind::Rejected => Some(decision.why.clone()),
+            _ => None,
+        });
+        match (switch, rejected) {
+            (Some(id), _) => {
+                self.waiting.insert(id, (reply, Instant::now()));
+            }
+            (None, Some(why)) => {
+                let hint = "`standin status` shows each backend's health and what would mend it".to_owned();
+                let _ = reply.send(Err(CommandError::Refused { why, hint }));
+            }
+            (None, None) => {
+                let route = self.shared.group.route();
+                let _ = reply.send(Ok(CommandOutcome {
+                    group: self.shared.group.name.clone(),
+                    result: "nothing_to_do".into(),
+                    message: format!("backend {} serves already", self.shared.rules(route.active).name),
+                    from: None,
+                    to: Some(self.shared.rules(route.active).name.clone()),
+                    epoch: route.epoch,
+                    duration_us: 0,
+                }));
+            }
+        }
+        self.act();
+    }
+
+    /// Takes or gives up the right to empty a backend.
+    fn own(&mut self, id: BackendId, own: bool, reply: CommandReply) {
+        let rules = self.shared.rules(id).clone();
+        let began = Instant::now();
+        let epoch = self.shared.group.route().epoch;
+        let refused = |why: String, hint: String| Err(CommandError::Refused { why, hint });
+        let facts = self.shared.facts.borrow()[id.index()].clone();
+        let answer = if own && rules.persistent {
+            refused(
+                format!("backend {} is configured as persistent", rules.name),
+                "remove persistent = true first".to_owned(),
+            )
+        } else if own && facts.identity.is_none() {
+            refused(format!("backend {} has not been reached yet", rules.name), "try again when it is up".to_owned())
+        } else {
+            let generation = own.then(|| facts.generation.clone().unwrap_or_else(|| self.shared.new_generation()));
+            match &generation {
+                Some(generation) => self.shared.put_mark(id, generation.clone()),
+                None => self.shared.drop_mark(id),
+            }
+            self.shared.facts.borrow_mut()[id.index()].generation = generation;
+            let what = if own { "may be emptied from now on" } else { "is never emptied from now on" };
+            let message = format!("backend {} {what}, by an operator's word", rules.name);
+            self.shared.record(Entry::new(EventKind::Operator, message.clone()).backend(rules.name));
+            Ok(CommandOutcome {
+                group: self.shared.group.name.clone(),
+                result: "done".into(),
+                message,
+                from: None,
+                to: None,
+                epoch,
+                duration_us: began.elapsed().as_micros() as u64,
+            })
+        };
+        let _ = reply.send(answer);
+        let _ = self.shared.probers[id.index()].try_send(ProbeCommand::Now);
+        self.update_standing(id);
+    }
+}
+
+fn engine_backend(rules: &BackendRules) -> crate::policy::BackendSettings {
+    let mut settings = crate::policy::BackendSettings::new(rules.id, &rules.name, rules.role);
+    settings.weight = rules.weight;
+    settings.zone.clone_from(&rules.zone);
+    settings.last_resort = rules.is_embedded;
+    if rules.data == crate::config::DataMode::Replica {
+        settings.data = crate::policy::DataMode::Replica;
+    }
+    settings
+}
+
+impl Shared {
+    pub(super) fn rules(&self, id: BackendId) -> &BackendRules {
+        &self.rules[id.index()]
+    }
+
+    pub(super) fn standing(&self, id: BackendId) -> Standing {
+        let facts = &self.facts.borrow()[id.index()];
+        facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary())
+    }
+
+    fn record(&self, event: Entry) {
+        self.history.record(event.group(self.group.name.clone()));
+    }
+
+    pub(super) fn newest_is_done(&self) -> bool {
+        self.newest_switch.get() == 0
+    }
+
+    /// Publishes that a backend was entered.
+    pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
+        self.publisher.borrow_mut().enter(active, self.recording(active))
+    }
+
+    /// Publishes whether requests are served.
+    pub(super) fn set_availability(&self, availability: Availability) -> Arc<Route> {
+        let recording = self.recording(self.group.route().active);
+        self.publisher.borrow_mut().set_availability(availability, recording)
+    }
+
+    /// Backends beside the active whose content is worth knowing: what is written is entered into their records.
+    fn recording(&self, active: BackendId) -> u32 {
+        let others = self.rules.iter().filter(|rules| rules.id != active);
+        others.fold(0, |bits, rules| {
+            let state = self.group.record(rules.id).state();
+            let follows_by_itself = rules.data == crate::config::DataMode::Replica;
+            let counts = matches!(state, State::Clean | State::Keys) && !follows_by_itself;
+            if counts { bits | 1 << rules.id.index() } else { bits }
+        })
+    }
+
+    /// The active backend has been left.
+    pub(super) fn left(&self, id: BackendId, _kind: SwitchKind) {
+        let rules = self.rules(id);
+        if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
+            self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
+            let _ = self.probers[id.index()].try_send(ProbeCommand::Now);
+        }
+    }
+
+    /// A handshake or probe told who the server is.
+    pub(super) fn note_identity(&self, id: BackendId, identity: &Identity) {
+        let facts = &mut self.facts.borrow_mut()[id.index()];
+        let before = facts.identity.replace(identity.clone());
+        let restarted = before.as_ref().is_some_and(|before| !before.same_content(identity));
+        if !restarted {
+            return;
+        }
+        facts.keys = None;
+        let undead = self.group.backend(id).undead();
+        self.group.backend(id).proven_dead(&undead);
+        self.group.record(id).become_unknown("it restarted, so its content is another than before");
+        let name = &self.rules(id).name;
+        let message = format!(
+            "backend {name} restarted or is another server than before; its content is looked at before it serves"
+        );
+        self.record(Entry::new(EventKind::IdentityChanged, message).backend(name.clone()));
+    }
+
+    /// One look at a server, by the requests of an entry.
+    pub(super) fn saw(&self, id: BackendId, identity: &Identity, keyspace: &Reply, mark: Option<&str>) {
+        self.note_identity(id, identity);
+        if keyspace.text().is_some() {
+            self.note_content(id, &Keyspace::read(keyspace), mark);
+        }
+    }
+
+    fn note_content(&self, id: BackendId, keyspace: &Keyspace, mark: Option<&str>) {
+        let is_active = self.group.route().active == id;
+        let facts = &mut self.facts.borrow_mut()[id.index()];
+        let keys = keyspace.keys(facts.mark_database, mark.is_some());
+        facts.keys = Some(keys);
+        if is_active || !facts.met {
+            return;
+        }
+        let record = self.group.record(id);
+        match (record.state(), keys) {
+            (State::Empty, 0) => {}
+            (_, 0) => record.settle(State::Empty),
+            (State::Empty, _) => record.become_unknown("keys appeared on it that this Standin did not write"),
+            _ => {}
+        }
+    }
+
+    pub(super) fn new_generation(&self) -> String {
+        let mut x = self.random.get() ^ clock::micros();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        format!("{x:016x}")
+    }
+
+    fn put_mark(&self, id: BackendId, generation: String) {
+        self.tell(id, vec![entry::words(&["SET", &self.mark_key, &generation])]);
+    }
+
+    fn drop_mark(&self, id: BackendId) {
+        self.tell(id, vec![entry::words(&["DEL", &self.mark_key])]);
+    }
+
+    /// Asks without waiting for the answer; what fails is seen by the next probe.
+    fn tell(&self, id: BackendId, requests: Vec<Vec<Vec<u8>>>) {
+        let (reply, _) = oneshot::channel();
+        let _ = self.probers[id.index()].try_send(ProbeCommand::Ask { requests, within: self.entry_timeout, reply });
+    }
+
+    /// Empties a cold backup that waits, unless it has become the active in between.
+    async fn empty_if_idle(self: &Rc<Self>, id: BackendId) -> Result<(), String> {
+        if self.group.route().active == id {
+            return Ok(());
+        }
+        entry::empty(self, id).await
+    }
+}

@@ -1,0 +1,326 @@
+//! The prober of one backend: a connection of its own that is asked at an interval how the server is, and through which
+//! everything else that the control plane wants from the server is said.
+//!
+//! It works in the mark's database, so that neither its probes nor the mark show in a database of the application.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::backend::{self, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
+use crate::policy::{Edge, NotReadyWord, ProbeOutcome, Role};
+use crate::resp::Protocol;
+
+/// A write key left behind by a probe that was cut off lives this long, in milliseconds.
+const WRITE_PROBE_TTL_MS: &str = "5000";
+/// Pauses before a lost connection is tried again, before the interval takes over: a dead process is told within
+/// milliseconds, and a connection that was merely closed is back as quickly.
+const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
+
+/// What is asked of a prober from outside.
+pub(super) enum ProbeCommand {
+    Now,
+    /// Requests of the control plane; all or nothing within the time.
+    Ask {
+        requests: Vec<Vec<Vec<u8>>>,
+        within: Duration,
+        reply: oneshot::Sender<io::Result<Vec<Reply>>>,
+    },
+}
+
+/// How a server is filled, by `INFO keyspace`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Keyspace(pub(super) Vec<(u32, u64)>);
+
+impl Keyspace {
+    /// Keys in all databases, the mark itself not counted.
+    pub(super) fn keys(&self, mark_database: u32, has_mark: bool) -> u64 {
+        let counted = |&(database, keys): &(u32, u64)| {
+            if has_mark && database == mark_database { keys.saturating_sub(1) } else { keys }
+        };
+        self.0.iter().map(counted).sum()
+    }
+
+    pub(super) fn read(reply: &Reply) -> Self {
+        let mut all = Vec::new();
+        for line in reply.text().unwrap_or_default().lines() {
+            let Some((database, rest)) = line.strip_prefix("db").and_then(|rest| rest.split_once(':')) else {
+                continue;
+            };
+            let keys = rest.split(',').find_map(|part| part.strip_prefix("keys="));
+            if let (Ok(database), Some(Ok(keys))) = (database.parse(), keys.map(str::parse)) {
+                all.push((database, keys));
+            }
+        }
+        Self(all)
+    }
+}
+
+/// What one probe found.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    pub(super) outcome: ProbeOutcome,
+    /// For people: the error's text.
+    pub(super) error: Option<String>,
+    pub(super) identity: Option<Identity>,
+    pub(super) keyspace: Option<Keyspace>,
+    /// The value of the mark, if the server has one.
+    pub(super) mark: Option<String>,
+    pub(super) mark_database: u32,
+}
+
+/// How a prober is set up.
+#[derive(Debug, Clone)]
+pub(super) struct ProbeSettings {
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    pub(super) write_probe: bool,
+    pub(super) mark_key: String,
+    pub(super) probe_key: String,
+    pub(super) seed: u64,
+}
+
+struct Prober {
+    backend: Arc<Backend>,
+    settings: ProbeSettings,
+    connection: Option<Connection>,
+    random: u64,
+}
+
+struct Connection {
+    conversation: Conversation,
+    identity: Identity,
+    mark_database: u32,
+}
+
+/// Runs until the command channel closes.
+pub(super) async fn run(
+    backend: Arc<Backend>,
+    settings: ProbeSettings,
+    mut commands: mpsc::Receiver<ProbeCommand>,
+    report: impl Fn(Report),
+) {
+    let random = settings.seed | 1;
+    let mut prober = Prober { backend, settings, connection: None, random };
+    let mut quick = 0;
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {
+                let found = prober.probe().await;
+                let lost = matches!(found.outcome, ProbeOutcome::Failed(_));
+                report(found);
+                next = Instant::now() + prober.pause(&mut quick, lost);
+            }
+            command = commands.recv() => match command {
+                None => return,
+                Some(ProbeCommand::Now) => next = Instant::now(),
+                Some(ProbeCommand::Ask { requests, within, reply }) => {
+                    let answer = prober.ask(requests, within).await;
+                    let failed = answer.is_err();
+                    let _ = reply.send(answer);
+                    if failed {
+                        next = Instant::now();
+                    }
+                }
+            },
+            // A server that closes the connection is noticed at once, not at the next probe.
+            () = closed(prober.connection.as_mut()) => {
+                prober.connection = None;
+                next = Instant::now();
+            }
+        }
+    }
+}
+
+async fn closed(connection: Option<&mut Connection>) {
+    match connection {
+        Some(connection) => connection.conversation.wait_closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Prober {
+    /// The interval with a tenth of jitter, so that many sidecars do not probe in step; shortly after a loss, less.
+    fn pause(&mut self, quick: &mut usize, lost: bool) -> Duration {
+        if lost && *quick < QUICK_PAUSES_MS.len() {
+            let pause = QUICK_PAUSES_MS[*quick];
+            *quick += 1;
+            return Duration::from_millis(pause);
+        }
+        if !lost {
+            *quick = 0;
+        }
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let tenth = (self.settings.interval / 10).as_micros() as u64;
+        self.settings.interval - self.settings.interval / 20 + Duration::from_micros(self.random % tenth.max(1))
+    }
+
+    async fn connect(&mut self) -> Result<(), HandshakeError> {
+        let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
+        let login = self.backend.target.login.clone();
+        let ready = backend::connect(&self.backend, lane, &login, Depth::Whole).await?;
+        let mut connection =
+            Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };
+        let bound = self.backend.timing.handshake;
+        connection.choose_mark_database(self.backend.target.database, bound).await.map_err(HandshakeError::Broken)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn probe(&mut self) -> Report {
+        if self.connection.is_none()
+            && let Err(error) = self.connect().await
+        {
+            return failed(&error);
+        }
+        let started = clock::micros();
+        let timeout = self.settings.timeout;
+        let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
+        let requests = requests(&self.settings, is_replica);
+        let Some(connection) = &mut self.connection else { return broken(Edge::LinkLost, "no connection") };
+        match connection.conversation.ask_within(timeout, &requests).await {
+            Ok(replies) => {
+                let latency = Duration::from_micros(clock::micros() - started);
+                connection.judge(&replies, latency, self.settings.write_probe)
+            }
+            Err(error) => {
+                self.connection = None;
+                if error.kind() == io::ErrorKind::TimedOut {
+                    let outcome = ProbeOutcome::TimedOut { silent_for: timeout };
+                    return Report { outcome, ..broken(Edge::LinkLost, "the probe was not answered in time") };
+                }
+                // Whether the server is gone or only the connection, the next attempt tells.
+                match self.connect().await {
+                    Ok(()) => broken(Edge::LinkLost, &error.to_string()),
+                    Err(error) => failed(&error),
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self, requests: Vec<Vec<Vec<u8>>>, within: Duration) -> io::Result<Vec<Reply>> {
+        if self.connection.is_none() {
+            self.connect().await.map_err(io::Error::other)?;
+        }
+        let Some(connection) = &mut self.connection else { return Err(io::ErrorKind::NotConnected.into()) };
+        let answer = connection.conversation.ask_within(within, &requests).await;
+        if answer.is_err() {
+            self.connection = None;
+        }
+        answer
+    }
+}
+
+/// What one probe asks.
+fn requests(settings: &ProbeSettings, is_replica: bool) -> Vec<Vec<&str>> {
+    let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"], vec!["GET", &settings.mark_key]];
+    if settings.write_probe && !is_replica {
+        // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
+        requests.push(vec!["MULTI"]);
+        requests.push(vec!["SET", &settings.probe_key, "1", "PX", WRITE_PROBE_TTL_MS]);
+        requests.push(vec!["DEL", &settings.probe_key]);
+        requests.push(vec!["EXEC"]);
+    }
+    requests
+}
+
+impl Connection {
+    /// The last database, which applications rarely use; the group's own where there is but one or the server does not
+    /// tell.
+    async fn choose_mark_database(&mut self, own: u32, bound: Duration) -> io::Result<()> {
+        let answer = self.conversation.ask_within(bound, &[vec!["CONFIG", "GET", "databases"]]).await?;
+        let databases = answer[0].elements().and_then(|pair| pair.get(1)?.text()?.parse::<u32>().ok());
+        let last = databases.map_or(own, |count| count.saturating_sub(1).max(own));
+        let number = last.to_string();
+        let selected = self.conversation.ask_within(bound, &[vec!["SELECT", &number]]).await?;
+        self.mark_database = if selected[0].error().is_none() { last } else { own };
+        Ok(())
+    }
+
+    fn judge(&mut self, replies: &[Reply], latency: Duration, write_probe: bool) -> Report {
+        let (mut error, mut outcome) = (None, None);
+        for reply in replies {
+            let Some(text) = reply.error() else { continue };
+            let meaning = match text.split(' ').next().unwrap_or_default() {
+                "LOADING" => Some(ProbeOutcome::NotReady(NotReadyWord::Loading)),
+                "MASTERDOWN" => Some(ProbeOutcome::NotReady(NotReadyWord::MasterDown)),
+                "CLUSTERDOWN" => Some(ProbeOutcome::NotReady(NotReadyWord::ClusterDown)),
+                "BUSY" => Some(ProbeOutcome::NotReady(NotReadyWord::Busy)),
+                "NOAUTH" | "WRONGPASS" => Some(ProbeOutcome::AuthenticationFailed),
+                _ => None,
+            };
+            if let Some(meaning) = meaning {
+                error = Some(text.to_owned());
+                outcome.get_or_insert(meaning);
+            }
+        }
+        let role = match replies[1].elements().and_then(|role| role.first()?.text()) {
+            Some("master") => Role::Master,
+            Some("slave") => Role::Replica,
+            Some("sentinel") => Role::Sentinel,
+            _ if self.identity.is_replica => Role::Replica,
+            _ => Role::Unknown,
+        };
+        self.identity.is_replica = role == Role::Replica;
+        let write_ok = (write_probe && replies.len() > 4).then(|| {
+            // Without the permission to write there is nothing to learn from not being able to.
+            let refusal = replies[4..].iter().find_map(Reply::error);
+            let forbidden = refusal.is_some_and(|text| text.contains("NOPERM"));
+            error = error.take().or_else(|| refusal.filter(|_| !forbidden).map(str::to_owned));
+            refusal.is_none() || forbidden
+        });
+        let ok = ProbeOutcome::Ok { latency, role, write_ok, replication_lag: None };
+        Report {
+            outcome: outcome.unwrap_or(ok),
+            error,
+            identity: Some(self.identity.clone()),
+            keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
+            mark: replies[3].text().map(str::to_owned),
+            mark_database: self.mark_database,
+        }
+    }
+}
+
+fn broken(edge: Edge, text: &str) -> Report {
+    Report {
+        outcome: ProbeOutcome::Failed(edge),
+        error: Some(text.to_owned()),
+        identity: None,
+        keyspace: None,
+        mark: None,
+        mark_database: 0,
+    }
+}
+
+fn failed(error: &HandshakeError) -> Report {
+    let outcome = match error {
+        HandshakeError::Authentication(_) => ProbeOutcome::AuthenticationFailed,
+        HandshakeError::NotReady(_) => match error.edge() {
+            Some(Edge::NotReady(word)) => ProbeOutcome::NotReady(word),
+            _ => ProbeOutcome::NotReady(NotReadyWord::Loading),
+        },
+        _ => ProbeOutcome::Failed(error.edge().unwrap_or(Edge::HandshakeReset)),
+    };
+    Report { outcome, ..broken(Edge::LinkLost, &error.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn the_keys_of_all_databases_are_counted_without_the_mark() {
+        let text = "# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\ndb15:keys=1,expires=0,avg_ttl=0\r\n";
+        let keyspace = Keyspace::read(&Reply::Bulk(Bytes::from_static(text.as_bytes())));
+        assert_eq!(keyspace.0, [(0, 3), (15, 1)]);
+        assert_eq!((keyspace.keys(15, true), keyspace.keys(15, false)), (3, 4));
+    }
+}

@@ -1,0 +1,112 @@
+//! Once a second: from counters and views to metrics.
+
+use super::facts::Facts;
+use super::window::Sampler;
+use crate::backend::{Backend, CLASSES, Counters};
+use crate::client::Registry;
+use crate::divergence::State;
+use crate::policy::{BackendView, BreakerState, Standing, View};
+use crate::route::Group;
+use crate::telemetry::metrics::{BackendMetrics, GroupMetrics, Metrics, breaker_value, divergence_value, health_value};
+
+pub(super) struct MetricsPublisher {
+    group: GroupMetrics,
+    backends: Vec<(BackendMetrics, Sampler)>,
+}
+
+impl MetricsPublisher {
+    pub(super) fn new(metrics: &Metrics, group: &str, backends: &[&str]) -> Self {
+        let group = metrics.group(group);
+        let backends = backends.iter().map(|name| (group.backend(name), Sampler::new())).collect();
+        Self { group, backends }
+    }
+
+    pub(super) fn switched(&self, trigger: &str, result: &str, seconds: f64) {
+        self.group.switched(trigger, result, seconds);
+    }
+
+    pub(super) fn publish(&mut self, group: &Group, view: &View, facts: &[Facts], registry: &Registry) {
+        let sum = |pick: fn(&Counters) -> u64| -> u64 {
+            group.backends.iter().flat_map(|backend| &backend.counters).map(pick).sum()
+        };
+        self.group.retries.absolute(sum(|counters| counters.retries.get()));
+        self.group.unknown_outcomes.absolute(sum(|counters| counters.unknown_outcomes.get()));
+        self.group.shed.absolute(sum(|counters| counters.shed.get()));
+        self.group.no_backend.absolute(sum(|counters| counters.unserved.get()));
+        self.group.clients.set(registry.count(group.index) as f64);
+        self.group.client_connections.absolute(registry.accepted());
+        let route = group.route();
+        self.group.route_epoch.set(route.epoch as f64);
+        for ((metrics, sampler), backend) in self.backends.iter_mut().zip(&group.backends) {
+            let view = &view.backends[backend.id.index()];
+            let facts = &facts[backend.id.index()];
+            metrics.active.set(f64::from(u8::from(route.active == backend.id)));
+            traffic(metrics, sampler, backend);
+            health(metrics, view, facts);
+            let record = group.record(backend.id).summary();
+            metrics.divergence_keys.set(record.keys as f64);
+            metrics.divergence_bytes.set(record.bytes as f64);
+            metrics.divergence_state.set(divergence_value(state_word(record.state)));
+        }
+    }
+}
+
+fn traffic(metrics: &BackendMetrics, sampler: &mut Sampler, backend: &Backend) {
+    let sum = |pick: fn(&Counters) -> u64| -> u64 { backend.counters.iter().map(pick).sum() };
+    for class in 0..CLASSES {
+        let answered = backend.counters.iter().map(|counters| counters.answered[class].get()).sum();
+        metrics.requests[class].absolute(answered);
+    }
+    let errors: [u64; 6] = [
+        sum(|counters| counters.links_lost.get()),
+        sum(|counters| counters.timeouts.get()),
+        0,
+        0,
+        sum(|counters| counters.server_errors.get()),
+        0,
+    ];
+    for (counter, total) in metrics.errors.iter().zip(errors) {
+        counter.absolute(total);
+    }
+    metrics.in_flight.set(backend.in_flight() as f64);
+    metrics.links.set(sum(|counters| counters.links.get()) as f64);
+    metrics.pinned_connections.set(sum(|counters| counters.pinned.get()) as f64);
+    for (gauges, quantiles) in metrics.request_latency.iter().zip(sampler.sample(backend)) {
+        if quantiles.count > 0 {
+            for (gauge, micros) in gauges.iter().zip([quantiles.p50_us, quantiles.p99_us, quantiles.p999_us]) {
+                gauge.set(micros as f64 / 1e6);
+            }
+        }
+    }
+}
+
+fn health(metrics: &BackendMetrics, view: &BackendView, facts: &Facts) {
+    metrics.up.set(f64::from(u8::from(view.probes_ok_in_row > 0)));
+    metrics.score.set(f64::from(view.score));
+    metrics.health.set(health_value(view.health.name()));
+    metrics.breaker.set(breaker_value(breaker_word(view.breaker)));
+    if let Some(latency) = view.probe_latency {
+        metrics.probe_latency.set(latency.as_secs_f64());
+    }
+    if let Some(baseline) = view.baseline {
+        metrics.baseline_latency[0].set(baseline.as_secs_f64());
+    }
+    metrics.enterable.set(f64::from(u8::from(facts.standing == Some(Standing::Enterable))));
+}
+
+pub(super) fn state_word(state: State) -> &'static str {
+    match state {
+        State::Clean => "clean",
+        State::Empty => "empty",
+        State::Keys => "keys",
+        State::Unknown => "unknown",
+    }
+}
+
+pub(super) fn breaker_word(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "closed",
+        BreakerState::Open => "open",
+        BreakerState::HalfOpen => "half_open",
+    }
+}

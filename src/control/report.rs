@@ -1,0 +1,116 @@
+//! The group as `GET /v1/status` shows it.
+
+use std::collections::BTreeMap;
+
+use super::api::{BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, ProbeReport};
+use super::facts;
+use super::group::GroupControl;
+use super::publish::{breaker_word, state_word};
+use crate::backend::{Counters, clock};
+use crate::config::DataMode;
+use crate::policy::{BackendRole, BackendView, Health, Standing};
+use crate::route::Availability;
+
+impl GroupControl {
+    pub(super) fn report(&self) -> GroupReport {
+        let view = self.engine.view(clock::now());
+        let route = self.shared.group.route();
+        let active_is_embedded = self.shared.rules(route.active).is_embedded;
+        let availability = match route.availability {
+            Availability::Serving if active_is_embedded => "last_resort",
+            Availability::Serving => "serving",
+            Availability::Holding => "holding",
+            Availability::NoBackend { .. } => "no_backend",
+        };
+        let serves = !matches!(route.availability, Availability::NoBackend { .. });
+        let mut backends: Vec<BackendReport> =
+            view.backends.iter().map(|backend| self.backend_report(backend)).collect();
+        backends.sort_by_key(|backend| !backend.active);
+        GroupReport {
+            name: self.shared.group.name.clone(),
+            listen: self.listen.clone(),
+            status: view.status.name().into(),
+            since: self.status_since.1,
+            active: serves.then(|| self.shared.rules(route.active).name.clone()),
+            epoch: route.epoch,
+            availability: availability.into(),
+            clients: self.surroundings.registry.count(self.shared.group.index) as u64,
+            notes: self.notes(&view),
+            backends,
+        }
+    }
+
+    /// Sentences for the person who looks: what is waited for.
+    fn notes(&self, view: &crate::policy::View) -> Vec<String> {
+        let mut notes = Vec::new();
+        if view.recovery_held_by_operator {
+            notes.push("an operator chose the active backend; `standin recover` lifts that".to_owned());
+        }
+        if let Some(at) = view.recovery_at {
+            let left = at.since(clock::now()).as_secs();
+            notes.push(format!("recovery of the primary waits for {left} s more of good health"));
+        }
+        notes
+    }
+
+    fn backend_report(&self, view: &BackendView) -> BackendReport {
+        let backend = self.shared.group.backend(view.id);
+        let rules = self.shared.rules(view.id);
+        let facts = self.shared.facts.borrow()[view.id.index()].clone();
+        let record = self.shared.group.record(view.id).summary();
+        let route = self.shared.group.route();
+        let active = route.active == view.id && !matches!(route.availability, Availability::NoBackend { .. });
+        let sum = |pick: fn(&Counters) -> u64| -> u64 { backend.counters.iter().map(pick).sum() };
+        let standing = self.shared.standing(view.id);
+        let why_not = match (&standing, active) {
+            (_, true) | (Standing::Enterable, _) => None,
+            (Standing::Refused { why }, _) => Some(why.clone()),
+            (Standing::Unknown, _) => Some("it has not been reached yet".to_owned()),
+        };
+        let mend = matches!(standing, Standing::Refused { .. }).then(|| facts::mend(rules, &facts)).filter(|_| !active);
+        let now = clock::micros();
+        let baseline_us = view.baseline.map(|baseline| ("probe".to_owned(), baseline.as_micros() as u64));
+        BackendReport {
+            name: rules.name.clone(),
+            role: if rules.role == BackendRole::Primary { "primary" } else { "backup" }.into(),
+            address: backend.target.describe(),
+            active,
+            health: view.health.name().into(),
+            score: (view.health != Health::Unknown).then(|| f64::from(view.score)),
+            reasons: view.reasons.iter().map(|reason| reason.text.clone()).collect(),
+            baseline_us: baseline_us.into_iter().collect::<BTreeMap<_, _>>(),
+            latency: self.latency(view.id),
+            probes: ProbeReport {
+                ok_in_a_row: u64::from(view.probes_ok_in_row),
+                failed_in_a_row: u64::from(view.probes_failed_in_row),
+                last_ok_ms_ago: (facts.last_ok_us > 0).then(|| now.saturating_sub(facts.last_ok_us) / 1_000),
+                last_error: facts.last_error.clone(),
+            },
+            breaker: breaker_word(view.breaker).into(),
+            in_flight: backend.in_flight(),
+            links: sum(|counters| counters.links.get()) as u32,
+            pinned_connections: sum(|counters| counters.pinned.get()) as u32,
+            divergence: DivergenceReport {
+                state: state_word(record.state).into(),
+                keys: record.keys as u64,
+                bytes: record.bytes as u64,
+                owned: facts.is_owned(),
+            },
+            enterable: active || standing == Standing::Enterable,
+            why_not,
+            mend,
+            identity: facts.identity.as_ref().map(|identity| IdentityReport {
+                run_id: identity.run_id.clone(),
+                version: identity.version.clone(),
+                server_role: if identity.is_replica { "slave" } else { "master" }.to_owned(),
+            }),
+            data: if rules.data == DataMode::Replica { "replica" } else { "cold" }.into(),
+            weight: rules.weight,
+            zone: rules.zone.clone(),
+        }
+    }
+
+    fn latency(&self, id: crate::policy::BackendId) -> Option<LatencyReport> {
+        self.recent[id.index()].report()
+    }
+}

@@ -1,0 +1,78 @@
+//! A backend that lives but does not serve.
+
+use super::*;
+
+#[test]
+fn loading_is_left_when_sustained() {
+    for word in [NotReadyWord::Loading, NotReadyWord::MasterDown, NotReadyWord::ClusterDown] {
+        let mut world = World::new();
+        for _ in 0..3 {
+            assert_eq!(world.switches(), []);
+            world.pass(500 * MS);
+            world.probe(PRIMARY, ProbeOutcome::NotReady(word));
+        }
+        world.switched(BACKUP_A, Trigger::HealthCheck, SwitchKind::Failover);
+    }
+}
+
+#[test]
+fn a_burst_of_refused_writes_is_one_sign() {
+    let mut world = World::new();
+    (0..100).for_each(|_| world.edge(PRIMARY, Edge::WrongRole));
+    assert_eq!(world.switches(), []);
+    for _ in 0..2 {
+        world.pass(110 * MS);
+        world.edge(PRIMARY, Edge::WrongRole);
+    }
+    world.switched(BACKUP_A, Trigger::HealthCheck, SwitchKind::Failover);
+}
+
+#[test]
+fn a_busy_script_and_the_applications_own_errors_never_count() {
+    let mut world = World::new();
+    for _ in 0..200 {
+        world.pass(50 * MS);
+        world.edge(PRIMARY, Edge::NotReady(NotReadyWord::Busy));
+        let errors = ErrorCounts { data: 1_000, authentication: 10, ..ErrorCounts::default() };
+        let now = world.now;
+        world.window(PRIMARY, WindowSummary { requests: 1_000, errors, ..busy(now) });
+    }
+    assert_eq!(world.switches(), []);
+    assert_eq!(world.view().backends[0].score, 100);
+}
+
+#[test]
+fn many_lost_requests_of_one_lost_link_do_not_open_the_breaker() {
+    let mut world = World::new();
+    world.edge(PRIMARY, Edge::LinkLost);
+    let errors = ErrorCounts { connection: 900, ..ErrorCounts::default() };
+    let now = world.now;
+    world.window(PRIMARY, WindowSummary { requests: 1_000, errors, ..busy(now) });
+    assert_eq!(world.switches(), []);
+}
+
+#[test]
+fn a_rate_of_timeouts_is_left_for_somebody_well() {
+    let mut world = World::new();
+    let errors = ErrorCounts { timeout: 3, ..ErrorCounts::default() };
+    for _ in 0..2 {
+        world.pass(50 * MS);
+        let now = world.now;
+        world.window(PRIMARY, WindowSummary { requests: 10, errors, ..busy(now) });
+    }
+    world.switched(BACKUP_A, Trigger::Timeout, SwitchKind::Failover);
+}
+
+#[test]
+fn it_is_kept_when_nobody_else_is_well_and_that_is_said_once() {
+    let mut world = World::new();
+    world.die(BACKUP_A);
+    world.die(BACKUP_B);
+    for _ in 0..20 {
+        world.pass(500 * MS);
+        world.probe(PRIMARY, ProbeOutcome::NotReady(NotReadyWord::Loading));
+    }
+    assert_eq!(world.records(DecisionKind::Stayed).len(), 1);
+    assert_eq!(world.published(), []);
+    assert_eq!(world.switches(), []);
+}
