@@ -244,7 +244,7 @@ mod tests {
         wait_for(&load, 4);
         let reading = load.end();
         assert_eq!(reading.whole.errors, reading.whole.operations);
-        assert!(reading.gap_longest >= RECONNECT_PAUSE, "{:?}", reading.gap_longest);
+        assert!(reading.gap_longest.length >= RECONNECT_PAUSE, "{:?}", reading.gap_longest);
         assert!(reading.error_texts.iter().any(|(text, _)| text.contains("refused")), "{:?}", reading.error_texts);
     }
 }

@@ -70,14 +70,24 @@ impl Tally {
     }
 }
 
+/// A time in which no request of any client succeeded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gap {
+    /// First, so that the longest is the greatest.
+    pub(super) length: Duration,
+    /// When it began, counted from the beginning of the load: the machine's own hiccups are told from switches by it.
+    pub(super) since: Duration,
+}
+
 /// Filled by the load's clients, read by the view.
 #[derive(Debug)]
 pub(super) struct Meter {
     whole: Tally,
     window: Tally,
     window_since: Instant,
+    begun: Instant,
     last_success: Instant,
-    gap_longest: Duration,
+    gap_longest: Gap,
     error_texts: BTreeMap<String, u64>,
 }
 
@@ -87,8 +97,8 @@ pub(super) struct Reading {
     pub(super) whole: Tally,
     pub(super) window: Tally,
     pub(super) window_length: Duration,
-    /// Longest time between two successes of any client, the time since the last one included.
-    pub(super) gap_longest: Duration,
+    /// Between two successes, or since the last one.
+    pub(super) gap_longest: Gap,
     /// Each text and how often it came.
     pub(super) error_texts: Vec<(String, u64)>,
 }
@@ -107,8 +117,9 @@ impl Meter {
             whole: Tally::default(),
             window: Tally::default(),
             window_since: now,
+            begun: now,
             last_success: now,
-            gap_longest: Duration::ZERO,
+            gap_longest: Gap::default(),
             error_texts: BTreeMap::new(),
         }
     }
@@ -118,12 +129,16 @@ impl Meter {
         self.window.add(latency, outcome);
         match outcome {
             Outcome::Success => {
-                self.gap_longest = self.gap_longest.max(now.saturating_duration_since(self.last_success));
+                self.gap_longest = self.gap_longest.max(self.gap(now));
                 self.last_success = now;
             }
             Outcome::Stale => {}
             Outcome::Error(text) => self.keep(text),
         }
+    }
+
+    fn gap(&self, now: Instant) -> Gap {
+        Gap { length: now.saturating_duration_since(self.last_success), since: self.last_success - self.begun }
     }
 
     fn keep(&mut self, text: &str) {
@@ -142,7 +157,7 @@ impl Meter {
             whole: self.whole.clone(),
             window,
             window_length,
-            gap_longest: self.gap_longest.max(now.saturating_duration_since(self.last_success)),
+            gap_longest: self.gap_longest.max(self.gap(now)),
             error_texts: self.error_texts.iter().map(|(text, count)| (text.clone(), *count)).collect(),
         }
     }
@@ -164,8 +179,9 @@ mod tests {
         meter.record(start + ms(5), ms(1), &Outcome::Success);
         meter.record(start + ms(30), ms(1), &Outcome::Error("lost".to_owned()));
         meter.record(start + ms(45), ms(1), &Outcome::Success);
-        assert_eq!(meter.read(start + ms(50)).gap_longest, ms(40));
-        assert_eq!(meter.read(start + ms(145)).gap_longest, ms(100), "a gap that has not ended is one");
+        assert_eq!(meter.read(start + ms(50)).gap_longest, Gap { length: ms(40), since: ms(5) });
+        let unended = Gap { length: ms(100), since: ms(45) };
+        assert_eq!(meter.read(start + ms(145)).gap_longest, unended, "a gap that has not ended is one");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,8 @@ impl Ports {
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
+    /// This same binary. Looked up once: it may be built anew while the demo runs, and then has no path any more.
+    program: PathBuf,
     keep: bool,
 }
 
@@ -97,9 +99,10 @@ impl Directory {
         // A second demo of the same process id, after a crash, must not be handed the first one's files.
         let now_ms = crate::telemetry::wall_time::WallTime::now().as_ms();
         let path = std::env::temp_dir().join(format!("standin-demo-{}-{now_ms}", std::process::id()));
+        let program = std::env::current_exe().context("cannot find the program's own file")?;
         let made = fs::DirBuilder::new().mode(0o700).create(&path);
         made.with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self { path, keep: false })
+        Ok(Self { path, program, keep: false })
     }
 }
 
@@ -159,7 +162,7 @@ impl Stage {
     pub(super) async fn build(wanted_port: u16) -> anyhow::Result<Self> {
         let ports = Ports::choose(wanted_port)?;
         let mut directory = Directory::create()?;
-        let built = Self::start(ports, &directory.path).await;
+        let built = Self::start(ports, &directory).await;
         match built {
             Ok((servers, standin)) => Ok(Self { ports, servers, standin, directory }),
             Err(error) => {
@@ -169,7 +172,7 @@ impl Stage {
         }
     }
 
-    async fn start(ports: Ports, directory: &Path) -> anyhow::Result<(Vec<CacheServer>, Child)> {
+    async fn start(ports: Ports, directory: &Directory) -> anyhow::Result<(Vec<CacheServer>, Child)> {
         let mut servers = Vec::new();
         for (name, port) in BACKENDS.into_iter().zip(ports.backends) {
             servers.push(CacheServer { name, port, life: Life::Runs(cache_server(name, port, directory)?) });
@@ -179,7 +182,7 @@ impl Stage {
             let address = loopback(server.port);
             until(child, server.name, directory, async || answers(address).await).await?;
         }
-        let file = directory.join("standin.toml");
+        let file = directory.path.join("standin.toml");
         fs::write(&file, ports.configuration()).with_context(|| format!("cannot write {}", file.display()))?;
         let file = file.to_str().context("the system's temporary directory has a name that is not text")?;
         let mut standin = spawn("standin", &["run", "--config", file], directory)?;
@@ -196,12 +199,12 @@ impl Stage {
     pub(super) fn look_after(&mut self, now: Instant) -> anyhow::Result<Vec<Notice>> {
         if let Some(status) = self.standin.try_wait()? {
             self.directory.keep = true;
-            let tail = log_tail("standin", &self.directory.path);
+            let tail = log_tail("standin", &self.directory);
             bail!("standin itself ended: {}; its log is in {}\n{tail}", how(status), self.directory.path.display());
         }
         let mut notices = Vec::new();
         for server in &mut self.servers {
-            notices.extend(server.look_after(now, &self.directory.path)?);
+            notices.extend(server.look_after(now, &self.directory)?);
         }
         Ok(notices)
     }
@@ -224,10 +227,6 @@ impl Stage {
         self.servers.iter().map(report).collect()
     }
 
-    pub(super) fn standin_process_id(&self) -> Option<u32> {
-        self.standin.id()
-    }
-
     /// Kills every process and waits until it is gone, so that whoever waits for the demo finds nothing left.
     pub(super) async fn end(mut self, keep_logs: bool) -> Option<PathBuf> {
         self.directory.keep |= keep_logs;
@@ -243,7 +242,7 @@ impl Stage {
 }
 
 impl CacheServer {
-    fn look_after(&mut self, now: Instant, directory: &Path) -> anyhow::Result<Option<Notice>> {
+    fn look_after(&mut self, now: Instant, directory: &Directory) -> anyhow::Result<Option<Notice>> {
         let name = self.name;
         match &mut self.life {
             Life::Runs(child) => {
@@ -254,27 +253,36 @@ impl CacheServer {
                 Ok(Some(Notice { is_bad: true, kind: "server ended", message }))
             }
             Life::Ended(until) if *until <= now => {
-                let child = cache_server(name, self.port, directory)?;
-                let process_id = child.id().unwrap_or_default();
-                self.life = Life::Runs(child);
-                let message = format!("{name} runs again, empty, as process {process_id}");
-                Ok(Some(Notice { is_bad: false, kind: "server started", message }))
+                let (life, notice) = match cache_server(name, self.port, directory) {
+                    Ok(child) => {
+                        let process_id = child.id().unwrap_or_default();
+                        let message = format!("{name} runs again, empty, as process {process_id}");
+                        (Life::Runs(child), Notice { is_bad: false, kind: "server started", message })
+                    }
+                    // Too many processes, say. Standin lives without this server for as long as another one serves.
+                    Err(error) => {
+                        let message = format!("{name} cannot be started again: {error:#}");
+                        (Life::Ended(now + RESTART_PAUSE), Notice { is_bad: true, kind: "server ended", message })
+                    }
+                };
+                self.life = life;
+                Ok(Some(notice))
             }
             Life::Ended(_) => Ok(None),
         }
     }
 }
 
-fn cache_server(name: &'static str, port: u16, directory: &Path) -> anyhow::Result<Child> {
+fn cache_server(name: &'static str, port: u16, directory: &Directory) -> anyhow::Result<Child> {
     spawn(name, &["cache-server", "--port", &port.to_string()], directory)
 }
 
 /// Starts this same binary with its output in `NAME.log`.
-fn spawn(name: &str, arguments: &[&str], directory: &Path) -> anyhow::Result<Child> {
-    let log = directory.join(format!("{name}.log"));
+fn spawn(name: &str, arguments: &[&str], directory: &Directory) -> anyhow::Result<Child> {
+    let log = directory.path.join(format!("{name}.log"));
     let log = || OpenOptions::new().create(true).append(true).open(&log);
-    let output = || log().with_context(|| format!("cannot write {name}.log in {}", directory.display()));
-    let mut command = Command::new(std::env::current_exe().context("cannot find the program's own file")?);
+    let output = || log().with_context(|| format!("cannot write {name}.log in {}", directory.path.display()));
+    let mut command = Command::new(&directory.program);
     // Whatever the user's shell holds for a real Standin is not meant for these.
     for (variable, _) in std::env::vars_os() {
         let text = variable.to_string_lossy();
@@ -299,7 +307,7 @@ fn spawn(name: &str, arguments: &[&str], directory: &Path) -> anyhow::Result<Chi
 async fn until(
     child: &mut Child,
     name: &str,
-    directory: &Path,
+    directory: &Directory,
     mut is_ready: impl AsyncFnMut() -> bool,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + START_PATIENCE;
@@ -327,8 +335,8 @@ fn how(status: ExitStatus) -> String {
 }
 
 /// The last lines of a process's log, indented.
-fn log_tail(name: &str, directory: &Path) -> String {
-    let text = File::open(directory.join(format!("{name}.log"))).and_then(io::read_to_string).unwrap_or_default();
+fn log_tail(name: &str, directory: &Directory) -> String {
+    let text = File::open(directory.path.join(format!("{name}.log"))).and_then(io::read_to_string).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.len().saturating_sub(LOG_LINES_SHOWN);
     lines[first..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")

@@ -43,7 +43,11 @@ impl Summary {
     }
 
     fn gap_ms(&self) -> f64 {
-        self.reading.gap_longest.as_secs_f64() * 1e3
+        self.reading.gap_longest.length.as_secs_f64() * 1e3
+    }
+
+    fn gap_since_seconds(&self) -> f64 {
+        self.reading.gap_longest.since.as_secs_f64()
     }
 
     /// For people: the figures, then the errors that clients saw.
@@ -64,7 +68,7 @@ impl Summary {
                     counted(self.recoveries, "recovery")
                 ),
             ),
-            ("longest gap", format!("{:.1} ms between successes", self.gap_ms())),
+            ("longest gap", format!("{:.1} ms between successes, at {:.1} s", self.gap_ms(), self.gap_since_seconds())),
             ("latency", format!("p50 {}, p99 {}, longest {}", quantile(0.5), quantile(0.99), quantile(1.0))),
         ] {
             let _ = writeln!(text, "  {name:<13}{value}");
@@ -93,6 +97,7 @@ impl Summary {
             "failovers": self.failovers,
             "recoveries": self.recoveries,
             "longest_gap_ms": (self.gap_ms() * 1e3).round() / 1e3,
+            "longest_gap_at_seconds": (self.gap_since_seconds() * 1e3).round() / 1e3,
             "p50_us": whole.latencies.quantile_us(0.5),
             "p99_us": whole.latencies.quantile_us(0.99),
             "ok": self.faults().is_empty(),
@@ -153,7 +158,7 @@ summary after 6.0 s
   errors       1
   stale reads  0
   switches     1 (1 failover, 0 recoveries)
-  longest gap  5.0 ms between successes
+  longest gap  5.0 ms between successes, at 0.0 s
   latency      p50 2.0ms, p99 3.1ms, longest 3.1ms
   1 times: NOBACKEND ?[2J
 ";

@@ -164,7 +164,7 @@ fn serving(group: &GroupReport) -> (String, Tone) {
 }
 
 fn gap(reading: &Reading) -> String {
-    format!("{:.1} ms", reading.gap_longest.as_secs_f64() * 1e3)
+    format!("{:.1} ms", reading.gap_longest.length.as_secs_f64() * 1e3)
 }
 
 /// Pieces of one line, each with its tone.
