@@ -461,9 +461,10 @@ Standin demo  12 s of 1 min 0 s; Ctrl-C ends it
         let mut scene = scene();
         scene.status.as_mut().unwrap().groups[0].active = Some("backup-a".to_owned());
         assert!(text(&scene, SIZE).contains("kill -9 4712          breaks backup-a,"));
-        scene.status.as_mut().unwrap().groups[0].active = None;
+        let group = &mut scene.status.as_mut().unwrap().groups[0];
+        (group.active, group.availability) = (None, "no_backend".into());
         let drawn = text(&scene, SIZE);
-        assert!(!drawn.contains("kill") && drawn.contains("no backend serves (available)"), "{drawn}");
+        assert!(!drawn.contains("kill") && drawn.contains("no backend serves (no_backend)"), "{drawn}");
         scene.status = None;
         assert!(opening(&scene).contains("kill -9 4711"), "before the first status it is the primary");
     }
