@@ -129,6 +129,13 @@ fn a_demo_that_is_killed_leaves_no_process_behind() {
     send("-KILL", demo.child.id());
     demo.child.wait().unwrap();
     eventually(secs(10), "every process has ended", || demo.processes().is_empty());
+    // Its files nobody could remove.
+    let begin = format!("standin-demo-{}-", demo.child.id());
+    for entry in fs::read_dir(std::env::temp_dir()).unwrap().filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(&begin) {
+            fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
 }
 
 #[test]
