@@ -92,9 +92,12 @@ impl Context {
         (route.active, route.availability, route.recording)
     }
 
-    /// How long requests have been held, in microseconds.
+    /// How long requests have been held, in microseconds; 0 while the worker has not noticed a hold that has just begun.
     pub(super) fn held_for_us(&self, now_us: u64) -> u64 {
-        now_us.saturating_sub(self.holding_since_us.get())
+        match self.holding_since_us.get() {
+            0 => 0,
+            since_us => now_us.saturating_sub(since_us),
+        }
     }
 
     /// The multiplexed link of a lane on the active backend; made when there is none.
