@@ -23,6 +23,8 @@ use crate::policy::Edge;
 
 /// Attempts to reconnect a link for which no request waits, before it is given up until one does.
 const IDLE_ATTEMPTS_MAX: u32 = 3;
+/// Logins of a client's user on the backend, whose secret may just be changing, before its requests are refused.
+const USER_LOGIN_ATTEMPTS_MAX: u32 = 4;
 /// Pause before the second attempt: a dead process is told from a lost connection within a few milliseconds.
 const SECOND_ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
 /// A link that a replica answered is replaced at most this often.
@@ -76,6 +78,15 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     break;
                 }
                 attempt += 1;
+                if let HandshakeError::User(text) = &error
+                    && attempt >= USER_LOGIN_ATTEMPTS_MAX
+                {
+                    link.fail_all(&format!(
+                        "-ERR backend {} refuses the login of this user: {text}\r\n",
+                        link.backend.name
+                    ));
+                    break;
+                }
                 let idle = link.in_flight() == 0;
                 if link.pinned || (idle && attempt >= IDLE_ATTEMPTS_MAX) {
                     break;

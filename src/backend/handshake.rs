@@ -43,6 +43,9 @@ pub enum HandshakeError {
     TimedOut,
     #[error("login refused: {0}")]
     Authentication(String),
+    /// Of a user of `listen.users`; nothing is wrong with the server or with our own login.
+    #[error("login of the client's user refused: {0}")]
+    User(String),
     #[error("database refused: {0}")]
     Database(String),
     #[error("server not ready: {0}")]
@@ -63,7 +66,7 @@ impl HandshakeError {
             Self::Broken(_) | Self::Overloaded(_) => Edge::HandshakeReset,
             Self::ConnectTimedOut => Edge::ConnectTimedOut,
             Self::TimedOut => Edge::HandshakeTimedOut,
-            Self::Authentication(_) => Edge::AuthenticationFailed,
+            Self::Authentication(_) | Self::User(_) => Edge::AuthenticationFailed,
             Self::NotReady(text) => Edge::NotReady(not_ready_word(text)),
             Self::Database(_) => return None,
         })
@@ -114,9 +117,12 @@ async fn greet(
     let replies = conversation.ask(&requests).await.map_err(HandshakeError::Broken)?;
     let mut client_id = 0;
     let mut identity = Identity::default();
-    for (request, reply) in requests.iter().zip(&replies) {
+    for (at, (request, reply)) in requests.iter().zip(&replies).enumerate() {
         let command = request[0].as_str();
         if let Some(text) = reply.error() {
+            if at > 0 && command == "AUTH" {
+                return Err(HandshakeError::User(text.to_owned()));
+            }
             judge(command, text)?;
             continue;
         }
@@ -139,14 +145,11 @@ async fn requests(
     depth: Depth,
 ) -> Result<(Vec<Vec<String>>, Vec<u64>), HandshakeError> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let mut requests = Vec::with_capacity(10);
-    if let Some(secret) = &login.password {
-        let secret = secret.fetch().await.map_err(|error| HandshakeError::Authentication(error.to_string()))?;
-        let mut auth = words(&["AUTH"]);
-        auth.extend(login.username.clone());
-        auth.push(secret.expose_secret().to_owned());
-        requests.push(auth);
-    }
+    let mut requests = Vec::with_capacity(12);
+    // A user of `listen.users` may have few rights, INFO not among them, and a server whose run id is not known cannot be
+    // told from a restarted one. So we ask as ourselves, and become that user as the last thing before its requests.
+    let own = authentication(&backend.target.login).await.map_err(HandshakeError::Authentication)?;
+    requests.extend(own);
     if lane.protocol == Protocol::Resp3 {
         requests.push(words(&["HELLO", "3"]));
     }
@@ -166,7 +169,20 @@ async fn requests(
     for id in &undead {
         requests.push(vec!["CLIENT".to_owned(), "KILL".to_owned(), "ID".to_owned(), id.to_string()]);
     }
+    if lane.user != 0 {
+        requests.extend(authentication(login).await.map_err(HandshakeError::User)?);
+    }
     Ok((requests, undead))
+}
+
+/// AUTH with a secret read this moment; none for a login without a password.
+async fn authentication(login: &Login) -> Result<Option<Vec<String>>, String> {
+    let Some(secret) = &login.password else { return Ok(None) };
+    let secret = secret.fetch().await.map_err(|error| error.to_string())?;
+    let mut auth = vec!["AUTH".to_owned()];
+    auth.extend(login.username.clone());
+    auth.push(secret.expose_secret().to_owned());
+    Ok(Some(auth))
 }
 
 /// What an error reply within the handshake means; tolerated where the server merely keeps something from us.
