@@ -56,7 +56,7 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     break;
                 }
                 // Whatever was in flight is answered or kept before anything else is decided, also on a retired link.
-                link.lose(!link.pinned);
+                link.lose();
                 if !link.accepts() {
                     break;
                 }
@@ -226,6 +226,7 @@ impl<S: Owner> Link<S> {
 
 /// Moves both halves of the connection in the same turn until it ends.
 async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
+    link.charge_repeats();
     link.state.set(State::Ready);
     link.last_progress_us.set(clock::micros());
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };

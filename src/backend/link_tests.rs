@@ -147,7 +147,7 @@ fn what_was_sent_is_kept_up_to_the_ceiling_and_the_rest_has_an_unknown_outcome()
         world.request(words, 0);
     }
     world.write_all();
-    world.link.lose(true);
+    world.link.lose();
     assert_eq!(world.left(), ["get", "set", "expire"]);
     let unknown = "-UNKNOWNOUTCOME".to_owned();
     assert_eq!(world.errors(), [(2, unknown.clone()), (3, unknown.clone()), (5, unknown)]);
@@ -160,7 +160,7 @@ fn what_was_never_sent_is_kept_whatever_it_is() {
     let world = World::new();
     world.request("INCR n", 0);
     world.request("LPUSH l 1", 0);
-    world.link.lose(true);
+    world.link.lose();
     assert_eq!(world.left(), ["incr", "lpush"]);
     assert!(world.host.unknown_writes.borrow().is_empty());
 }
@@ -170,7 +170,7 @@ fn a_request_of_which_a_part_was_sent_counts_as_sent() {
     let world = World::new();
     world.request("INCR n", 0);
     world.link.queue.borrow_mut().written = 3;
-    world.link.lose(true);
+    world.link.lose();
     assert!(world.left().is_empty());
     assert_eq!(world.errors().len(), 1);
 }
@@ -181,11 +181,11 @@ fn a_request_is_repeated_a_bounded_number_of_times() {
     world.request("GET a", 0);
     for _ in 0..2 {
         world.write_all();
-        world.link.lose(true);
+        world.link.lose();
         assert!(world.errors().is_empty());
     }
     world.write_all();
-    world.link.lose(true);
+    world.link.lose();
     assert_eq!(world.errors().len(), 1);
 }
 
@@ -194,7 +194,7 @@ fn a_client_that_saw_half_a_reply_is_cut_off() {
     let world = World::new();
     world.request("GET a", flag::STREAMING);
     world.write_all();
-    world.link.lose(true);
+    world.link.lose();
     assert!(world.client.0.cut_off.get());
     assert!(world.left().is_empty());
 }
@@ -205,7 +205,7 @@ fn nobody_s_requests_are_not_sent_again() {
     world.request("SET a 1", 0);
     world.write_all();
     world.client.0.gone.set(true);
-    world.link.lose(true);
+    world.link.lose();
     assert!(world.left().is_empty());
     assert_eq!(*world.host.unknown_writes.borrow(), ["set"]);
 }
@@ -257,4 +257,21 @@ fn the_gauge_of_requests_in_flight_comes_back_to_zero() {
     let left = world.link.abort();
     assert_eq!(left.len(), 2);
     assert_eq!(world.link.backend.in_flight(), 0);
+}
+
+#[test]
+fn repeats_on_the_same_backend_are_held_to_the_budget_and_those_on_another_are_free() {
+    let world = World::new();
+    for _ in 0..100 {
+        world.request("GET a", 0);
+        world.request("GET b", 0);
+    }
+    world.write_all();
+    world.link.lose();
+    assert!(world.errors().is_empty());
+    // Ten a second, of which ten seconds are saved up at the start.
+    world.link.charge_repeats();
+    assert_eq!(world.errors().len(), 100);
+    assert_eq!(world.link.in_flight(), 100);
+    assert_eq!(world.left().len(), 100);
 }
