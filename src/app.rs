@@ -12,19 +12,21 @@ use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminState, Readiness};
+use crate::admin::{self, AdminState};
 use crate::backend::{self, Address, Backend, Depth, Lane, LinkSettings, Login, Target, Timing};
-use crate::client::{self, Denied, GroupSetup, Listener, Registry, Scripts, Settings, User, WorkerSetup, run_worker};
+use crate::client::{self, Denied, GroupSetup, Listener, Registry, Settings, User, WorkerSetup, run_worker};
 use crate::command::Category;
 use crate::config::{self, BackendAddress, Config, RetryCeiling};
 use crate::control::{self, GroupControlSetup, Surroundings, api};
+use crate::divergence::Scripts;
 use crate::embedded::{Store, StoreOptions};
 use crate::limits;
 use crate::policy::BackendId;
 use crate::resp::{FrameLimits, Protocol};
-use crate::route::Group;
+use crate::route::{ClientCounts, Group};
 use crate::telemetry::events::{Event, EventKind, History};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 /// Client connections on their way to one worker.
 const INBOX_MAX: usize = 1024;
@@ -81,7 +83,8 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
 
     let workers = config.workers.count;
     let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(INBOX_MAX)).unzip();
-    let registry = Registry::new(config.groups.len(), senders.clone());
+    let clients = ClientCounts::new(config.groups.len());
+    let registry = Registry::new(Arc::clone(&clients), senders.clone());
     let mut setups = Vec::new();
     let mut controls = Vec::new();
     for (index, (group, listener)) in config.groups.iter().zip(&bound.groups).enumerate() {
@@ -104,12 +107,8 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
         threads.push(thread.spawn(move || run_worker(setup)).context("cannot start a worker")?);
     }
     let (handle, requests) = api::channel(Arc::clone(&history));
-    let surroundings = Surroundings {
-        history: Arc::clone(&history),
-        metrics: metrics.clone(),
-        registry: Arc::clone(&registry),
-        stop: stop.clone(),
-    };
+    let surroundings =
+        Surroundings { history: Arc::clone(&history), metrics: metrics.clone(), clients, stop: stop.clone() };
     tokio::task::spawn_local(control::run(controls, surroundings, requests, readiness.clone()));
     for (index, listener) in bound.groups.into_iter().enumerate() {
         let accepting = client::listen(listener, index, senders.clone(), Arc::clone(&registry), stop.clone());

@@ -3,14 +3,14 @@
 //! Invariants: the epoch only grows; what readers must see together is in one snapshot; the publisher is not `Clone`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::divergence::Record;
-use crate::policy::BackendId;
+use crate::policy::{BackendId, Edge};
 
 /// Whether requests are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,60 @@ pub struct Route {
     pub availability: Availability,
     /// Backends whose record the writes must be entered into, as bits by id. 0 in normal times: then no key is read.
     pub recording: u32,
+}
+
+/// Something that a worker tells the control plane at once.
+#[derive(Debug, Clone)]
+pub struct EdgeReport {
+    pub backend: BackendId,
+    pub edge: Edge,
+}
+
+/// How many clients each group has: counted by the data plane, read by the control plane.
+#[derive(Debug)]
+pub struct ClientCounts {
+    connected: Vec<AtomicUsize>,
+    accepted: Vec<AtomicU64>,
+}
+
+impl ClientCounts {
+    /// Counts for so many groups.
+    #[must_use]
+    pub fn new(groups: usize) -> Arc<Self> {
+        Arc::new(Self {
+            connected: (0..groups).map(|_| AtomicUsize::new(0)).collect(),
+            accepted: (0..groups).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// A client of this group has come.
+    pub fn add(&self, group: usize) {
+        self.accepted[group].fetch_add(1, Ordering::Relaxed);
+        self.connected[group].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client of this group has gone.
+    pub fn remove(&self, group: usize) {
+        self.connected[group].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Clients of a group connected now.
+    #[must_use]
+    pub fn connected(&self, group: usize) -> usize {
+        self.connected[group].load(Ordering::Relaxed)
+    }
+
+    /// Clients of all groups connected now.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.connected.iter().map(|connected| connected.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Clients of a group accepted since the start.
+    #[must_use]
+    pub fn accepted(&self, group: usize) -> u64 {
+        self.accepted[group].load(Ordering::Relaxed)
+    }
 }
 
 /// What all threads share of one group.

@@ -6,8 +6,11 @@ mod support;
 use serde_json::json;
 use support::{Client, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs, throughout};
 
+/// The mark lives in the server's last database, out of the application's sight.
 fn mark(server: &RedisServer, group: &str) -> String {
-    server.command(&["GET", &format!("standin:{group}:generation")]).text()
+    let mut client = server.connect();
+    assert_eq!(client.command(&["SELECT", "15"]), Reply::ok());
+    client.command(&["GET", &format!("standin:{group}:generation")]).text()
 }
 
 #[test]

@@ -345,6 +345,40 @@ fn listen_users_act_with_the_rights_of_their_backend_users() {
 }
 
 #[test]
+fn a_user_whom_the_backend_refuses_is_told_so_and_never_served_with_other_rights() {
+    let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
+                 backend_username = \"nobody\"\nbackend_password = \"nobody-secret\"\n";
+    let mut stage = Stage::start_with(|config| config.listen_keys("password = \"main\"").listen_keys(users));
+    stage.standin.declare(&["login", "auth"]);
+    let (mut app, mut main) = (stage.connect(), stage.connect());
+    assert_eq!(main.command(&["AUTH", "main"]), Reply::ok());
+    assert_eq!(app.command(&["AUTH", "app", "app-secret"]), Reply::ok());
+    for _ in 0..3 {
+        let reply = app.command(&["SET", "k", "app's"]);
+        assert!(reply.text().contains("refuses the login of this user"), "{reply:?}");
+        assert_eq!(main.command(&["GET", "k"]), Reply::Nil, "others are served, and nothing was written");
+    }
+    stage.standin.assert_no_switch_since(1);
+    stage.standin.finish();
+}
+
+#[test]
+fn whatever_is_wrong_with_a_login_the_answer_is_the_same() {
+    let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n";
+    let stage = Stage::start_with(|config| config.listen_keys("password = \"main\"").listen_keys(users));
+    let mut client = stage.connect();
+    let wrong = Reply::Error("WRONGPASS invalid username-password pair or user is disabled.".to_owned());
+    for login in [&["AUTH", "app", "wrong"][..], &["AUTH", "nobody", "app-secret"], &["AUTH", "default", "app-secret"]]
+    {
+        assert_eq!(client.command(login), wrong, "{login:?}");
+    }
+    assert_eq!(client.command(&["AUTH", "app-secret"]), wrong);
+    assert_eq!(client.command(&["HELLO", "3", "AUTH", "app", "main"]), wrong);
+    assert!(client.command(&["GET", "k"]).is_error_word("NOAUTH"));
+    stage.standin.finish();
+}
+
+#[test]
 fn denied_commands_are_refused_at_the_front_door() {
     let stage = Stage::start_with(|config| config.listen_keys("deny = [\"SHUTDOWN\", \"CONFIG SET\", \"DEBUG\"]"));
     let mut client = stage.connect();

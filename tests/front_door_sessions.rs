@@ -346,6 +346,26 @@ fn replies_can_be_turned_off_and_skipped() {
 }
 
 #[test]
+fn silence_within_pipelines_falls_on_the_right_requests() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    // Plain requests, requests answered here and transactions: whatever answers, what is to be silent is.
+    client.send_raw(
+        b"SET k 1\r\nCLIENT REPLY SKIP\r\nINCR k\r\nGET k\r\n\
+          CLIENT REPLY SKIP\r\nCLIENT ID\r\nCLIENT REPLY SKIP\r\nNOSUCHTHING\r\nECHO a\r\n\
+          CLIENT REPLY OFF\r\nINCR k\r\nMULTI\r\nINCR k\r\nEXEC\r\nSELECT 1\r\nSET k other\r\nSELECT 0\r\n\
+          CLIENT REPLY ON\r\nGET k\r\nPING\r\n",
+    );
+    assert_eq!(client.read(), Reply::ok());
+    assert_eq!(client.read(), Reply::bulk("2"));
+    assert_eq!(client.read(), Reply::bulk("a"));
+    assert_eq!(client.read(), Reply::ok());
+    assert_eq!(client.read(), Reply::bulk("4"));
+    assert_eq!(client.read(), Reply::Simple("PONG".to_owned()));
+    stage.standin.finish();
+}
+
+#[test]
 fn reset_and_quit_end_what_a_session_was() {
     let stage = Stage::start();
     let mut client = stage.standin.connect_resp3();

@@ -11,7 +11,6 @@ mod server;
 pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -20,6 +19,7 @@ use secrecy::SecretString;
 
 use crate::control::api::Handle;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 pub use error::ErrorBody;
 pub use handlers::EventsReport;
@@ -33,42 +33,6 @@ pub struct AdminState {
     pub readiness: Readiness,
     /// Asked as a bearer token for everything but the health answers and the static page. Absent: nothing is asked.
     pub token: Option<Arc<SecretString>>,
-}
-
-/// Whether new clients should come here: after the listeners are bound and until the drain begins.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
-
-const STARTING: u8 = 0;
-const READY: u8 = 1;
-const DRAINING: u8 = 2;
-
-impl Readiness {
-    /// The listeners are bound. Does nothing once the drain has begun.
-    pub fn set_ready(&self) {
-        let _ = self.0.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Final: a draining process never becomes ready again.
-    pub fn set_draining(&self) {
-        self.0.store(DRAINING, Ordering::Relaxed);
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == READY
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == DRAINING
-    }
-
-    fn as_str(&self) -> &'static str {
-        match self.0.load(Ordering::Relaxed) {
-            STARTING => "starting",
-            READY => "ready",
-            _ => "draining",
-        }
-    }
 }
 
 /// The control port: everything.

@@ -23,8 +23,12 @@ use crate::policy::Edge;
 
 /// Attempts to reconnect a link for which no request waits, before it is given up until one does.
 const IDLE_ATTEMPTS_MAX: u32 = 3;
+/// Logins of a client's user on the backend, whose secret may just be changing, before its requests are refused.
+const USER_LOGIN_ATTEMPTS_MAX: u32 = 4;
 /// Pause before the second attempt: a dead process is told from a lost connection within a few milliseconds.
 const SECOND_ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
+/// A link that a replica answered is replaced at most this often.
+const RENEW_EVERY_US: u64 = 1_000_000;
 /// While a stall lasts, the decision makers are told again this often.
 const STALL_REPEAT_US: u64 = 50_000;
 
@@ -52,7 +56,7 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     break;
                 }
                 // Whatever was in flight is answered or kept before anything else is decided, also on a retired link.
-                link.lose(!link.pinned);
+                link.lose();
                 if !link.accepts() {
                     break;
                 }
@@ -64,7 +68,7 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     break;
                 }
             }
-            Err(HandshakeError::Authentication(text)) if login.is_clients => {
+            Err(HandshakeError::User(text)) if login.is_clients => {
                 // As the server does to the clients of a user that it no longer takes.
                 link.fail_all(&format!("-{text}\r\n"));
                 if let Some(owner) = link.owner() {
@@ -82,6 +86,15 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                     break;
                 }
                 attempt += 1;
+                if let HandshakeError::User(text) = &error
+                    && attempt >= USER_LOGIN_ATTEMPTS_MAX
+                {
+                    link.fail_all(&format!(
+                        "-ERR backend {} refuses the login of this user: {text}\r\n",
+                        link.backend.name
+                    ));
+                    break;
+                }
                 let idle = link.in_flight() == 0;
                 if link.pinned || (idle && attempt >= IDLE_ATTEMPTS_MAX) {
                     break;
@@ -131,7 +144,7 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
         None
     };
     let depth = if link.pinned { Depth::Brief } else { Depth::Whole };
-    let ready = match handshake::connect(backend, link.lane, login, depth).await {
+    let mut ready = match handshake::connect(backend, link.lane, login, depth).await {
         Ok(ready) => ready,
         Err(error) => {
             if matches!(error, HandshakeError::Connect(_) | HandshakeError::ConnectTimedOut) {
@@ -150,12 +163,22 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
     if ready.identity.is_busy && !is_vouched_for {
         return Err(HandshakeError::NotReady("BUSY the server is running a script".to_owned()));
     }
-    link.host.edge(backend.id, Edge::HandshakeDone);
-    if !is_vouched_for && !backend.is_admitted(&ready.identity) {
+    let is_admitted = is_vouched_for || backend.is_admitted(&ready.identity);
+    if !is_admitted {
         // Another content than the one checked: the decision makers look at it before a request may go there.
         backend.seen.store(Some(Arc::new(ready.identity.clone())));
         link.host.edge(backend.id, Edge::IdentityChanged);
-        backend.wait_admitted(&ready.identity).await;
+    }
+    link.host.edge(backend.id, Edge::HandshakeDone);
+    if !is_admitted {
+        // The server may die again before anybody has looked: then its successor is another one, and waiting for this
+        // one would never end.
+        tokio::select! {
+            () = backend.wait_admitted(&ready.identity) => {}
+            () = ready.conversation.wait_closed() => {
+                return Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
     }
     link.client_id.set(ready.client_id);
     ready.conversation.into_io().ok_or_else(|| HandshakeError::Broken(io::ErrorKind::InvalidData.into()))
@@ -217,6 +240,7 @@ impl<S: Owner> Link<S> {
 
 /// Moves both halves of the connection in the same turn until it ends.
 async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
+    link.charge_repeats();
     link.state.set(State::Ready);
     link.last_progress_us.set(clock::micros());
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
@@ -258,12 +282,28 @@ impl<S: Owner> Service<'_, S> {
         if let Err(end) = self.poll_read(cx) {
             return Poll::Ready(end);
         }
+        self.renew();
         if self.link.state.get() == State::Retired && self.link.in_flight() == 0 {
             return Poll::Ready(End::Wanted);
         }
         self.note_slow_head();
         self.poll_timer(cx);
         Poll::Pending
+    }
+
+    /// A managed service moves the name to the new master and leaves the old one as a replica: a new connection follows
+    /// the name. At most once a second, for where the name does not move this would only cost connections.
+    fn renew(&mut self) {
+        let link = self.link;
+        let is_settled = clock::micros().saturating_sub(link.since_us) >= RENEW_EVERY_US;
+        if !link.renew.take() || link.pinned || link.state.get() != State::Ready || !is_settled {
+            return;
+        }
+        let unsent = link.retire();
+        link.host.retired(link);
+        for (entry, bytes) in unsent {
+            link.host.reroute(link, entry, &bytes);
+        }
     }
 
     /// Tells the decision makers that silence is rightful while a slow request is at work.
@@ -417,7 +457,10 @@ pub(super) fn judge_error<S: Owner>(link: &Link<S>, entry: &Entry<S>, reply: &[u
         }
         ErrorMeaning::Overloaded => {}
         ErrorMeaning::NotReady(word) => link.host.edge(link.backend.id, Edge::NotReady(word)),
-        ErrorMeaning::WrongRole => link.host.edge(link.backend.id, Edge::WrongRole),
+        ErrorMeaning::WrongRole => {
+            link.host.edge(link.backend.id, Edge::WrongRole);
+            link.renew.set(true);
+        }
         ErrorMeaning::Authentication => link.host.edge(link.backend.id, Edge::AuthenticationFailed),
     }
     link.counters().server_errors.add(1);

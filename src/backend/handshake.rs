@@ -43,6 +43,9 @@ pub enum HandshakeError {
     TimedOut,
     #[error("login refused: {0}")]
     Authentication(String),
+    /// Of a user of `listen.users`; nothing is wrong with the server or with our own login.
+    #[error("login of the client's user refused: {0}")]
+    User(String),
     #[error("database refused: {0}")]
     Database(String),
     #[error("server not ready: {0}")]
@@ -63,7 +66,7 @@ impl HandshakeError {
             Self::Broken(_) | Self::Overloaded(_) => Edge::HandshakeReset,
             Self::ConnectTimedOut => Edge::ConnectTimedOut,
             Self::TimedOut => Edge::HandshakeTimedOut,
-            Self::Authentication(_) => Edge::AuthenticationFailed,
+            Self::Authentication(_) | Self::User(_) => Edge::AuthenticationFailed,
             Self::NotReady(text) => Edge::NotReady(not_ready_word(text)),
             Self::Database(_) => return None,
         })
@@ -115,9 +118,13 @@ async fn greet(
     let replies = conversation.ask(&requests).await.map_err(HandshakeError::Broken)?;
     let mut client_id = 0;
     let mut identity = Identity::default();
-    for (request, reply) in requests.iter().zip(&replies) {
+    let is_clients_own = login.is_clients && backend.target.login.password.is_none();
+    for (at, (request, reply)) in requests.iter().zip(&replies).enumerate() {
         let command = request[0].as_str();
         if let Some(text) = reply.error() {
+            if command == "AUTH" && (at > 0 || is_clients_own) {
+                return Err(HandshakeError::User(text.to_owned()));
+            }
             judge(command, text)?;
             identity.is_busy |= command == "INFO" && text.starts_with("BUSY ");
             continue;
@@ -128,41 +135,26 @@ async fn greet(
             _ => {}
         }
     }
-    if identity.run_id.is_empty() && login.is_clients {
-        ask_as_ourselves(backend, conversation, login, &mut identity).await?;
+    if identity.run_id.is_empty() && !identity.is_busy && is_clients_own {
+        ask_as_default(conversation, login, &mut identity).await?;
     }
     // CLIENT KILL was answered, with a count or "No such client": either proves that the connection is dead.
     backend.proven_dead(&undead);
     Ok((client_id, identity))
 }
 
-/// A client's user may lack the right to INFO: who the server is, we ask in our own name.
-async fn ask_as_ourselves(
-    backend: &Backend,
+/// A client's user may lack the right to INFO: who the server is, we ask as the user `default`, which has no password.
+async fn ask_as_default(
     conversation: &mut Conversation,
     login: &Login,
     identity: &mut Identity,
 ) -> Result<(), HandshakeError> {
-    let own = match &backend.target.login.password {
-        Some(_) => auth(&backend.target.login).await?,
-        // Any password is right for a user `default` without one.
-        None => vec!["AUTH".to_owned(), "default".to_owned(), String::new()],
-    };
-    let requests = [own, vec!["INFO".to_owned(), "server".to_owned()], auth(login).await?];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let login = authentication(login).await.map_err(HandshakeError::User)?.unwrap_or_default();
+    let requests = [words(&["AUTH", "default", ""]), words(&["INFO", "server"]), login];
     let replies = conversation.ask(&requests).await.map_err(HandshakeError::Broken)?;
     read_info(&replies[1], identity);
-    replies[2].error().map_or(Ok(()), |text| judge("AUTH", text))
-}
-
-/// AUTH for a login that has a password.
-async fn auth(login: &Login) -> Result<Vec<String>, HandshakeError> {
-    let mut auth = vec!["AUTH".to_owned()];
-    auth.extend(login.username.clone());
-    if let Some(secret) = &login.password {
-        let secret = secret.fetch().await.map_err(|error| HandshakeError::Authentication(error.to_string()))?;
-        auth.push(secret.expose_secret().to_owned());
-    }
-    Ok(auth)
+    replies[2].error().map_or(Ok(()), |text| Err(HandshakeError::User(text.to_owned())))
 }
 
 /// The requests of a handshake, and the connections that it proves dead.
@@ -173,10 +165,17 @@ async fn requests(
     depth: Depth,
 ) -> Result<(Vec<Vec<String>>, Vec<u64>), HandshakeError> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let mut requests = Vec::with_capacity(10);
-    if login.password.is_some() {
-        requests.push(auth(login).await?);
+    let mut requests = Vec::with_capacity(12);
+    // A user of `listen.users` may have few rights, INFO not among them, and a server whose run id is not known cannot be
+    // told from a restarted one. So we ask as ourselves, and become that user as the last thing before its requests.
+    let own = authentication(&backend.target.login).await.map_err(HandshakeError::Authentication)?;
+    match own {
+        Some(own) => requests.push(own),
+        // The server may want a login that only its clients know.
+        None if login.is_clients => requests.extend(authentication(login).await.map_err(HandshakeError::User)?),
+        None => {}
     }
+    let is_user_already = backend.target.login.password.is_none() && login.is_clients;
     if lane.protocol == Protocol::Resp3 {
         requests.push(words(&["HELLO", "3"]));
     }
@@ -196,7 +195,20 @@ async fn requests(
     for id in &undead {
         requests.push(vec!["CLIENT".to_owned(), "KILL".to_owned(), "ID".to_owned(), id.to_string()]);
     }
+    if lane.user != 0 && !is_user_already {
+        requests.extend(authentication(login).await.map_err(HandshakeError::User)?);
+    }
     Ok((requests, undead))
+}
+
+/// AUTH with a secret read this moment; none for a login without a password.
+async fn authentication(login: &Login) -> Result<Option<Vec<String>>, String> {
+    let Some(secret) = &login.password else { return Ok(None) };
+    let secret = secret.fetch().await.map_err(|error| error.to_string())?;
+    let mut auth = vec!["AUTH".to_owned()];
+    auth.extend(login.username.clone());
+    auth.push(secret.expose_secret().to_owned());
+    Ok(Some(auth))
 }
 
 /// What an error reply within the handshake means; tolerated where the server merely keeps something from us.
@@ -224,6 +236,7 @@ pub fn read_info(reply: &Reply, identity: &mut Identity) {
             // Valkey tells both; its compatibility version is what clients look at.
             "redis_version" => value.clone_into(&mut identity.version),
             "master_replid" => value.clone_into(&mut identity.replication_id),
+            "master_replid2" => value.clone_into(&mut identity.earlier_replication_id),
             "role" => identity.is_replica = value == "slave",
             "loading" => identity.is_loading = u64::from_str(value).is_ok_and(|n| n != 0),
             "cluster_enabled" => identity.is_cluster = value == "1",

@@ -36,6 +36,8 @@ pub mod flag {
     pub const SUBSCRIPTION: u8 = 4;
     /// Part of the reply has been forwarded already.
     pub const STREAMING: u8 = 8;
+    /// Was sent once, and its connection was lost: another sending to the same backend takes from the retry budget.
+    pub const REPEAT: u8 = 16;
 }
 
 /// One request in flight.
@@ -89,6 +91,8 @@ pub trait Host<S: Owner> {
     fn overtake(&self, link: &Rc<Link<S>>, now_us: u64);
     /// A write may or may not have been executed on this backend.
     fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
+    /// The link was told to take no new requests, and lives until its last reply has come.
+    fn retired(&self, link: &Rc<Link<S>>);
     /// The link will not come back; on a pinned link, what can be sent again is still in its queue.
     fn ended(&self, link: &Rc<Link<S>>);
     /// A random number, for jitter.
@@ -144,6 +148,9 @@ pub struct Link<S: Owner> {
     pub(super) waker: RefCell<Option<Waker>>,
     pub(super) scheduled: Cell<bool>,
     pub(super) kill: Cell<bool>,
+    /// The server said that it must not be written to: the name may lead elsewhere by now.
+    pub(super) renew: Cell<bool>,
+    pub(super) since_us: u64,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
     pub(super) settings: Rc<LinkSettings>,
@@ -180,6 +187,8 @@ impl<S: Owner> Link<S> {
             waker: RefCell::new(None),
             scheduled: Cell::new(false),
             kill: Cell::new(false),
+            renew: Cell::new(false),
+            since_us: clock::micros(),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             settings,
@@ -278,7 +287,8 @@ impl<S: Owner> Link<S> {
     }
 
     /// Appends one request without regard to the bounds: what is sent again was counted before.
-    pub fn push(&self, entry: Entry<S>, bytes: &[u8]) {
+    pub fn push(&self, mut entry: Entry<S>, bytes: &[u8]) {
+        entry.flags &= !flag::REPEAT;
         let mut queue = self.queue.borrow_mut();
         let before = queue.entries.len();
         let mut batch = Batch {
@@ -321,7 +331,7 @@ impl<S: Owner> Link<S> {
         }
         self.state.set(State::Dead);
         self.kill.set(true);
-        self.lose(false);
+        self.lose();
         let all = self.take_unsent();
         self.schedule();
         all
@@ -374,7 +384,7 @@ impl<S: Owner> Link<S> {
     }
 
     /// The connection is gone: answers what must not be sent again, keeps the rest as unsent.
-    pub(super) fn lose(&self, budgeted: bool) {
+    pub(super) fn lose(&self) {
         let mut failed = Vec::new();
         {
             let mut guard = self.queue.borrow_mut();
@@ -390,7 +400,7 @@ impl<S: Owner> Link<S> {
                 let bytes = &queue.bytes[start..start + entry.len as usize];
                 let sent = start < queue.written;
                 start += entry.len as usize;
-                match self.verdict(&mut entry, bytes, sent, budgeted) {
+                match self.verdict(&mut entry, bytes, sent) {
                     Verdict::Keep => {
                         kept_bytes.extend_from_slice(bytes);
                         kept.push_back(entry);
@@ -405,18 +415,56 @@ impl<S: Owner> Link<S> {
             queue.written = 0;
             self.gauge().sub((before - queue.entries.len()) as u64);
         }
+        self.fail(failed);
+    }
+
+    fn fail(&self, failed: Vec<Entry<S>>) {
         for entry in failed {
             self.counters().unknown_outcomes.add(1);
             let text = format!(
                 "-UNKNOWNOUTCOME the connection to backend {} was lost after the request had been sent; it may or may \
-                 not have been executed, and is not of a kind that may be sent twice\r\n",
+                 not have been executed, and is not sent again\r\n",
                 self.backend.name
             );
             deliver(&entry, text.as_bytes());
         }
     }
 
-    fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool, budgeted: bool) -> Verdict {
+    /// The same backend answers again: what was sent there before is sent once more as far as the retry budget goes.
+    /// What goes to another backend instead is free, so this is not decided when the connection is lost.
+    pub(super) fn charge_repeats(&self) {
+        let mut failed = Vec::new();
+        {
+            let mut guard = self.queue.borrow_mut();
+            let queue = &mut *guard;
+            if !queue.entries.iter().any(|entry| entry.flags & flag::REPEAT != 0) {
+                return;
+            }
+            let before = queue.entries.len();
+            let mut kept_bytes = Vec::with_capacity(queue.bytes.len());
+            let mut kept = VecDeque::with_capacity(before);
+            let mut start = queue.answered;
+            for mut entry in queue.entries.drain(..) {
+                let end = start + entry.len as usize;
+                if entry.flags & flag::REPEAT != 0 && !self.budget.try_take() {
+                    failed.push(entry);
+                } else {
+                    entry.flags &= !flag::REPEAT;
+                    kept_bytes.extend_from_slice(&queue.bytes[start..end]);
+                    kept.push_back(entry);
+                }
+                start = end;
+            }
+            self.gauge().sub((before - kept.len()) as u64);
+            queue.entries = kept;
+            queue.bytes = kept_bytes;
+            queue.answered = 0;
+            queue.written = 0;
+        }
+        self.fail(failed);
+    }
+
+    fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool) -> Verdict {
         let category = category(bytes);
         if sent && category > Category::Read {
             self.host.unknown_write(self, bytes);
@@ -431,13 +479,12 @@ impl<S: Owner> Link<S> {
         if !sent {
             return Verdict::Keep;
         }
-        let may_repeat = category <= self.settings.ceiling
-            && entry.attempts < self.settings.attempts_max
-            && (!budgeted || self.budget.try_take());
+        let may_repeat = category <= self.settings.ceiling && entry.attempts < self.settings.attempts_max;
         if !may_repeat {
             return Verdict::Fail;
         }
         entry.attempts += 1;
+        entry.flags |= flag::REPEAT;
         self.counters().retries.add(1);
         Verdict::Keep
     }

@@ -12,6 +12,8 @@ mod fault;
 mod handshake;
 mod io;
 mod link;
+#[cfg(test)]
+mod link_tests;
 mod replies;
 mod shared;
 mod target;

@@ -19,6 +19,8 @@ pub struct Identity {
     pub run_id: String,
     /// `master_replid` of `INFO replication`; empty when not told.
     pub replication_id: String,
+    /// `master_replid2`: the history that the present one continues, after a promotion; all zeros otherwise.
+    pub earlier_replication_id: String,
     /// `redis_version` (or `valkey_version`), for status and for HELLO.
     pub version: String,
     /// Whether `role:slave` was told.
@@ -32,10 +34,33 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether both name the same content: the same process, by its run id.
+    /// Whether `later` names the same content: the same process, which has not taken over another server's data.
     #[must_use]
-    pub fn same_content(&self, other: &Self) -> bool {
-        self.run_id == other.run_id
+    pub fn same_content(&self, later: &Self) -> bool {
+        self.run_id == later.run_id && self.same_history(later)
+    }
+
+    fn same_history(&self, later: &Self) -> bool {
+        let (before, after) = (&self.replication_id, &later.replication_id);
+        let told = !before.is_empty() && !after.is_empty();
+        // A promoted replica continues what it had. A master without replicas gives itself a new id when its backlog is
+        // freed, an hour after the last one left: nothing has happened to its keys.
+        let promoted = later.earlier_replication_id == *before;
+        let never_followed = !self.is_replica && !later.is_replica;
+        let backlog_freed = never_followed && later.earlier_replication_id.bytes().all(|byte| byte == b'0');
+        !told || before == after || promoted || backlog_freed
+    }
+
+    /// Takes over what a short handshake did not ask for.
+    #[must_use]
+    pub fn completed_by(mut self, known: &Self) -> Self {
+        if self.replication_id.is_empty() && self.run_id == known.run_id {
+            self.replication_id.clone_from(&known.replication_id);
+            self.earlier_replication_id.clone_from(&known.earlier_replication_id);
+            self.is_replica = known.is_replica;
+            self.is_cluster = known.is_cluster;
+        }
+        self
     }
 }
 
@@ -268,4 +293,42 @@ impl Drop for Scout {
 
 fn micros_u32(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(run_id: &str, replication_id: &str, earlier: &str, is_replica: bool) -> Identity {
+        Identity {
+            run_id: run_id.to_owned(),
+            replication_id: replication_id.to_owned(),
+            earlier_replication_id: earlier.to_owned(),
+            is_replica,
+            ..Identity::default()
+        }
+    }
+
+    #[test]
+    fn content_is_another_after_a_restart_or_a_resync_and_the_same_after_a_promotion_or_a_freed_backlog() {
+        let master = server("run", "a", "000", false);
+        let same = |later: &Identity| master.same_content(later);
+        assert!(same(&master));
+        assert!(!same(&server("other", "a", "000", false)), "another process");
+        assert!(!same(&server("run", "b", "000", true)), "it follows another server now");
+        assert!(!same(&server("run", "b", "c", false)), "it followed another one in between");
+        assert!(same(&server("run", "b", "a", false)), "promoted: it continues its own history");
+        assert!(same(&server("run", "b", "000", false)), "its backlog was freed");
+        assert!(same(&server("run", "", "", false)), "not told");
+        let replica = server("run", "a", "000", true);
+        assert!(!replica.same_content(&server("run", "b", "000", false)), "a replica's id does not change by itself");
+    }
+
+    #[test]
+    fn a_short_handshake_is_completed_by_what_is_known_of_the_same_process_only() {
+        let known = server("run", "a", "000", true);
+        assert_eq!(server("run", "", "", false).completed_by(&known), known);
+        let other = server("other", "", "", false);
+        assert_eq!(other.clone().completed_by(&known), other);
+    }
 }

@@ -71,6 +71,9 @@ struct RunArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "STANDIN_CONFIG")]
     config: PathBuf,
+    /// End when standard input ends: with the process that holds its other end.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +99,9 @@ struct CacheServerArgs {
     /// What clients must give in AUTH. The variable keeps it out of the process list.
     #[arg(long, value_name = "PASSWORD", env = "CACHE_SERVER_PASSWORD", hide_env_values = true)]
     password: Option<String>,
+    /// End when standard input ends: with the process that holds its other end.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 /// Where the control port is. The token is taken from STANDIN_CONTROL_TOKEN, else from the configuration file.
@@ -225,7 +231,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
-        Command::Demo(arguments) => Ok(demo::run(&arguments)?),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::CacheServer(arguments) => run::cache_server(arguments),
         Command::Healthcheck(arguments) => control_commands::healthcheck(&arguments),
         Command::Status(arguments) => control_commands::status(&arguments),

@@ -29,7 +29,7 @@ impl Tone {
         }
     }
 
-    fn of_health(health: &str) -> Self {
+    pub(super) fn of_health(health: &str) -> Self {
         match health {
             "healthy" => Self::Good,
             "degraded" => Self::Warn,
@@ -38,7 +38,7 @@ impl Tone {
         }
     }
 
-    fn of_status(status: &str) -> Self {
+    pub(super) fn of_status(status: &str) -> Self {
         match status {
             "active" | "recovered" => Self::Good,
             "failing_over" => Self::Bad,
@@ -47,7 +47,7 @@ impl Tone {
     }
 }
 
-fn toned(text: &str, tone: Tone, coloured: bool) -> String {
+pub(super) fn toned(text: &str, tone: Tone, coloured: bool) -> String {
     if coloured && tone != Tone::Plain { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.code()) } else { text.to_owned() }
 }
 
@@ -207,7 +207,7 @@ pub(super) fn outcome(outcome: &CommandOutcome) -> String {
     format!("{} (group {}, epoch {})\n", harmless(&outcome.message), harmless(&outcome.group), outcome.epoch)
 }
 
-fn latency(us: u64) -> String {
+pub(super) fn latency(us: u64) -> String {
     match us {
         0..1_000 => format!("{us}us"),
         1_000..10_000 => format!("{:.1}ms", us as f64 / 1e3),
@@ -216,7 +216,7 @@ fn latency(us: u64) -> String {
     }
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

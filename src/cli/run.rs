@@ -1,5 +1,6 @@
 //! `standin run` and `standin cache-server`: the commands that stay.
 
+use std::io;
 use std::path::Path;
 
 use super::{CacheServerArgs, Failure, OWN_VARIABLES, RunArgs};
@@ -20,6 +21,9 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
 pub(super) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let config = load(&arguments.config)?;
     start_logging(&config.log)?;
+    if arguments.until_stdin_ends {
+        end_with_standard_input()?;
+    }
     serve(config)
 }
 
@@ -39,15 +43,31 @@ fn serve(config: Config) -> Result<(), Failure> {
 
 pub(super) fn cache_server(arguments: CacheServerArgs) -> Result<(), Failure> {
     start_logging(&config::Log::default())?;
+    if arguments.until_stdin_ends {
+        end_with_standard_input()?;
+    }
     serve_store(arguments)
 }
 
 /// Serves the in-process store until SIGTERM or SIGINT.
 pub(super) fn serve_store(arguments: CacheServerArgs) -> Result<(), Failure> {
-    let CacheServerArgs { port, bind, max_memory, password } = arguments;
+    let CacheServerArgs { port, bind, max_memory, password, until_stdin_ends: _ } = arguments;
     let options = CacheServerOptions { bind, port, max_memory_bytes: max_memory, password };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let served = runtime.block_on(run_cache_server(options));
     served.map_err(|error| Failure::failed(format!("cannot serve on {bind}, port {port}: {error}")))
+}
+
+/// Ends this process once nobody holds the other end of its standard input any more.
+///
+/// That is how the demo's children end with it, even when it is killed and can tell nobody; a parent-death signal would
+/// need unsafe code and exists on Linux alone.
+fn end_with_standard_input() -> Result<(), Failure> {
+    let watch = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    };
+    let thread = std::thread::Builder::new().name("standard-input".to_owned()).spawn(watch);
+    thread.map(drop).map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
 }

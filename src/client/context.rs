@@ -12,25 +12,20 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::mpsc;
 
 use super::registry::Registry;
-use super::scripts::Scripts;
 use super::session::Session;
 use super::settings::Settings;
 use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock};
 use crate::command;
-use crate::divergence::note_write;
+use crate::divergence::{Scripts, note_write};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
-use crate::route::{Availability, Group, Route};
-
-/// Something that a worker tells the control plane at once.
-#[derive(Debug, Clone)]
-pub struct EdgeReport {
-    pub backend: BackendId,
-    pub edge: Edge,
-}
+use crate::route::{Availability, EdgeReport, Group, Route};
 
 /// A request whose slow predecessor may block its link is given another link after this long.
 const SPILL_AFTER_US: u64 = 50_000;
+
+/// The active backend's links are found by what a session needs of them.
+type LinkKey = (BackendId, Lane);
 
 /// See the head of this file.
 pub(super) struct Context {
@@ -40,7 +35,7 @@ pub(super) struct Context {
     pub(super) registry: Arc<Registry>,
     pub(super) scripts: Arc<Scripts>,
     route: RefCell<Cache<Arc<ArcSwap<Route>>, Arc<Route>>>,
-    links: RefCell<HashMap<(BackendId, Lane), Rc<Link<Session>>, RandomState>>,
+    links: RefCell<HashMap<LinkKey, Rc<Link<Session>>, RandomState>>,
     /// Links that take no new requests, until their last reply has come.
     retired: RefCell<Vec<Rc<Link<Session>>>>,
     /// Pinned connections that no session owns now, with the time since when.
@@ -108,9 +103,12 @@ impl Context {
         self.group.backend(active).is_paused(now_us)
     }
 
-    /// How long requests have been held, in microseconds.
+    /// How long requests have been held, in microseconds; 0 while the worker has not noticed a hold that has just begun.
     pub(super) fn held_for_us(&self, now_us: u64) -> u64 {
-        now_us.saturating_sub(self.holding_since_us.get())
+        match self.holding_since_us.get() {
+            0 => 0,
+            since_us => now_us.saturating_sub(since_us),
+        }
     }
 
     /// The multiplexed link of a lane on the active backend; made when there is none.
@@ -230,6 +228,7 @@ impl Context {
             if self.holding_since_us.get() == 0 {
                 self.holding_since_us.set(clock::micros());
             }
+            self.end_hold_in_time(route.version);
         } else {
             self.holding_since_us.set(0);
             self.leave_others(route.active);
@@ -238,6 +237,18 @@ impl Context {
         for session in self.sessions.borrow().values() {
             session.route_changed(route.active);
         }
+    }
+
+    /// Nothing else may wake the sessions that wait, if nobody is entered at all: then their deadline must.
+    fn end_hold_in_time(&self, version: u64) {
+        let (myself, deadline) = (self.myself.clone(), self.settings.request_timeout);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(deadline).await;
+            let Some(context) = myself.upgrade().filter(|context| context.route().version == version) else { return };
+            for session in context.sessions.borrow().values() {
+                session.wake();
+            }
+        });
     }
 
     fn leave_others(&self, active: BackendId) {
@@ -338,6 +349,10 @@ impl Host<Session> for Context {
     fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {
         let record = self.group.record(link.backend.id);
         note_write(std::iter::once(record), link.lane.database, command::of_request(bytes), bytes);
+    }
+
+    fn retired(&self, link: &Rc<Link<Session>>) {
+        self.retired.borrow_mut().push(Rc::clone(link));
     }
 
     fn ended(&self, link: &Rc<Link<Session>>) {

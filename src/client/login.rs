@@ -192,13 +192,13 @@ async fn ask_server(session: &Session, user: Option<Vec<u8>>, password: Vec<u8>)
     let username = user.map(text).transpose()?;
     let name = username.clone().unwrap_or_else(|| "default".to_owned());
     let password = text(password)?;
-    let login = Login { username, password: Some(Secret::literal(password.as_str())), is_clients: true };
+    let login = Login { username, password: Some(Secret::given(password.as_str())), is_clients: true };
     let context = &session.context;
     let (active, ..) = context.route_facts();
     let lane = Lane { database: 0, protocol: Protocol::Resp2, user: u16::MAX };
     match backend::connect(context.group.backend(active), lane, &login, Depth::Brief).await {
         Ok(_) => {}
-        Err(HandshakeError::Authentication(refusal)) => return Err(refusal),
+        Err(HandshakeError::User(refusal)) => return Err(refusal),
         Err(error) => return Err(format!("NOBACKEND the login cannot be checked: {error}")),
     }
     match context.remember_login(login, &password) {

@@ -11,7 +11,6 @@ mod modes;
 mod output;
 mod pinned;
 mod registry;
-mod scripts;
 mod session;
 mod settings;
 mod special;
@@ -20,10 +19,8 @@ mod tls;
 mod tunnel;
 mod worker;
 
-pub use context::EdgeReport;
 pub use listener::{Listener, listen};
 pub use registry::Registry;
-pub use scripts::Scripts;
 pub use settings::{Denied, Settings, User};
 pub use tls::acceptor;
 pub use worker::{Accepted, GroupSetup, TlsAcceptSource, WorkerCommand, WorkerSetup, run_worker};

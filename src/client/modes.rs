@@ -40,6 +40,8 @@ pub(super) struct Transaction {
     /// EXEC will be answered with nil, by us: a WATCH before it was lost.
     pub(super) is_doomed: bool,
     pub(super) exec_sent: bool,
+    /// We refused one of its requests: EXEC must fail.
+    pub(super) is_spoiled: bool,
     /// Database that a queued SELECT will lead to.
     pub(super) select: Option<u32>,
     /// How long a queued CLIENT PAUSE will hold the backend back, in microseconds.

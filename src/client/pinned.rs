@@ -469,6 +469,9 @@ impl SessionTask {
             let mut multi = Vec::new();
             resp::encode_request(&mut multi, &[b"MULTI"]);
             requests.push((multi, 0));
+            if self.state.transaction.as_ref().is_some_and(|transaction| transaction.is_spoiled) {
+                requests.push((super::special::wrong_arity(), 0));
+            }
             let answered = log.len().saturating_sub(unanswered);
             requests.extend(log[..answered].iter().map(|request| (request.clone(), 0)));
         }

@@ -1,13 +1,14 @@
 //! All clients of the process, whatever worker serves them: for CLIENT LIST, KILL and UNBLOCK, and for the gauges.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use tokio::sync::mpsc;
 
 use super::worker::WorkerCommand;
+use crate::route::ClientCounts;
 
 /// What CLIENT LIST shows and other clients may act on. Written by the session, read by anyone.
 #[derive(Debug, Default, Clone)]
@@ -117,26 +118,16 @@ impl ClientRecord {
 /// All clients. Short critical sections; never held across an await (no guard leaves this file).
 pub struct Registry {
     clients: DashMap<u64, Arc<ClientRecord>>,
-    /// Clients connected now, by group.
-    counts: Vec<AtomicUsize>,
+    counts: Arc<ClientCounts>,
     next_id: AtomicU64,
-    accepted: AtomicU64,
     workers: Vec<mpsc::Sender<WorkerCommand>>,
 }
 
 impl Registry {
-    /// A registry for so many groups, which reaches clients through their workers' inboxes.
+    /// A registry that counts here, and reaches clients through their workers' inboxes.
     #[must_use]
-    pub fn new(groups: usize, workers: Vec<mpsc::Sender<WorkerCommand>>) -> Arc<Self> {
-        // Ids start where no server's own do, so that a mistaken CLIENT KILL on a backend hits nobody.
-        let counts = (0..groups).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Self {
-            clients: DashMap::new(),
-            counts,
-            next_id: AtomicU64::new(1),
-            accepted: AtomicU64::new(0),
-            workers,
-        })
+    pub fn new(counts: Arc<ClientCounts>, workers: Vec<mpsc::Sender<WorkerCommand>>) -> Arc<Self> {
+        Arc::new(Self { clients: DashMap::new(), counts, next_id: AtomicU64::new(1), workers })
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -144,14 +135,13 @@ impl Registry {
     }
 
     pub(super) fn add(&self, client: Arc<ClientRecord>) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.counts[client.group].fetch_add(1, Ordering::Relaxed);
+        self.counts.add(client.group);
         self.clients.insert(client.id, client);
     }
 
     pub(super) fn remove(&self, id: u64) {
         if let Some((_, client)) = self.clients.remove(&id) {
-            self.counts[client.group].fetch_sub(1, Ordering::Relaxed);
+            self.counts.remove(client.group);
         }
     }
 
@@ -170,7 +160,7 @@ impl Registry {
     /// Clients of one group connected now.
     #[must_use]
     pub fn count(&self, group: usize) -> usize {
-        self.counts[group].load(Ordering::Relaxed)
+        self.counts.connected(group)
     }
 
     /// The worker with the fewest clients.
@@ -184,12 +174,6 @@ impl Registry {
             counts[client.worker] += 1;
         }
         counts.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(worker, _)| worker)
-    }
-
-    /// Clients accepted since the start.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
     }
 
     /// The clients of a group, oldest first.

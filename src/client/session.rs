@@ -208,7 +208,8 @@ impl Owner for Session {
         if self.monitoring.get() && frame.len() > 20 && frame[0] == b'+' && frame[1].is_ascii_digit() {
             return true;
         }
-        if !resp::is_push(frame[0]) && !(frame[0] == b'*' && self.subscribed.get()) {
+        let may_be_one = resp::is_push(frame[0]) || (frame[0] == b'*' && self.subscribed.get());
+        if !may_be_one {
             return false;
         }
         matches!(

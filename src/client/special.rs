@@ -29,6 +29,13 @@ enum Way {
     Own,
 }
 
+/// A request that every server refuses and that changes nothing.
+pub(super) fn wrong_arity() -> Vec<u8> {
+    let mut request = Vec::new();
+    resp::encode_request(&mut request, &[b"GET"]);
+    request
+}
+
 pub(super) const NO_AUTH: &str = "NOAUTH Authentication required.";
 
 impl SessionTask {
@@ -70,6 +77,7 @@ impl SessionTask {
             shown.query_bytes = query_bytes;
         });
         if let Some(refusal) = self.refusal(spec, name) {
+            self.spoil_transaction();
             return self.local_error(&refusal);
         }
         self.dispatch(spec, request)
@@ -86,6 +94,16 @@ impl SessionTask {
             let name = spec.name.replace('|', " ");
             format!("NOPERM '{name}' is denied at this endpoint (listen.deny); ask the server itself")
         })
+    }
+
+    /// A request refused between MULTI and EXEC makes EXEC fail. The server does that itself once it has refused
+    /// something too, so it is given a request that it must refuse.
+    fn spoil_transaction(&mut self) {
+        let (Some(transaction), Some(pinned)) = (&mut self.state.transaction, &self.state.pinned) else { return };
+        transaction.is_spoiled = true;
+        let pinned = Rc::clone(pinned);
+        let wrong_arity = wrong_arity();
+        pinned.push(self.aside_entry(&wrong_arity), &wrong_arity);
     }
 
     fn dispatch(&mut self, spec: &'static Spec, request: &[u8]) -> Step {

@@ -11,17 +11,17 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, EdgeReport};
+use super::context::Context;
 use super::modes::State;
 use super::registry::{ClientRecord, Registry, Shown};
-use super::scripts::Scripts;
 use super::session::{Notice, Session};
 use super::settings::Settings;
 use super::task::{Exit, SessionTask};
 use super::tunnel;
 use crate::backend::{Io, clock};
+use crate::divergence::Scripts;
 use crate::limits;
-use crate::route::Group;
+use crate::route::{EdgeReport, Group};
 
 /// How the listener of a group takes TLS; read for each connection, so that new certificates serve the next client.
 pub type TlsAcceptSource = Arc<dyn Fn() -> std::io::Result<Arc<rustls::ServerConfig>> + Send + Sync>;

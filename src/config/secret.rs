@@ -23,6 +23,7 @@ pub struct Secret(Source);
 #[derive(Clone)]
 enum Source {
     Literal(SecretString),
+    Given(SecretString),
     /// The value at load time: a process's environment does not change under it.
     Environment {
         name: String,
@@ -56,6 +57,11 @@ impl Secret {
         Self(Source::Literal(SecretString::from(value.into())))
     }
 
+    /// What a client gave, which may be empty: a user may have no password.
+    pub fn given(value: impl Into<String>) -> Self {
+        Self(Source::Given(SecretString::from(value.into())))
+    }
+
     /// Reads `env:NAME`, `file:PATH`, `exec:COMMAND`, `literal:TEXT` or, without a prefix, the text itself.
     pub fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Self {
         match text.split_once(':') {
@@ -74,6 +80,7 @@ impl Secret {
     /// Blocks: a file for a moment, a command for up to 5 s. Within a runtime use [`Secret::fetch`].
     pub fn read(&self) -> Result<SecretString, SecretError> {
         let value = match &self.0 {
+            Source::Given(value) => return Ok(value.clone()),
             Source::Literal(value) => value.clone(),
             Source::Environment { name, value } => value.clone().ok_or_else(|| SecretError::Unset(name.clone()))?,
             Source::File(path) => text(read_file(path)?)?,
@@ -85,7 +92,7 @@ impl Secret {
     /// As [`Secret::read`], with files and commands read on the blocking pool.
     pub async fn fetch(&self) -> Result<SecretString, SecretError> {
         match &self.0 {
-            Source::Literal(_) | Source::Environment { .. } => self.read(),
+            Source::Literal(_) | Source::Given(_) | Source::Environment { .. } => self.read(),
             Source::File(_) | Source::Command(_) => {
                 let secret = self.clone();
                 let reading = tokio::task::spawn_blocking(move || secret.read());
@@ -98,7 +105,7 @@ impl Secret {
     pub(super) fn variable_name(&self) -> Option<&str> {
         match &self.0 {
             Source::Environment { name, .. } => Some(name),
-            Source::Literal(_) | Source::File(_) | Source::Command(_) => None,
+            Source::Literal(_) | Source::Given(_) | Source::File(_) | Source::Command(_) => None,
         }
     }
 
@@ -170,7 +177,7 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Source::Literal(_) => f.write_str("***"),
+            Source::Literal(_) | Source::Given(_) => f.write_str("***"),
             Source::Environment { name, .. } => write!(f, "env:{name}"),
             Source::File(path) => write!(f, "file:{}", path.display()),
             Source::Command(_) => f.write_str("exec:***"),

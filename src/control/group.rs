@@ -17,17 +17,18 @@ use super::probe::{self, Keyspace, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, Reply, clock};
-use crate::client::{EdgeReport, Registry, Scripts};
 use crate::config::DivergencePolicy;
-use crate::divergence::State;
+use crate::divergence::{Scripts, State};
 use crate::policy::{
     Action, Availability as EngineAvailability, BackendId, BackendRole, Decision, DecisionKind, Edge, Engine, Event,
-    OperatorCommand, ProbeOutcome, Standing, Switch, SwitchKind, SwitchResult, Time,
+    OperatorCommand, ProbeOutcome, Standing, Switch, SwitchKind, SwitchResult,
 };
-use crate::route::{Availability, Group, Publisher, Route};
+use crate::route::{Availability, ClientCounts, EdgeReport, Group, Publisher, Route};
 use crate::telemetry::events::{Event as Entry, EventKind, History, Severity};
 use crate::telemetry::metrics::Metrics;
 
+/// While the primary has not been entered for the first time, it is looked at this often.
+const START_PROBE_PAUSE: Duration = Duration::from_millis(50);
 /// A tick that comes this much later than it should makes us suspect ourselves.
 const LATE_TICK: Duration = Duration::from_millis(100);
 
@@ -53,7 +54,7 @@ pub struct GroupControlSetup {
 pub struct Surroundings {
     pub history: Arc<History>,
     pub metrics: Metrics,
-    pub registry: Arc<Registry>,
+    pub clients: Arc<ClientCounts>,
     pub stop: CancellationToken,
 }
 
@@ -101,6 +102,7 @@ pub(super) struct GroupControl {
     waiting: HashMap<u64, (CommandReply, Instant)>,
     actions: Vec<Action>,
     started: bool,
+    born: Instant,
     last_health: Vec<crate::policy::Health>,
     pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
 }
@@ -217,6 +219,7 @@ impl GroupControl {
             waiting: HashMap::new(),
             actions: Vec::new(),
             started: false,
+            born: Instant::now(),
             last_health: vec![crate::policy::Health::Unknown; count],
             status_since,
         };
@@ -242,6 +245,10 @@ impl GroupControl {
             Edge::IdentityChanged => {
                 let seen = self.shared.group.backend(backend).seen.load_full();
                 if let Some(identity) = seen {
+                    if self.shared.group.backend(backend).is_admitted(&identity) {
+                        // Looked at and entered while this report was on its way.
+                        return;
+                    }
                     self.shared.note_identity(backend, &identity);
                 }
                 self.update_standing(backend);
@@ -276,7 +283,7 @@ impl GroupControl {
         for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
             recent.sample(backend);
         }
-        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.registry);
+        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.clients);
     }
 
     fn watch_health(&mut self, view: &crate::policy::View) {
@@ -313,9 +320,7 @@ impl GroupControl {
 
     fn on_probe(&mut self, id: BackendId, report: Report) {
         let index = id.index();
-        if let Some(identity) = &report.identity {
-            self.shared.note_identity(id, identity);
-        }
+        let restarted = report.identity.as_ref().is_some_and(|identity| self.shared.note_identity(id, identity));
         {
             let facts = &mut self.shared.facts.borrow_mut()[index];
             facts.last_error.clone_from(&report.error);
@@ -334,7 +339,30 @@ impl GroupControl {
             self.start_if_ready(id);
         }
         self.update_standing(id);
+        if restarted && self.started {
+            // Also without a request that would find out: the active is entered anew at once.
+            self.feed(Event::Edge { backend: id, edge: Edge::IdentityChanged });
+        }
+        if self.hopes_for(id, &report.outcome) {
+            return;
+        }
         self.feed(Event::Probe { backend: id, outcome: report.outcome });
+    }
+
+    /// Whether a primary that cannot be reached is given a little more time, because we have only just started: servers
+    /// that start together with us are no outage. Until it serves for the first time it is asked more often.
+    fn hopes_for(&self, id: BackendId, outcome: &ProbeOutcome) -> bool {
+        let (age, grace) = (self.born.elapsed(), self.shared.entry_timeout);
+        let is_awaited = !self.started && self.shared.rules(id).role == BackendRole::Primary;
+        if !is_awaited || age > grace * 2 || matches!(outcome, ProbeOutcome::Ok { .. }) {
+            return false;
+        }
+        let prober = self.shared.probers[id.index()].clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(START_PROBE_PAUSE).await;
+            let _ = prober.try_send(ProbeCommand::Now);
+        });
+        matches!(outcome, ProbeOutcome::Failed(_)) && age < grace
     }
 
     /// The first good look at the primary opens the doors.
@@ -499,6 +527,10 @@ impl GroupControl {
 
     fn on_switch_done(&mut self, switch: &Switch, outcome: Outcome, took: Duration) {
         self.record_switch(switch, &outcome, took);
+        if outcome.result == SwitchResult::Done && !switch.planned && switch.from != switch.to {
+            // That event says what became of the one that was left; it is not said a second time.
+            self.last_health[switch.from.index()] = crate::policy::Health::Failed;
+        }
         if let Some((reply, began)) = self.waiting.remove(&switch.id.0) {
             let _ = reply.send(self.command_outcome(switch, &outcome, began.elapsed()));
         }
@@ -540,14 +572,21 @@ impl GroupControl {
         let reason = &switch.reason;
         let (kind, result, message) = match &outcome.result {
             SwitchResult::Done => {
-                let kind = if switch.kind == SwitchKind::Recovery { EventKind::Recovery } else { EventKind::Failover };
+                let kind = match switch.kind {
+                    SwitchKind::Failover | SwitchKind::Manual => EventKind::Failover,
+                    SwitchKind::Recovery => EventKind::Recovery,
+                    SwitchKind::Reentry => EventKind::Reentry,
+                };
                 let content = match (outcome.flushed, outcome.removed) {
                     (true, _) => ", after it was emptied".to_owned(),
                     (false, 0) => String::new(),
                     (false, n) => format!(", after {n} keys that it had missed were removed"),
                 };
-                let what = if switch.kind == SwitchKind::Reentry { "was entered again" } else { "serves now" };
-                (kind, "done", format!("backend {to} {what} instead of {from}{content}: {reason}"))
+                let what = match switch.kind {
+                    SwitchKind::Reentry => "was entered again".to_owned(),
+                    _ => format!("serves now instead of {from}"),
+                };
+                (kind, "done", format!("backend {to} {what}{content}: {reason}"))
             }
             SwitchResult::Refused { why } => {
                 let mend = facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]);
@@ -776,13 +815,15 @@ impl Shared {
         }
     }
 
-    /// A handshake or probe told who the server is.
-    pub(super) fn note_identity(&self, id: BackendId, identity: &Identity) {
+    /// A handshake or probe told who the server is; true when its content is another than before.
+    pub(super) fn note_identity(&self, id: BackendId, identity: &Identity) -> bool {
         let facts = &mut self.facts.borrow_mut()[id.index()];
-        let before = facts.identity.replace(identity.clone());
-        let restarted = before.as_ref().is_some_and(|before| !before.same_content(identity));
+        let before = facts.identity.take();
+        let identity = before.iter().fold(identity.clone(), Identity::completed_by);
+        let restarted = before.as_ref().is_some_and(|before| !before.same_content(&identity));
+        facts.identity = Some(identity);
         if !restarted {
-            return;
+            return false;
         }
         facts.keys = None;
         let undead = self.group.backend(id).undead();
@@ -792,7 +833,10 @@ impl Shared {
         let message = format!(
             "backend {name} restarted or is another server than before; its content is looked at before it serves"
         );
-        self.record(Entry::new(EventKind::IdentityChanged, message).backend(name.clone()));
+        let serves = self.group.route().active == id;
+        let severity = if serves { Severity::Warning } else { Severity::Info };
+        self.record(Entry::new(EventKind::IdentityChanged, message).severity(severity).backend(name.clone()));
+        true
     }
 
     /// One look at a server, by the requests of an entry.

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::api::{CommandError, Receiver, Request, StatusReport};
 use self::group::GroupRequest;
-use crate::admin::Readiness;
+use crate::telemetry::readiness::Readiness;
 use crate::telemetry::wall_time::WallTime;
 
 pub use self::check::content_findings;
@@ -117,7 +117,7 @@ async fn status(handles: &Handles, surroundings: &Surroundings, readiness: &Read
         process_id: std::process::id(),
         at: WallTime::now(),
         uptime_seconds: crate::backend::clock::micros() / 1_000_000,
-        clients: surroundings.registry.len() as u64,
+        clients: surroundings.clients.total() as u64,
         draining: readiness.is_draining(),
         groups,
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::backend::{self, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
+use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
 use crate::policy::{Edge, NotReadyWord, ProbeOutcome, Role};
 use crate::resp::Protocol;
@@ -191,7 +191,13 @@ impl Prober {
         match connection.conversation.ask_within(timeout, &requests).await {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
-                connection.judge(&replies, latency, self.settings.write_probe, write_proven)
+                let report = connection.judge(&replies, latency, self.settings.write_probe, write_proven);
+                let is_named = matches!(&self.backend.target.address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
+                if connection.identity.is_replica && is_named {
+                    // The name may lead to another server by now.
+                    self.connection = None;
+                }
+                report
             }
             Err(error) => {
                 self.connection = None;

@@ -3,10 +3,9 @@
 use super::facts::Facts;
 use super::window::Sampler;
 use crate::backend::{Backend, CLASSES, Counters};
-use crate::client::Registry;
 use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, Standing, View};
-use crate::route::Group;
+use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{BackendMetrics, GroupMetrics, Metrics, breaker_value, divergence_value, health_value};
 
 pub(super) struct MetricsPublisher {
@@ -25,7 +24,7 @@ impl MetricsPublisher {
         self.group.switched(trigger, result, seconds);
     }
 
-    pub(super) fn publish(&mut self, group: &Group, view: &View, facts: &[Facts], registry: &Registry) {
+    pub(super) fn publish(&mut self, group: &Group, view: &View, facts: &[Facts], clients: &ClientCounts) {
         let sum = |pick: fn(&Counters) -> u64| -> u64 {
             group.backends.iter().flat_map(|backend| &backend.counters).map(pick).sum()
         };
@@ -33,8 +32,8 @@ impl MetricsPublisher {
         self.group.unknown_outcomes.absolute(sum(|counters| counters.unknown_outcomes.get()));
         self.group.shed.absolute(sum(|counters| counters.shed.get()));
         self.group.no_backend.absolute(sum(|counters| counters.unserved.get()));
-        self.group.clients.set(registry.count(group.index) as f64);
-        self.group.client_connections.absolute(registry.accepted());
+        self.group.clients.set(clients.connected(group.index) as f64);
+        self.group.client_connections.absolute(clients.accepted(group.index));
         let route = group.route();
         self.group.route_epoch.set(route.epoch as f64);
         for ((metrics, sampler), backend) in self.backends.iter_mut().zip(&group.backends) {

@@ -34,7 +34,7 @@ impl GroupControl {
             active: serves.then(|| self.shared.rules(route.active).name.clone()),
             epoch: route.epoch,
             availability: availability.into(),
-            clients: self.surroundings.registry.count(self.shared.group.index) as u64,
+            clients: self.surroundings.clients.connected(self.shared.group.index) as u64,
             notes: self.notes(&view),
             backends,
         }

@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 
 use super::facts::BackendRules;
 use super::group::GroupControlSetup;
-use crate::client::{EdgeReport, Scripts};
 use crate::config::{self, BackendAddress, Profile};
+use crate::divergence::Scripts;
 use crate::policy::{BackendId, BackendRole, Settings};
-use crate::route::Publisher;
+use crate::route::{EdgeReport, Publisher};
 
 /// Puts together the control of one group.
 #[must_use]

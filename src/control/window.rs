@@ -12,7 +12,6 @@ pub(super) struct Collector {
     latency: Box<[Buckets; CLASSES]>,
     answered: [u64; CLASSES],
     errors: ErrorCounts,
-    timeouts: u64,
 }
 
 /// A collector's second product: the same, by the classes of the data path, for status and metrics.
@@ -29,7 +28,6 @@ impl Collector {
             latency: Box::new([[0; LATENCY_BUCKETS]; CLASSES]),
             answered: [0; CLASSES],
             errors: ErrorCounts::default(),
-            timeouts: 0,
         }
     }
 

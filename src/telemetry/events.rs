@@ -51,6 +51,8 @@ pub enum EventKind {
     Failover,
     /// The primary serves again.
     Recovery,
+    /// The active restarted, or came back after an outage of all, and serves again; no other backend was entered.
+    Reentry,
     /// A switch was wanted, and a guard said no.
     SwitchRefused,
     /// A switch began and was taken back.
@@ -83,12 +85,13 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
         Self::Failover,
         Self::Recovery,
+        Self::Reentry,
         Self::SwitchRefused,
         Self::SwitchFailed,
         Self::BackendDown,
@@ -115,6 +118,7 @@ impl EventKind {
             Self::Stopped => "stopped",
             Self::Failover => "failover",
             Self::Recovery => "recovery",
+            Self::Reentry => "reentry",
             Self::SwitchRefused => "switch_refused",
             Self::SwitchFailed => "switch_failed",
             Self::BackendDown => "backend_down",
@@ -141,6 +145,7 @@ impl EventKind {
             | Self::Drain
             | Self::Stopped
             | Self::Recovery
+            | Self::Reentry
             | Self::BackendUp
             | Self::Enterable
             | Self::Reconciled

@@ -7,4 +7,5 @@ pub mod events;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod readiness;
 pub mod wall_time;

@@ -198,7 +198,10 @@ impl StandinProcess {
         if self.direct.is_some() {
             return 0;
         }
-        self.group("default")["epoch"].as_u64().expect("the epoch is a number")
+        let read = || self.group("default")["epoch"].as_u64().expect("the epoch is a number");
+        // Standin is ready before it has looked at any backend: readiness does not depend on them.
+        super::eventually(Duration::from_secs(5), "a backend is entered", || read() > 0);
+        read()
     }
 
     /// Waits until this backend is active in the default group.

@@ -19,7 +19,7 @@ struct Inner {
 
 impl Scripts {
     /// Takes note of a request that loads or drops scripts or functions, once the server accepted it.
-    pub(super) fn note(&self, spec: &Spec, frame: &[u8]) {
+    pub fn note(&self, spec: &Spec, frame: &[u8]) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let prefix = match spec.handling {
             Handling::ScriptFlush => "script",

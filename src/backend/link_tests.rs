@@ -1,0 +1,277 @@
+//! What a lost connection means for each request that was on it.
+#![allow(clippy::unwrap_used)]
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::{Entry, Host, Link, LinkSettings, Owner, flag};
+use super::{Address, Backend, Lane, Login, RetryBudget, Target, Timing, clock};
+use crate::command::{self, Category};
+use crate::policy::{BackendId, Edge};
+use crate::resp::{FrameLimits, Protocol, encode_request};
+
+/// A client that keeps what it is told.
+#[derive(Clone, Default)]
+struct Client(Rc<Told>);
+
+#[derive(Default)]
+struct Told {
+    replies: RefCell<Vec<(u32, String)>>,
+    special: RefCell<Vec<u32>>,
+    cut_off: Cell<bool>,
+    gone: Cell<bool>,
+}
+
+impl Owner for Client {
+    fn same_as(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+    fn is_gone(&self) -> bool {
+        self.0.gone.get()
+    }
+    fn replies(&self, seq: u32, _count: u32, bytes: &[u8]) {
+        self.0.replies.borrow_mut().push((seq, String::from_utf8_lossy(bytes).into_owned()));
+    }
+    fn partial(&self, _seq: u32, _bytes: &[u8]) {}
+    fn special(&self, seq: u32, _bytes: &[u8]) {
+        self.0.special.borrow_mut().push(seq);
+    }
+    fn is_out_of_band(&self, _frame: &[u8]) -> bool {
+        false
+    }
+    fn out_of_band(&self, _bytes: &[u8]) {}
+    fn cut_off(&self) {
+        self.0.cut_off.set(true);
+    }
+    fn repeating(&self) {}
+    fn repeated(&self) {}
+}
+
+#[derive(Default)]
+struct Surroundings {
+    unknown_writes: RefCell<Vec<String>>,
+}
+
+impl Host<Client> for Surroundings {
+    fn edge(&self, _backend: BackendId, _edge: Edge) {}
+    fn reroute(&self, _link: &Link<Client>, _entry: Entry<Client>, _bytes: &[u8]) {}
+    fn unknown_write(&self, _link: &Link<Client>, bytes: &[u8]) {
+        self.unknown_writes.borrow_mut().push(command::of_request(bytes).name.to_owned());
+    }
+    fn retired(&self, _link: &Rc<Link<Client>>) {}
+    fn ended(&self, _link: &Rc<Link<Client>>) {}
+    fn jitter(&self) -> u64 {
+        0
+    }
+}
+
+struct World {
+    link: Rc<Link<Client>>,
+    host: Rc<Surroundings>,
+    client: Client,
+    next: Cell<u32>,
+}
+
+impl World {
+    fn new() -> Self {
+        let timing = Timing {
+            connect: Duration::from_millis(1),
+            handshake: Duration::from_millis(1),
+            request: Duration::from_secs(2),
+            floor: Duration::from_millis(650),
+            slow: Duration::from_secs(30),
+            tcp_user_timeout: Duration::from_secs(5),
+            tcp_keepalive: Duration::from_secs(60),
+            reconnect_min: Duration::from_millis(1),
+            reconnect_max: Duration::from_millis(100),
+        };
+        let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: 1 };
+        let target = Target { address, tls: None, login: Login::default(), database: 0 };
+        let backend = Backend::new(BackendId(0), "p".to_owned(), "standin-test".to_owned(), target, timing, 1);
+        let settings = LinkSettings {
+            in_flight_max: 100,
+            bytes_max: 1 << 20,
+            frame_limits: FrameLimits::default(),
+            ceiling: Category::LastWriteWins,
+            attempts_max: 2,
+            backoff_min_us: 1,
+            backoff_max_us: 1,
+        };
+        let host = Rc::new(Surroundings::default());
+        let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
+        let budget = Rc::new(RetryBudget::new(10.0, 10.0));
+        let link = Link::new(Arc::new(backend), lane, 0, None, Rc::new(settings), budget, host.clone());
+        Self { link, host, client: Client::default(), next: Cell::new(0) }
+    }
+
+    /// Queues a request given as words, with these flags.
+    fn request(&self, words: &str, flags: u8) {
+        let mut bytes = Vec::new();
+        let arguments: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        encode_request(&mut bytes, &arguments);
+        let entry = Entry {
+            owner: self.client.clone(),
+            at_us: clock::micros(),
+            seq: self.next.replace(self.next.get() + 1),
+            len: bytes.len() as u32,
+            confirmations: 0,
+            class: command::of_request(&bytes).class,
+            attempts: 0,
+            flags,
+        };
+        self.link.push(entry, &bytes);
+    }
+
+    /// As if all that is queued had gone out to the socket.
+    fn write_all(&self) {
+        let mut queue = self.link.queue.borrow_mut();
+        queue.written = queue.bytes.len();
+    }
+
+    fn left(&self) -> Vec<&'static str> {
+        self.link.take_left().iter().map(|(_, bytes)| command::of_request(bytes).name).collect()
+    }
+
+    fn errors(&self) -> Vec<(u32, String)> {
+        let word = |text: &String| text.split(' ').next().unwrap_or_default().to_owned();
+        self.client.0.replies.borrow().iter().map(|(seq, text)| (*seq, word(text))).collect()
+    }
+}
+
+#[test]
+fn what_was_sent_is_kept_up_to_the_ceiling_and_the_rest_has_an_unknown_outcome() {
+    let world = World::new();
+    for words in ["GET a", "SET a 1", "INCR n", "GETSET a 2", "EXPIRE a 9", "LPUSH l 1"] {
+        world.request(words, 0);
+    }
+    world.write_all();
+    world.link.lose();
+    assert_eq!(world.left(), ["get", "set", "expire"]);
+    let unknown = "-UNKNOWNOUTCOME".to_owned();
+    assert_eq!(world.errors(), [(2, unknown.clone()), (3, unknown.clone()), (5, unknown)]);
+    // Each write may have been executed there, the repeated ones too.
+    assert_eq!(*world.host.unknown_writes.borrow(), ["set", "incr", "getset", "expire", "lpush"]);
+}
+
+#[test]
+fn what_was_never_sent_is_kept_whatever_it_is() {
+    let world = World::new();
+    world.request("INCR n", 0);
+    world.request("LPUSH l 1", 0);
+    world.link.lose();
+    assert_eq!(world.left(), ["incr", "lpush"]);
+    assert!(world.host.unknown_writes.borrow().is_empty());
+}
+
+#[test]
+fn a_request_of_which_a_part_was_sent_counts_as_sent() {
+    let world = World::new();
+    world.request("INCR n", 0);
+    world.link.queue.borrow_mut().written = 3;
+    world.link.lose();
+    assert!(world.left().is_empty());
+    assert_eq!(world.errors().len(), 1);
+}
+
+#[test]
+fn a_request_is_repeated_a_bounded_number_of_times() {
+    let world = World::new();
+    world.request("GET a", 0);
+    for _ in 0..2 {
+        world.write_all();
+        world.link.lose();
+        assert!(world.errors().is_empty());
+    }
+    world.write_all();
+    world.link.lose();
+    assert_eq!(world.errors().len(), 1);
+}
+
+#[test]
+fn a_client_that_saw_half_a_reply_is_cut_off() {
+    let world = World::new();
+    world.request("GET a", flag::STREAMING);
+    world.write_all();
+    world.link.lose();
+    assert!(world.client.0.cut_off.get());
+    assert!(world.left().is_empty());
+}
+
+#[test]
+fn nobody_s_requests_are_not_sent_again() {
+    let world = World::new();
+    world.request("SET a 1", 0);
+    world.write_all();
+    world.client.0.gone.set(true);
+    world.link.lose();
+    assert!(world.left().is_empty());
+    assert_eq!(*world.host.unknown_writes.borrow(), ["set"]);
+}
+
+#[test]
+fn a_request_that_outlived_its_time_unsent_is_answered_and_never_sent() {
+    let world = World::new();
+    world.request("SET a 1", 0);
+    world.request("SET b 1", flag::SPECIAL);
+    world.link.sweep(clock::micros() + 3_000_000);
+    assert_eq!(world.errors(), [(0, "-NOBACKEND".to_owned())]);
+    assert_eq!(*world.client.0.special.borrow(), [1]);
+    assert!(world.left().is_empty());
+    assert_eq!(world.link.backend.in_flight(), 0);
+}
+
+#[test]
+fn a_request_that_outlived_its_time_in_flight_is_answered_once_and_its_reply_awaited() {
+    let world = World::new();
+    world.request("GET a", 0);
+    world.request("INCR n", 0);
+    world.write_all();
+    let later = clock::micros() + 3_000_000;
+    world.link.sweep(later);
+    world.link.sweep(later);
+    assert_eq!(world.errors(), [(0, "-TIMEOUT".to_owned()), (1, "-UNKNOWNOUTCOME".to_owned())]);
+    assert_eq!(world.link.in_flight(), 2);
+    assert_eq!(*world.host.unknown_writes.borrow(), ["incr"]);
+}
+
+#[test]
+fn slow_and_blocking_requests_are_given_their_time() {
+    let world = World::new();
+    world.request("KEYS *", 0);
+    world.request("BLPOP l 0", 0);
+    world.write_all();
+    world.link.sweep(clock::micros() + 3_000_000);
+    assert!(world.errors().is_empty());
+}
+
+#[test]
+fn the_gauge_of_requests_in_flight_comes_back_to_zero() {
+    let world = World::new();
+    for words in ["GET a", "INCR n", "SET a 1"] {
+        world.request(words, 0);
+    }
+    assert_eq!(world.link.backend.in_flight(), 3);
+    world.write_all();
+    let left = world.link.abort();
+    assert_eq!(left.len(), 2);
+    assert_eq!(world.link.backend.in_flight(), 0);
+}
+
+#[test]
+fn repeats_on_the_same_backend_are_held_to_the_budget_and_those_on_another_are_free() {
+    let world = World::new();
+    for _ in 0..100 {
+        world.request("GET a", 0);
+        world.request("GET b", 0);
+    }
+    world.write_all();
+    world.link.lose();
+    assert!(world.errors().is_empty());
+    // Ten a second, of which ten seconds are saved up at the start.
+    world.link.charge_repeats();
+    assert_eq!(world.errors().len(), 100);
+    assert_eq!(world.link.in_flight(), 100);
+    assert_eq!(world.left().len(), 100);
+}
