@@ -57,6 +57,7 @@ struct Surroundings {
 impl Host<Client> for Surroundings {
     fn edge(&self, _backend: BackendId, _edge: Edge) {}
     fn reroute(&self, _link: &Link<Client>, _entry: Entry<Client>, _bytes: &[u8]) {}
+    fn overtake(&self, _: &Rc<Link<Client>>, _: u64) {}
     fn unknown_write(&self, _link: &Link<Client>, bytes: &[u8]) {
         self.unknown_writes.borrow_mut().push(command::of_request(bytes).name.to_owned());
     }
@@ -108,11 +109,15 @@ impl World {
 
     /// Queues a request given as words, with these flags.
     fn request(&self, words: &str, flags: u8) {
+        self.request_of(&self.client, words, flags);
+    }
+
+    fn request_of(&self, client: &Client, words: &str, flags: u8) {
         let mut bytes = Vec::new();
         let arguments: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
         encode_request(&mut bytes, &arguments);
         let entry = Entry {
-            owner: self.client.clone(),
+            owner: client.clone(),
             at_us: clock::micros(),
             seq: self.next.replace(self.next.get() + 1),
             len: bytes.len() as u32,
@@ -274,4 +279,22 @@ fn repeats_on_the_same_backend_are_held_to_the_budget_and_those_on_another_are_f
     assert_eq!(world.errors().len(), 100);
     assert_eq!(world.link.in_flight(), 100);
     assert_eq!(world.left().len(), 100);
+}
+
+#[test]
+fn reads_behind_a_script_overtake_it_unless_a_write_of_their_own_session_is_before_them() {
+    let world = World::new();
+    let (reader, writer) = (Client::default(), Client::default());
+    world.request("EVAL script 0", 0);
+    world.request("PING", 0);
+    world.request_of(&reader, "GET a", 0);
+    world.request_of(&writer, "SET a 1", 0);
+    world.request_of(&writer, "GET a", 0);
+    world.request_of(&reader, "GET b", 0);
+    world.write_all();
+    let taken = world.link.take_reads_behind_head();
+    assert!(taken.iter().all(|(entry, _)| entry.owner.same_as(&reader)));
+    assert_eq!(taken.iter().map(|(entry, _)| entry.seq).collect::<Vec<_>>(), [2, 5]);
+    // What comes for them on the old link is dropped, so nothing moves twice.
+    assert!(world.link.take_reads_behind_head().is_empty());
 }

@@ -24,6 +24,8 @@ pub(super) type Left = Vec<(Entry<Session>, Vec<u8>)>;
 pub(super) enum Notice {
     /// The reply to a request that it had flagged.
     Reply { seq: u32, bytes: Vec<u8> },
+    /// A message that came after such a reply.
+    OutOfBand(Vec<u8>),
     /// Its own connection ended; these requests were not answered and may be sent again.
     PinnedEnded { link: Rc<Link<Session>>, left: Left },
     /// The active backend is another.
@@ -152,6 +154,12 @@ impl Session {
         self.after_replies();
     }
 
+    /// Bytes outside the order of replies.
+    pub(super) fn tell(&self, bytes: &[u8]) {
+        self.output.out_of_band(bytes, |bytes| self.direct(bytes));
+        self.after_replies();
+    }
+
     /// Writes what the socket takes now; the rest is kept and flushed by the task.
     fn direct(&self, bytes: &[u8]) -> usize {
         match self.io.borrow().as_ref().map(|io| io.try_write(bytes)) {
@@ -219,9 +227,16 @@ impl Owner for Session {
     }
 
     fn out_of_band(&self, bytes: &[u8]) {
-        if !self.gone.get() {
-            self.output.out_of_band(bytes, |bytes| self.direct(bytes));
-            self.after_replies();
+        if self.gone.get() {
+            return;
+        }
+        let mut notices = self.notices.borrow_mut();
+        if notices.iter().any(|notice| matches!(notice, Notice::Reply { .. } | Notice::OutOfBand(_))) {
+            // A reply that the task must see first came before it, and must leave before it.
+            notices.push_back(Notice::OutOfBand(bytes.to_vec()));
+        } else {
+            drop(notices);
+            self.tell(bytes);
         }
     }
 

@@ -379,6 +379,7 @@ impl SessionTask {
             let Some(notice) = self.session.notices.borrow_mut().pop_front() else { return };
             match notice {
                 Notice::Reply { seq, bytes } => self.finish_special(seq, bytes),
+                Notice::OutOfBand(bytes) => self.session.tell(&bytes),
                 Notice::PinnedEnded { link, left } => self.pinned_lost(&link, left),
                 Notice::RouteChanged(active) => self.follow_route(active),
                 Notice::Unblock { with_error } => self.unblock(with_error),
