@@ -120,6 +120,7 @@ impl SessionTask {
                 if self.state.login != login {
                     self.state.login = login;
                     self.link = None;
+                    self.leave_other_rights();
                 }
                 self.session.record.update(|shown| shown.user = name);
                 match outcome.hello {
@@ -127,6 +128,19 @@ impl SessionTask {
                     None => self.answer_in_mode(outcome.seq, b"+OK\r\n"),
                 }
             }
+        }
+    }
+
+    /// A connection of the client's own has the rights of the user that it was opened for. What it holds moves to one of
+    /// the new user's; a WATCH cannot, and lets EXEC answer nil.
+    fn leave_other_rights(&mut self) {
+        let Some(pinned) = self.state.pinned.clone() else { return };
+        if self.state.needs_pin() {
+            pinned.set_owner(None);
+            let left = pinned.abort();
+            self.pinned_lost(&pinned, left);
+        } else {
+            self.release_pinned();
         }
     }
 
