@@ -345,6 +345,31 @@ fn listen_users_act_with_the_rights_of_their_backend_users() {
 }
 
 #[test]
+fn a_login_in_the_middle_of_a_session_takes_the_rights_of_the_one_before() {
+    let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
+                 backend_username = \"reader\"\nbackend_password = \"reader-secret\"\n";
+    let stage = Stage::start_with(|config| config.listen_keys(users));
+    let rule =
+        ["ACL", "SETUSER", "reader", "on", ">reader-secret", "~*", "&*", "+@read", "+@connection", "+@transaction"];
+    assert_eq!(stage.primary.command(&rule), Reply::ok());
+    // Each of these ties the client to a connection that was opened with other rights.
+    for tie in [&["WATCH", "w"][..], &["CLIENT", "TRACKING", "ON"], &["SUBSCRIBE", "channel"]] {
+        let mut client = stage.standin.connect_resp3();
+        assert!(!client.command(tie).is_error(), "{tie:?}");
+        assert_eq!(client.command(&["SET", "k", "before"]), Reply::ok());
+        assert_eq!(client.command(&["AUTH", "app", "app-secret"]), Reply::ok());
+        let mut reply = client.command(&["SET", "k", "after"]);
+        // A tracking client is told to forget everything when its connection is replaced.
+        while matches!(reply, Reply::Push(_)) {
+            reply = client.read();
+        }
+        assert!(reply.is_error_word("NOPERM"), "other rights are left after {tie:?}: {reply:?}");
+        assert_eq!(stage.primary.command(&["GET", "k"]), Reply::bulk("before"));
+    }
+    stage.standin.finish();
+}
+
+#[test]
 fn a_user_whom_the_backend_refuses_is_told_so_and_never_served_with_other_rights() {
     let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
                  backend_username = \"nobody\"\nbackend_password = \"nobody-secret\"\n";

@@ -127,7 +127,7 @@ impl SessionTask {
                 if self.state.login != login {
                     self.state.login = login;
                     self.link = None;
-                    self.leave_old_login();
+                    self.leave_other_rights();
                 }
                 self.session.record.update(|shown| shown.user = name);
                 match outcome.hello {
@@ -138,15 +138,16 @@ impl SessionTask {
         }
     }
 
-    /// What the old user's rights had set up on a connection of the session's own is set up again with the new one's.
-    fn leave_old_login(&mut self) {
-        if !self.state.needs_pin() {
-            return self.release_pinned();
-        }
-        if let Some(link) = self.state.pinned.clone() {
-            link.set_owner(None);
-            let left = link.abort();
-            self.pinned_lost(&link, left);
+    /// A connection of the client's own has the rights of the user that it was opened for. What it holds moves to one of
+    /// the new user's; a WATCH cannot, and lets EXEC answer nil.
+    fn leave_other_rights(&mut self) {
+        let Some(pinned) = self.state.pinned.clone() else { return };
+        if self.state.needs_pin() {
+            pinned.set_owner(None);
+            let left = pinned.abort();
+            self.pinned_lost(&pinned, left);
+        } else {
+            self.release_pinned();
         }
     }
 

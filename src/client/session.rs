@@ -137,7 +137,10 @@ impl Session {
         let silent_us = now_us.saturating_sub(self.last_input_us.get());
         let over = |bound: std::time::Duration| !bound.is_zero() && silent_us >= bound.as_micros() as u64;
         let waits = self.output.in_flight() > 0 || self.subscribed.get() || self.monitoring.get();
-        if (self.mid_frame.get() && over(settings.frame_timeout)) || (!waits && over(settings.idle_timeout)) {
+        // Half a request is the client's doing only while we read on.
+        let reads = self.output.in_flight() < settings.in_flight_max
+            && self.output.waiting_bytes() < settings.output_pause_bytes;
+        if (self.mid_frame.get() && reads && over(settings.frame_timeout)) || (!waits && over(settings.idle_timeout)) {
             self.doom();
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub(super) identity: Option<Identity>,
     /// Keys in all databases, without the mark; `None` while not known.
     pub(super) keys: Option<u64>,
+    /// Of those, the ones in databases that sessions of the group use: only these are ever emptied.
+    pub(super) keys_in_use: u64,
     /// The mark's value, which names the generation of content that this group put there. Present = owned.
     pub(super) generation: Option<String>,
     pub(super) mark_database: u32,

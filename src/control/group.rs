@@ -424,12 +424,7 @@ impl GroupControl {
         }
         let waits_cold = !is_active && rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold;
         let facts = shared.facts.borrow()[id.index()].clone();
-        if waits_cold
-            && facts.is_owned()
-            && facts.keys.is_some_and(|keys| keys > 0)
-            && !facts.emptying
-            && shared.newest_is_done()
-        {
+        if waits_cold && facts.is_owned() && facts.keys_in_use > 0 && !facts.emptying && shared.newest_is_done() {
             self.empty(id);
         }
     }
@@ -852,6 +847,9 @@ impl Shared {
         let facts = &mut self.facts.borrow_mut()[id.index()];
         let keys = keyspace.keys(facts.mark_database, mark.is_some());
         facts.keys = Some(keys);
+        let base = self.group.backend(id).target.database;
+        let used = self.group.databases_used();
+        facts.keys_in_use = keyspace.only(&used, base).keys(facts.mark_database, mark.is_some());
         if is_active || !facts.met {
             return;
         }

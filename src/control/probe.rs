@@ -45,6 +45,12 @@ impl Keyspace {
         self.0.iter().map(counted).sum()
     }
 
+    /// The databases of a group, by their numbers as clients know them; database 0 is `base` on the server.
+    pub(super) fn only(&self, databases: &[u32], base: u32) -> Self {
+        let on_server: Vec<u32> = databases.iter().map(|number| if *number == 0 { base } else { *number }).collect();
+        Self(self.0.iter().filter(|(number, _)| on_server.contains(number)).copied().collect())
+    }
+
     pub(super) fn read(reply: &Reply) -> Self {
         let mut all = Vec::new();
         for line in reply.text().unwrap_or_default().lines() {

@@ -9,6 +9,8 @@ use hashbrown::HashSet;
 /// Memory of one key beside its bytes: table slot, box and allocator overhead, as measured roughly.
 const KEY_OVERHEAD_BYTES: usize = 48;
 
+const NOT_LOOKED_AT: &str = "not looked at yet";
+
 /// How a backend's content relates to what was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,7 +59,7 @@ impl Record {
     /// A record of which nothing is known yet: unknown until the backend was looked at.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        let why = "not looked at yet".to_owned();
+        let why = NOT_LOOKED_AT.to_owned();
         let keys = HashSet::with_hasher(RandomState::default());
         Self { bytes_max, inner: Mutex::new(Inner { base: State::Unknown, keys, bytes: 0, why, additions: 0 }) }
     }
@@ -151,7 +153,8 @@ impl Inner {
     }
 
     fn become_unknown(&mut self, why: &str) {
-        if self.base != State::Unknown {
+        // The first reason is the one to mend; that nobody had looked yet is none.
+        if self.base != State::Unknown || self.why == NOT_LOOKED_AT {
             why.clone_into(&mut self.why);
         }
         self.base = State::Unknown;

@@ -18,6 +18,7 @@ mod resp;
 mod stall_meter;
 mod standin_config;
 mod standin_process;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub(crate) use redis_server::RedisServer;
 pub(crate) use resp::{Client, Reply};
 pub(crate) use standin_config::StandinConfig;
 pub(crate) use standin_process::{LogBook, StandinProcess, under_test_is_direct};
+pub(crate) use tls::{Authority, TlsRelay};
 
 /// What log lines may say when the primary is lost and comes back: they name the backend or the switch.
 pub(crate) const PRIMARY_LOST: &[&str] = &["primary", "failover", "failed over", "recover", "switch"];
