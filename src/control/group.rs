@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{CommandError, CommandOutcome, CommandReply, GroupReport};
 use super::entry::{self, Outcome, Wanted};
 use super::facts::{self, BackendRules, Facts};
-use super::probe::{self, Keyspace, ProbeCommand, ProbeSettings, Report};
+use super::probe::{self, Keyspace, Marks, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, Reply, clock};
@@ -81,6 +81,7 @@ pub(super) struct Shared {
     pub(super) facts: RefCell<Vec<Facts>>,
     pub(super) divergence_policy: DivergencePolicy,
     pub(super) mark_key: String,
+    pub(super) owners_key: String,
     pub(super) client_name: String,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
@@ -163,6 +164,7 @@ impl GroupControl {
     ) -> (Self, mpsc::Receiver<EdgeReport>) {
         let group = Arc::clone(setup.publisher.group());
         let mark_key = format!("{}{}:generation", setup.mark_prefix, group.name);
+        let owners_key = probe::owners_key(&setup.mark_prefix);
         let probe_key = format!("{}{}:probe", setup.mark_prefix, group.name);
         let mut probers = Vec::new();
         for backend in &group.backends {
@@ -172,6 +174,7 @@ impl GroupControl {
                 timeout: setup.probe_timeout,
                 write_probe: setup.write_probe,
                 mark_key: mark_key.clone(),
+                owners_key: owners_key.clone(),
                 probe_key: probe_key.clone(),
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
@@ -199,6 +202,7 @@ impl GroupControl {
             rules: setup.rules,
             divergence_policy: setup.divergence_policy,
             mark_key,
+            owners_key,
             client_name: setup.client_name,
             entry_timeout,
             newest_switch: Cell::new(0),
@@ -333,9 +337,9 @@ impl GroupControl {
             self.probe_progress_us[index] = now;
             self.shared.facts.borrow_mut()[index].last_ok_us = now;
             if let Some(keyspace) = &report.keyspace {
-                self.shared.note_content(id, keyspace, report.mark.as_deref());
+                self.shared.note_content(id, keyspace, &report.marks);
             }
-            self.tend(id, report.mark.as_deref());
+            self.tend(id, &report.marks);
             self.start_if_ready(id);
         }
         self.update_standing(id);
@@ -386,7 +390,8 @@ impl GroupControl {
     }
 
     /// Keeps ownership marks in place, and cold backups empty while they wait.
-    fn tend(&mut self, id: BackendId, mark: Option<&str>) {
+    fn tend(&mut self, id: BackendId, marks: &Marks) {
+        let mark = marks.generation.as_deref();
         let shared = Rc::clone(&self.shared);
         let rules = shared.rules(id).clone();
         let facts = shared.facts.borrow()[id.index()].clone();
@@ -413,6 +418,8 @@ impl GroupControl {
         } else if let (Some(generation), None) = (&facts.generation, mark) {
             // A client's FLUSHALL takes the mark along; what it leaves is ours as before.
             shared.put_mark(id, generation.clone());
+        } else if facts.generation.as_deref() == mark && mark.is_some() && !marks.owners.contains(&shared.group.name) {
+            shared.put_mark(id, facts.generation.clone().unwrap_or_default());
         } else if let (Some(ours), Some(theirs)) = (&facts.generation, mark)
             && ours != theirs
             && !facts.emptying
@@ -668,7 +675,11 @@ impl GroupControl {
         })
     }
 
-    fn command(&mut self, command: OperatorCommand, reply: CommandReply) {
+    fn command(&mut self, mut command: OperatorCommand, reply: CommandReply) {
+        let (OperatorCommand::Failover { reason, .. } | OperatorCommand::Recover { reason }) = &mut command;
+        if reason.is_empty() {
+            "no reason given".clone_into(reason);
+        }
         let words = match &command {
             OperatorCommand::Failover { to, reason } => {
                 let to = to.map_or("the best backup".to_owned(), |id| self.shared.rules(id).name.clone());
@@ -835,17 +846,18 @@ impl Shared {
     }
 
     /// One look at a server, by the requests of an entry.
-    pub(super) fn saw(&self, id: BackendId, identity: &Identity, keyspace: &Reply, mark: Option<&str>) {
+    pub(super) fn saw(&self, id: BackendId, identity: &Identity, keyspace: &Reply, marks: &Marks) {
         self.note_identity(id, identity);
         if keyspace.text().is_some() {
-            self.note_content(id, &Keyspace::read(keyspace), mark);
+            self.note_content(id, &Keyspace::read(keyspace), marks);
         }
     }
 
-    fn note_content(&self, id: BackendId, keyspace: &Keyspace, mark: Option<&str>) {
+    fn note_content(&self, id: BackendId, keyspace: &Keyspace, marks: &Marks) {
         let is_active = self.group.route().active == id;
         let facts = &mut self.facts.borrow_mut()[id.index()];
-        let keys = keyspace.keys(facts.mark_database, mark.is_some());
+        let keys = keyspace.keys(facts.mark_database, marks.keys());
+        facts.other_owners = marks.others(&self.group.name);
         facts.keys = Some(keys);
         let base = self.group.backend(id).target.database;
         let used = self.group.databases_used();
@@ -872,11 +884,13 @@ impl Shared {
     }
 
     fn put_mark(&self, id: BackendId, generation: String) {
-        self.tell(id, vec![entry::words(&["SET", &self.mark_key, &generation])]);
+        let mark = entry::words(&["SET", &self.mark_key, &generation]);
+        self.tell(id, vec![mark, entry::words(&["SADD", &self.owners_key, &self.group.name])]);
     }
 
     fn drop_mark(&self, id: BackendId) {
-        self.tell(id, vec![entry::words(&["DEL", &self.mark_key])]);
+        let mark = entry::words(&["DEL", &self.mark_key]);
+        self.tell(id, vec![mark, entry::words(&["SREM", &self.owners_key, &self.group.name])]);
     }
 
     /// Asks without waiting for the answer; what fails is seen by the next probe.
