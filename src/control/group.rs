@@ -29,6 +29,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// While the primary has not been entered for the first time, it is looked at this often.
 const START_PROBE_PAUSE: Duration = Duration::from_millis(50);
+/// A backend that is degraded for so many seconds in a row is worth an event; one slow probe is not.
+const DEGRADED_SECONDS_MIN: u32 = 3;
 /// A tick that comes this much later than it should makes us suspect ourselves.
 const LATE_TICK: Duration = Duration::from_millis(100);
 
@@ -105,6 +107,8 @@ pub(super) struct GroupControl {
     started: bool,
     born: Instant,
     last_health: Vec<crate::policy::Health>,
+    /// How long each backend has been degraded.
+    degraded_seconds: Vec<u32>,
     pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
 }
 
@@ -225,6 +229,7 @@ impl GroupControl {
             started: false,
             born: Instant::now(),
             last_health: vec![crate::policy::Health::Unknown; count],
+            degraded_seconds: vec![0; count],
             status_since,
         };
         (control, setup.edges)
@@ -293,12 +298,20 @@ impl GroupControl {
     fn watch_health(&mut self, view: &crate::policy::View) {
         use crate::policy::Health;
         for backend in &view.backends {
-            let before = std::mem::replace(&mut self.last_health[backend.id.index()], backend.health);
-            let was_down = matches!(before, Health::Failed);
+            let index = backend.id.index();
+            let is_degraded = matches!(backend.health, Health::Degraded | Health::Critical);
+            let seconds = if is_degraded { self.degraded_seconds[index].saturating_add(1) } else { 0 };
+            self.degraded_seconds[index] = seconds;
+            if is_degraded && seconds < DEGRADED_SECONDS_MIN {
+                continue;
+            }
+            let before = std::mem::replace(&mut self.last_health[index], backend.health);
             let (kind, text) = match (before, backend.health) {
-                (_, Health::Failed) if !was_down => (EventKind::BackendDown, "is down"),
+                (Health::Failed, Health::Failed) => continue,
+                (_, Health::Failed) => (EventKind::BackendDown, "is down"),
                 (Health::Failed, Health::Healthy | Health::Degraded) => (EventKind::BackendUp, "is up again"),
                 (Health::Healthy, Health::Degraded | Health::Critical) => (EventKind::BackendDegraded, "is degraded"),
+                (Health::Degraded | Health::Critical, Health::Healthy) => (EventKind::BackendUp, "is well again"),
                 _ => continue,
             };
             let why = backend.reasons.first().map(|reason| format!(": {}", reason.text)).unwrap_or_default();
