@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::facts::{Remedy, remedy};
-use super::group::Shared;
 use super::probe::{Marks, ProbeCommand};
+use super::shared::Shared;
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
 use crate::divergence::{DirtyKey, State};
