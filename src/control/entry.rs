@@ -24,6 +24,8 @@ const RECONCILE_LEFT: usize = 200;
 const RECONCILE_ROUNDS: usize = 64;
 /// A planned switch that is not drained within this is given up: requests are not held any longer than that.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// So long may it take until clients that wait on purpose are let go by the old active.
+const PARTING_MAX: Duration = Duration::from_millis(20);
 /// A foreign client that worked within this many seconds counts as being at work.
 const FOREIGN_IDLE_SECONDS: u64 = 10;
 
@@ -121,7 +123,10 @@ async fn hold_and_drain(shared: &Rc<Shared>, wanted: &Wanted) -> Result<(), Obst
     let began = Instant::now();
     loop {
         let backend = shared.group.backend(wanted.from);
-        if shared.group.is_acknowledged(version) && backend.in_flight() == 0 && backend.pinned_at_work() == 0 {
+        // Clients that wait on purpose are let go by their workers meanwhile; one that cannot be is not waited for.
+        let has_parted = backend.blocked() == 0 || began.elapsed() > PARTING_MAX;
+        let is_idle = backend.in_flight() == 0 && backend.pinned_at_work() == 0;
+        if shared.group.is_acknowledged(version) && is_idle && has_parted {
             return Ok(());
         }
         if began.elapsed() > DRAIN_MAX {
