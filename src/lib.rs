@@ -11,7 +11,6 @@ pub mod control;
 pub mod divergence;
 pub mod embedded;
 pub mod limits;
-pub mod near_cache;
 pub mod policy;
 pub mod resp;
 pub mod route;

@@ -242,7 +242,9 @@ fn relayed() -> (RedisServer, RedisServer, FaultRelay, StandinProcess, Client) {
     let relay = FaultRelay::start(primary.address());
     let mut standin = StandinConfig::pair(relay.address(), backup.address()).start();
     standin.declare(LINK_LOST);
-    let client = standin.connect();
+    let mut client = standin.connect();
+    // The link stands before a fault is set: what is to be lost is the reply to a request, not to a handshake.
+    assert_eq!(client.command(&["GET", "link"]), Reply::Nil);
     (primary, backup, relay, standin, client)
 }
 
@@ -287,6 +289,7 @@ fn commands_beyond_the_retry_ceiling_are_answered_unknown_when_their_link_dies()
         relay.reset_all();
         let reply = client.read();
         assert!(reply.is_error_word("UNKNOWNOUTCOME"), "{request:?}: {reply:?}");
+        assert_eq!(client.command(&["GET", "link"]), Reply::Nil, "the link is back");
     }
     assert_eq!(primary.command(&["LLEN", "list"]), Reply::Integer(1));
     assert_eq!(primary.command(&["GET", "text"]), Reply::bulk("x"));

@@ -35,6 +35,7 @@ impl Stage {
         let config = StandinConfig::quick_pair(relay.address(), backup.address());
         let mut standin = adapt(config).start();
         standin.declare(PRIMARY_LOST);
+        assert!(standin.epoch() > 0, "it serves");
         let client = standin.connect();
         Self { primary, _backup: backup, relay, standin, client }
     }

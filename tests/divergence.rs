@@ -112,12 +112,15 @@ fn another_backup_is_chosen_when_the_best_one_cannot_be_entered() {
 #[test]
 fn an_adopted_backup_is_emptied_and_can_be_entered() {
     let (mut primary, backup, standin) = occupied_backup();
+    eventually(secs(5), "it has been looked at", || !standin.events_of("not_enterable").is_empty());
     let answer = standin.post("/v1/adopt", &json!({"backend": "backup-a"}));
     assert_eq!(answer.code, 200, "{answer:?}");
     eventually(secs(5), "it is owned", || standin.backend("backup-a")["divergence"]["owned"] == true);
     assert_eq!(standin.backend("backup-a")["enterable"], true);
-    assert_eq!(standin.metric(ENTERABLE), 1.0);
-    assert_eq!(backup.command(&["EXISTS", "theirs"]), Reply::Integer(0), "a cold backup keeps no keys while it waits");
+    eventually(secs(3), "the metric says so", || standin.metric(ENTERABLE) == 1.0);
+    eventually(secs(3), "a cold backup keeps no keys while it waits", || {
+        backup.command(&["EXISTS", "theirs"]) == Reply::Integer(0)
+    });
     let mut client = standin.connect();
     assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
     primary.kill();
@@ -133,6 +136,7 @@ fn an_adopted_primary_keeps_its_content() {
     primary.command(&["SET", "theirs", "1"]);
     let mut standin = StandinConfig::pair(primary.address(), backup.address()).start();
     standin.declare(&["primary"]);
+    assert!(standin.epoch() > 0, "it has been looked at");
     assert_eq!(standin.post("/v1/adopt", &json!({"backend": "primary"})).code, 200);
     eventually(secs(5), "it is owned", || standin.backend("primary")["divergence"]["owned"] == true);
     assert_eq!(standin.connect().command(&["GET", "theirs"]), Reply::bulk("1"), "the active was emptied");

@@ -38,6 +38,8 @@ pub mod flag {
     pub const STREAMING: u8 = 8;
     /// Was sent once, and its connection was lost: another sending to the same backend takes from the retry budget.
     pub const REPEAT: u8 = 16;
+    /// Part of a transaction, EXEC excepted: the server only queues it, so that its loss changes nothing there.
+    pub const QUEUED: u8 = 32;
 }
 
 /// One request in flight.
@@ -466,7 +468,8 @@ impl<S: Owner> Link<S> {
 
     fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool) -> Verdict {
         let category = category(bytes);
-        if sent && category > Category::Read {
+        let only_queued = entry.flags & flag::QUEUED != 0;
+        if sent && category > Category::Read && !only_queued {
             self.host.unknown_write(self, bytes);
         }
         if entry.flags & flag::STREAMING != 0 {
@@ -476,7 +479,7 @@ impl<S: Owner> Link<S> {
         if entry.flags & flag::ABANDONED != 0 || entry.owner.is_gone() {
             return Verdict::Drop;
         }
-        if !sent {
+        if !sent || only_queued {
             return Verdict::Keep;
         }
         let may_repeat = category <= self.settings.ceiling && entry.attempts < self.settings.attempts_max;

@@ -256,6 +256,12 @@ impl Backend {
         self.counters.iter().map(at_work).sum()
     }
 
+    /// Clients that wait on purpose on connections of their own.
+    #[must_use]
+    pub fn blocked(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.blocked.get()).sum()
+    }
+
     /// Until when a slow-class request in flight, or CLIENT PAUSE, may rightly keep the server silent, in microseconds
     /// since the origin; 0 = not at all.
     #[must_use]

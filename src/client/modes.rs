@@ -39,7 +39,6 @@ pub(super) struct Transaction {
     pub(super) queued: i64,
     /// EXEC will be answered with nil, by us: a WATCH before it was lost.
     pub(super) is_doomed: bool,
-    pub(super) exec_sent: bool,
     /// We refused one of its requests: EXEC must fail.
     pub(super) is_spoiled: bool,
     /// Database that a queued SELECT will lead to.
@@ -122,6 +121,10 @@ pub(super) struct State {
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
     pub(super) kept: Vec<Vec<u8>>,
     pub(super) is_blocked: bool,
+    /// The request that waits on purpose, where it may begin again elsewhere if it has taken nothing.
+    pub(super) blocked_request: Option<Vec<u8>>,
+    /// The server was told to let that request go, for a planned switch: a nil then means that it begins again.
+    pub(super) is_parting: bool,
     /// Where it counts as blocked.
     pub(super) blocked_at: Option<Arc<Backend>>,
     /// Replies that must come before the next request may be dealt with.
@@ -158,6 +161,8 @@ impl State {
             waited_for_redirect: false,
             kept: Vec::new(),
             is_blocked: false,
+            blocked_request: None,
+            is_parting: false,
             blocked_at: None,
             awaited: 0,
             expected: VecDeque::new(),

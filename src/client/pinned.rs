@@ -112,6 +112,8 @@ impl SessionTask {
             link.push(self.aside_entry(&ping), &ping);
         }
         self.state.is_blocked = true;
+        self.state.is_parting = false;
+        self.state.blocked_request = (!urgent && !after_ping).then(|| request.to_vec());
         let step = self.send_on(&link, spec, request, Some(Expected::Blocking));
         if self.session.output.in_flight() == 0 {
             self.state.is_blocked = false;
@@ -253,7 +255,43 @@ impl SessionTask {
 
     /// CLIENT UNBLOCK of this client: told to the server, which alone knows whether something was popped already.
     pub(super) fn unblock(&mut self, with_error: bool) {
-        let Some(pinned) = self.state.pinned.clone().filter(|_| self.state.is_blocked) else { return };
+        self.state.is_parting = false;
+        self.let_go(with_error);
+    }
+
+    /// A planned switch is about to happen: a request that waits on purpose is let go, so that it can wait on the other
+    /// backend. Only the server knows whether it has taken something; then that is its answer.
+    fn part_from_backend(&mut self) {
+        if self.state.blocked_request.is_some() && !self.state.is_parting {
+            self.state.is_parting = self.let_go(false);
+        }
+    }
+
+    /// The server let the request go and it has taken nothing: it waits on the backend that serves next. False when the
+    /// reply is the client's.
+    pub(super) fn begins_again(&mut self, seq: u32, reply: &[u8]) -> bool {
+        let is_nothing = matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n");
+        let is_parting = std::mem::take(&mut self.state.is_parting);
+        let Some(request) = self.state.blocked_request.take().filter(|_| is_parting && is_nothing) else {
+            return false;
+        };
+        let Some(link) = self.state.pinned.take() else { return false };
+        self.session.owned.replace(None);
+        self.session.context.unpin(link, false);
+        self.state.count_blocked(self.session.context.worker, None);
+        let entry = Entry { seq, class: Class::Blocking, flags: flag::SPECIAL, ..self.aside_entry(&request) };
+        self.state.blocked_request = Some(request.clone());
+        self.state.orphans = vec![(entry, request)];
+        self.state.orphaned_since_us = self.now_us.max(1);
+        self.schedule_recovery();
+        true
+    }
+
+    fn let_go(&mut self, with_error: bool) -> bool {
+        let is_known = |link: &Rc<Link<Session>>| link.client_id() != 0;
+        let Some(pinned) = self.state.pinned.clone().filter(|link| self.state.is_blocked && is_known(link)) else {
+            return false;
+        };
         let id = pinned.client_id().to_string();
         let how: &[u8] = if with_error { b"ERROR" } else { b"TIMEOUT" };
         let mut request = Vec::new();
@@ -261,6 +299,7 @@ impl SessionTask {
         let lane = self.state.lane();
         let link = self.session.context.link(pinned.backend.id, lane);
         link.push(self.aside_entry(&request), &request);
+        true
     }
 
     pub(super) fn own(&mut self, link: &Rc<Link<Session>>) {
@@ -310,6 +349,8 @@ impl SessionTask {
             self.pinned_lost(&link, left);
         } else if self.state.is_recovering() {
             self.recover_pinned();
+        } else if self.session.context.route().availability == Availability::Holding {
+            self.part_from_backend();
         }
     }
 
@@ -362,9 +403,10 @@ impl SessionTask {
         if self.state.watch == Watch::Live {
             self.state.watch = Watch::Broken;
         }
-        if self.state.watch == Watch::Broken
-            && let Some(transaction) = &mut self.state.transaction
+        if let Some(transaction) = &mut self.state.transaction
+            && (self.state.watch == Watch::Broken || transaction.log.is_none())
         {
+            // What was watched may have changed, or what was queued is too long to be queued again.
             transaction.is_doomed = true;
         }
         if availability != Availability::Serving && waited >= self.request_timeout_us() {
@@ -379,7 +421,11 @@ impl SessionTask {
             self.state.orphans = left;
             return self.schedule_recovery();
         };
-        self.set_up(&link, left.len());
+        let unanswered = left.iter().filter(|(entry, bytes)| is_logged(entry, bytes)).count();
+        self.set_up(&link, unanswered);
+        if left.iter().any(|(entry, _)| entry.class == Class::Blocking) {
+            self.state.count_blocked(context.worker, Some(Arc::clone(&link.backend)));
+        }
         for (entry, bytes) in left {
             link.push(entry, &bytes);
         }
@@ -411,9 +457,28 @@ impl SessionTask {
         self.state.orphaned_since_us = self.now_us;
     }
 
-    /// In a transaction whose WATCH was lost, what was on its way is answered here.
-    fn answer_doomed(&mut self, left: Left) -> Left {
-        if !self.state.transaction.as_ref().is_some_and(|transaction| transaction.is_doomed) {
+    /// In a transaction whose WATCH was lost, what was on its way is answered here. So is what a transaction had queued
+    /// that ended with an EXEC of unknown outcome, and a MULTI: the new connection is given one in any case.
+    fn answer_doomed(&mut self, mut left: Left) -> Left {
+        let Some(transaction) = &self.state.transaction else {
+            left.retain(|(entry, bytes)| {
+                let is_over = entry.flags & flag::QUEUED != 0;
+                if is_over {
+                    let begins = command::of_request(bytes).handling == Handling::Multi;
+                    self.answer_left(entry, if begins { b"+OK\r\n" } else { b"+QUEUED\r\n" });
+                }
+                !is_over
+            });
+            return left;
+        };
+        if !transaction.is_doomed {
+            let unanswered = left.iter().filter(|(entry, bytes)| is_logged(entry, bytes)).count();
+            let nothing_answered = transaction.log.as_ref().is_none_or(|log| log.len() == unanswered);
+            let is_first = |(_, bytes): &(_, Vec<u8>)| command::of_request(bytes).handling == Handling::Multi;
+            if nothing_answered && left.first().is_some_and(is_first) {
+                let (multi, _) = left.remove(0);
+                self.answer_left(&multi, b"+OK\r\n");
+            }
             return left;
         }
         for (entry, bytes) in left {
@@ -431,6 +496,16 @@ impl SessionTask {
             }
         }
         Vec::new()
+    }
+
+    /// Answers a request that was on its way, here.
+    fn answer_left(&self, entry: &Entry<Session>, reply: &[u8]) {
+        use crate::backend::Owner as _;
+        if entry.flags & flag::SPECIAL != 0 {
+            self.session.special(entry.seq, reply);
+        } else {
+            self.session.answer(entry.seq, reply);
+        }
     }
 
     /// Says on a new connection what made the old one the client's own; nobody wants those replies.
@@ -516,4 +591,10 @@ impl SessionTask {
 fn redirect_of(request: &[u8]) -> Option<u64> {
     let mut words = resp::arguments(request).skip_while(|word| !word.eq_ignore_ascii_case(b"redirect"));
     std::str::from_utf8(words.nth(1)?).ok()?.parse().ok().filter(|id| *id > 0)
+}
+
+/// Whether a request on its way is among those that its transaction remembers.
+fn is_logged(entry: &Entry<Session>, bytes: &[u8]) -> bool {
+    let other = matches!(command::of_request(bytes).handling, Handling::Multi | Handling::Watch | Handling::Discard);
+    entry.flags & flag::QUEUED != 0 && !other
 }

@@ -292,7 +292,9 @@ impl SessionTask {
         let silent = self.take_silence();
         let seq = self.session.output.place();
         let expected = expected.or_else(|| silent.then_some(Expected::Nothing));
-        let mut flags = 0;
+        let ends = spec.handling == Handling::Exec;
+        let is_queued = spec.handling == Handling::Multi || (self.state.transaction.is_some() && !ends);
+        let mut flags = if is_queued { flag::QUEUED } else { 0 };
         let mut confirmations = 0;
         if let Some(expected) = expected {
             flags |= flag::SPECIAL;
@@ -539,7 +541,6 @@ impl SessionTask {
             return Some(self.local(&out));
         }
         if spec.handling == Handling::Exec {
-            transaction.exec_sent = true;
             let step = self.send_own(spec, request, Some(Expected::Exec));
             return Some(self.awaiting(step));
         }
@@ -547,8 +548,12 @@ impl SessionTask {
             let step = self.send_own(spec, request, Some(Expected::Exec));
             return Some(self.awaiting(step));
         }
-        // Nested MULTI and WATCH are refused by the server itself, and nothing is queued.
-        if !matches!(spec.handling, Handling::Multi | Handling::Watch) {
+        let step = self.send_own(spec, request, None);
+        // Nested MULTI and WATCH are refused by the server itself, and nothing is queued; what must wait comes again.
+        if step == Step::Consumed
+            && !matches!(spec.handling, Handling::Multi | Handling::Watch)
+            && let Some(transaction) = &mut self.state.transaction
+        {
             transaction.remember(request);
             let queued = transaction.queued;
             if spec.handling == Handling::Select {
@@ -561,7 +566,7 @@ impl SessionTask {
             }
             self.session.record.update(|shown| shown.queued = queued);
         }
-        Some(self.send_own(spec, request, None))
+        Some(step)
     }
 
     pub(super) fn end_transaction(&mut self) {
@@ -597,7 +602,11 @@ impl SessionTask {
                 self.transaction_answered(succeeded, &reply);
             }
             Expected::Blocking => {
+                if self.begins_again(seq, &reply) {
+                    return self.state.expected.push_back((seq, silent, Expected::Blocking));
+                }
                 self.state.is_blocked = false;
+                self.state.blocked_request = None;
                 self.state.count_blocked(self.session.context.worker, None);
                 self.session.record.update(|shown| shown.blocked = false);
             }

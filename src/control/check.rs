@@ -2,7 +2,7 @@
 //! process.
 
 use super::facts::{self, BackendRules, Facts};
-use super::probe::Keyspace;
+use super::probe::{Keyspace, Marks, owners_key};
 use crate::backend::{Conversation, Identity};
 use crate::config::{self, BackendAddress, Role};
 use crate::divergence::{State, Summary};
@@ -48,13 +48,16 @@ pub async fn content_findings(
     let last = replies[3].elements().and_then(|pair| pair.get(1)?.text()?.parse::<u32>().ok());
     let mark_database = last.map_or(backend.database, |count| count.saturating_sub(1).max(backend.database));
     let number = mark_database.to_string();
-    let marked = conversation.ask_within(bound, &[vec!["SELECT", &number], vec!["GET", &mark]]).await;
-    let generation = marked.ok().and_then(|replies| replies[1].text().map(str::to_owned));
-    let keys = Keyspace::read(&replies[WANTED.len()]).keys(mark_database, generation.is_some());
+    let owners = owners_key(&group.divergence.mark_prefix);
+    let looks = [vec!["SELECT", &number], vec!["GET", &mark], vec!["SMEMBERS", &owners]];
+    let marked = conversation.ask_within(bound, &looks).await;
+    let marks = marked.map(|replies| Marks::read(&replies[1], &replies[2])).unwrap_or_default();
+    let keys = Keyspace::read(&replies[WANTED.len()]).keys(mark_database, marks.keys());
     let facts = Facts {
         identity: Some(identity.clone()),
         keys: Some(keys),
-        generation,
+        other_owners: marks.others(&group.name),
+        generation: marks.generation,
         mark_database,
         met: true,
         ..Facts::default()

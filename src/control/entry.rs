@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::facts::{Remedy, remedy};
-use super::group::Shared;
-use super::probe::ProbeCommand;
+use super::probe::{Marks, ProbeCommand};
+use super::shared::Shared;
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
 use crate::divergence::{DirtyKey, State};
@@ -24,6 +24,8 @@ const RECONCILE_LEFT: usize = 200;
 const RECONCILE_ROUNDS: usize = 64;
 /// A planned switch that is not drained within this is given up: requests are not held any longer than that.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// So long may it take until clients that wait on purpose are let go by the old active.
+const PARTING_MAX: Duration = Duration::from_millis(20);
 /// A foreign client that worked within this many seconds counts as being at work.
 const FOREIGN_IDLE_SECONDS: u64 = 10;
 
@@ -121,7 +123,10 @@ async fn hold_and_drain(shared: &Rc<Shared>, wanted: &Wanted) -> Result<(), Obst
     let began = Instant::now();
     loop {
         let backend = shared.group.backend(wanted.from);
-        if shared.group.is_acknowledged(version) && backend.in_flight() == 0 && backend.pinned_at_work() == 0 {
+        // Clients that wait on purpose are let go by their workers meanwhile; one that cannot be is not waited for.
+        let has_parted = backend.blocked() == 0 || began.elapsed() > PARTING_MAX;
+        let is_idle = backend.in_flight() == 0 && backend.pinned_at_work() == 0;
+        if shared.group.is_acknowledged(version) && is_idle && has_parted {
             return Ok(());
         }
         if began.elapsed() > DRAIN_MAX {
@@ -176,12 +181,12 @@ async fn enter(
 
 /// One round trip: who is it, and what does it hold?
 async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> {
-    let mark = shared.mark_key.as_bytes().to_vec();
     let requests = vec![
         words(&["INFO", "server"]),
         words(&["INFO", "replication"]),
         words(&["INFO", "keyspace"]),
-        vec![b"GET".to_vec(), mark],
+        words(&["GET", &shared.mark_key]),
+        words(&["SMEMBERS", &shared.owners_key]),
     ];
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;
     let known = shared.facts.borrow()[id.index()].identity.clone().unwrap_or_default();
@@ -193,7 +198,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
     {
         return Err(Obstacle::Failed(error.to_owned()));
     }
-    shared.saw(id, &identity, &replies[2], replies[3].text());
+    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4]));
     Ok(identity)
 }
 
@@ -263,19 +268,32 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
         let facts = &shared.facts.borrow()[id.index()];
         (facts.generation.clone(), facts.mark_database)
     };
-    let mark = shared.mark_key.as_str();
+    let (mark, owners) = (shared.mark_key.as_str(), shared.owners_key.as_str());
     let watched = shared.ask(
         id,
-        vec![words(&["WATCH", mark]), words(&["GET", mark]), words(&["CLIENT", "LIST"])],
+        vec![
+            words(&["WATCH", mark, owners]),
+            words(&["GET", mark]),
+            words(&["CLIENT", "LIST"]),
+            words(&["SMEMBERS", owners]),
+        ],
         shared.entry_timeout,
     );
     let watched = watched.await?;
-    let found = watched[1].text().map(str::to_owned);
+    let marks = Marks::read(&watched[1], &watched[3]);
+    let others = marks.others(&shared.group.name);
+    let found = marks.generation;
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
     if found != generation {
         let _ = unwatch().await;
         shared.facts.borrow_mut()[id.index()].generation = None;
         return Err(Obstacle::Refused("another owner has taken it (its mark has changed)".to_owned()));
+    }
+    if let Some(other) = others.first() {
+        let _ = unwatch().await;
+        let why = format!("group {other} has put its mark there as well: it is never emptied");
+        shared.facts.borrow_mut()[id.index()].other_owners = others;
+        return Err(Obstacle::Refused(why));
     }
     if let Some(foreign) = watched[2].text().and_then(|list| foreign_client(list, &shared.client_name)) {
         let _ = unwatch().await;
@@ -291,6 +309,7 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     }
     requests.push(words(&["SELECT", &mark_database.to_string()]));
     requests.push(words(&["SET", mark, &next]));
+    requests.push(words(&["SADD", owners, &shared.group.name]));
     requests.push(words(&["EXEC"]));
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;
     if let Some(error) = replies.iter().find_map(Reply::error) {

@@ -26,8 +26,10 @@ pub(super) struct Facts {
     pub(super) keys: Option<u64>,
     /// Of those, the ones in databases that sessions of the group use: only these are ever emptied.
     pub(super) keys_in_use: u64,
-    /// The mark's value, which names the generation of content that this group put there. Present = owned.
+    /// The mark's value, which names the generation of content that this group put there.
     pub(super) generation: Option<String>,
+    /// Other groups that have put their marks there too: then nobody empties it.
+    pub(super) other_owners: Vec<String>,
     pub(super) mark_database: u32,
     /// The first look decided about ownership.
     pub(super) met: bool,
@@ -40,7 +42,7 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn is_owned(&self) -> bool {
-        self.generation.is_some()
+        self.generation.is_some() && self.other_owners.is_empty()
     }
 }
 
@@ -63,6 +65,7 @@ pub(super) fn remedy(rules: &BackendRules, facts: &Facts, policy: DivergencePoli
     } else {
         None
     };
+    let shared = facts.other_owners.first();
     let content = match facts.keys {
         Some(keys) => format!("its content ({keys} keys) may be stale: {why}"),
         None => format!("its content may be stale: {why}"),
@@ -71,6 +74,10 @@ pub(super) fn remedy(rules: &BackendRules, facts: &Facts, policy: DivergencePoli
         DivergencePolicy::Trust => Remedy::Trust,
         DivergencePolicy::Refuse => Remedy::Refuse(format!("{content}; divergence.policy is refuse")),
         _ if never_flushed.is_some() => Remedy::Refuse(format!("{content}, and {}", never_flushed.unwrap_or_default())),
+        _ if shared.is_some() => {
+            let other = shared.map_or("", String::as_str);
+            Remedy::Refuse(format!("{content}, and group {other} has put its mark there as well: it is never emptied"))
+        }
         DivergencePolicy::Flush => Remedy::Flush,
         DivergencePolicy::Auto if facts.is_owned() => Remedy::Flush,
         DivergencePolicy::Auto => Remedy::Refuse(format!("{content}, and this group does not own it")),
@@ -111,6 +118,8 @@ pub(super) fn mend(rules: &BackendRules, facts: &Facts) -> String {
         format!("point backend {name} at a standalone server")
     } else if identity.is_some_and(|identity| identity.is_replica) {
         format!("set data = \"replica\" for backend {name}")
+    } else if let Some(other) = facts.other_owners.first() {
+        format!("give this group a server that group {other} does not use in place of backend {name}")
     } else if rules.persistent {
         format!("remove persistent = true from backend {name}, or empty it by hand")
     } else {

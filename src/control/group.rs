@@ -13,22 +13,25 @@ use tokio_util::sync::CancellationToken;
 use super::api::{CommandError, CommandOutcome, CommandReply, GroupReport};
 use super::entry::{self, Outcome, Wanted};
 use super::facts::{self, BackendRules, Facts};
-use super::probe::{self, Keyspace, ProbeCommand, ProbeSettings, Report};
+use super::probe::{self, Marks, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::shared::Shared;
 use super::window::{Collector, Recent, path_classes};
-use crate::backend::{Identity, Reply, clock};
+use crate::backend::clock;
 use crate::config::DivergencePolicy;
 use crate::divergence::{Scripts, State};
 use crate::policy::{
     Action, Availability as EngineAvailability, BackendId, BackendRole, Decision, DecisionKind, Edge, Engine, Event,
     OperatorCommand, ProbeOutcome, Standing, Switch, SwitchKind, SwitchResult,
 };
-use crate::route::{Availability, ClientCounts, EdgeReport, Group, Publisher, Route};
+use crate::route::{Availability, ClientCounts, EdgeReport, Publisher};
 use crate::telemetry::events::{Event as Entry, EventKind, History, Severity};
 use crate::telemetry::metrics::Metrics;
 
 /// While the primary has not been entered for the first time, it is looked at this often.
 const START_PROBE_PAUSE: Duration = Duration::from_millis(50);
+/// A backend that is degraded for so many seconds in a row is worth an event; one slow probe is not.
+const DEGRADED_SECONDS_MIN: u32 = 3;
 /// A tick that comes this much later than it should makes us suspect ourselves.
 const LATE_TICK: Duration = Duration::from_millis(100);
 
@@ -66,28 +69,10 @@ pub(super) enum GroupRequest {
     Own { backend: String, own: bool, reply: CommandReply },
 }
 
-enum Message {
+pub(super) enum Message {
     Probe(BackendId, Report),
     SwitchDone(Switch, Outcome, Duration),
     Emptied(BackendId, Result<(), String>),
-}
-
-/// What the task shares with the futures that carry out its actions, all on one thread.
-pub(super) struct Shared {
-    pub(super) group: Arc<Group>,
-    publisher: RefCell<Publisher>,
-    pub(super) probers: Vec<mpsc::Sender<ProbeCommand>>,
-    rules: Vec<BackendRules>,
-    pub(super) facts: RefCell<Vec<Facts>>,
-    pub(super) divergence_policy: DivergencePolicy,
-    pub(super) mark_key: String,
-    pub(super) client_name: String,
-    pub(super) entry_timeout: Duration,
-    pub(super) newest_switch: Cell<u64>,
-    pub(super) scripts: Arc<Scripts>,
-    history: Arc<History>,
-    random: Cell<u64>,
-    messages: mpsc::UnboundedSender<Message>,
 }
 
 pub(super) struct GroupControl {
@@ -104,6 +89,8 @@ pub(super) struct GroupControl {
     started: bool,
     born: Instant,
     last_health: Vec<crate::policy::Health>,
+    /// How long each backend has been degraded.
+    degraded_seconds: Vec<u32>,
     pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
 }
 
@@ -163,6 +150,7 @@ impl GroupControl {
     ) -> (Self, mpsc::Receiver<EdgeReport>) {
         let group = Arc::clone(setup.publisher.group());
         let mark_key = format!("{}{}:generation", setup.mark_prefix, group.name);
+        let owners_key = probe::owners_key(&setup.mark_prefix);
         let probe_key = format!("{}{}:probe", setup.mark_prefix, group.name);
         let mut probers = Vec::new();
         for backend in &group.backends {
@@ -172,6 +160,7 @@ impl GroupControl {
                 timeout: setup.probe_timeout,
                 write_probe: setup.write_probe,
                 mark_key: mark_key.clone(),
+                owners_key: owners_key.clone(),
                 probe_key: probe_key.clone(),
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
@@ -199,6 +188,7 @@ impl GroupControl {
             rules: setup.rules,
             divergence_policy: setup.divergence_policy,
             mark_key,
+            owners_key,
             client_name: setup.client_name,
             entry_timeout,
             newest_switch: Cell::new(0),
@@ -221,6 +211,7 @@ impl GroupControl {
             started: false,
             born: Instant::now(),
             last_health: vec![crate::policy::Health::Unknown; count],
+            degraded_seconds: vec![0; count],
             status_since,
         };
         (control, setup.edges)
@@ -289,12 +280,20 @@ impl GroupControl {
     fn watch_health(&mut self, view: &crate::policy::View) {
         use crate::policy::Health;
         for backend in &view.backends {
-            let before = std::mem::replace(&mut self.last_health[backend.id.index()], backend.health);
-            let was_down = matches!(before, Health::Failed);
+            let index = backend.id.index();
+            let is_degraded = matches!(backend.health, Health::Degraded | Health::Critical);
+            let seconds = if is_degraded { self.degraded_seconds[index].saturating_add(1) } else { 0 };
+            self.degraded_seconds[index] = seconds;
+            if is_degraded && seconds < DEGRADED_SECONDS_MIN {
+                continue;
+            }
+            let before = std::mem::replace(&mut self.last_health[index], backend.health);
             let (kind, text) = match (before, backend.health) {
-                (_, Health::Failed) if !was_down => (EventKind::BackendDown, "is down"),
+                (Health::Failed, Health::Failed) => continue,
+                (_, Health::Failed) => (EventKind::BackendDown, "is down"),
                 (Health::Failed, Health::Healthy | Health::Degraded) => (EventKind::BackendUp, "is up again"),
                 (Health::Healthy, Health::Degraded | Health::Critical) => (EventKind::BackendDegraded, "is degraded"),
+                (Health::Degraded | Health::Critical, Health::Healthy) => (EventKind::BackendUp, "is well again"),
                 _ => continue,
             };
             let why = backend.reasons.first().map(|reason| format!(": {}", reason.text)).unwrap_or_default();
@@ -333,9 +332,9 @@ impl GroupControl {
             self.probe_progress_us[index] = now;
             self.shared.facts.borrow_mut()[index].last_ok_us = now;
             if let Some(keyspace) = &report.keyspace {
-                self.shared.note_content(id, keyspace, report.mark.as_deref());
+                self.shared.note_content(id, keyspace, &report.marks);
             }
-            self.tend(id, report.mark.as_deref());
+            self.tend(id, &report.marks);
             self.start_if_ready(id);
         }
         self.update_standing(id);
@@ -386,7 +385,8 @@ impl GroupControl {
     }
 
     /// Keeps ownership marks in place, and cold backups empty while they wait.
-    fn tend(&mut self, id: BackendId, mark: Option<&str>) {
+    fn tend(&mut self, id: BackendId, marks: &Marks) {
+        let mark = marks.generation.as_deref();
         let shared = Rc::clone(&self.shared);
         let rules = shared.rules(id).clone();
         let facts = shared.facts.borrow()[id.index()].clone();
@@ -413,6 +413,8 @@ impl GroupControl {
         } else if let (Some(generation), None) = (&facts.generation, mark) {
             // A client's FLUSHALL takes the mark along; what it leaves is ours as before.
             shared.put_mark(id, generation.clone());
+        } else if facts.generation.as_deref() == mark && mark.is_some() && !marks.owners.contains(&shared.group.name) {
+            shared.put_mark(id, facts.generation.clone().unwrap_or_default());
         } else if let (Some(ours), Some(theirs)) = (&facts.generation, mark)
             && ours != theirs
             && !facts.emptying
@@ -668,7 +670,11 @@ impl GroupControl {
         })
     }
 
-    fn command(&mut self, command: OperatorCommand, reply: CommandReply) {
+    fn command(&mut self, mut command: OperatorCommand, reply: CommandReply) {
+        let (OperatorCommand::Failover { reason, .. } | OperatorCommand::Recover { reason }) = &mut command;
+        if reason.is_empty() {
+            "no reason given".clone_into(reason);
+        }
         let words = match &command {
             OperatorCommand::Failover { to, reason } => {
                 let to = to.map_or("the best backup".to_owned(), |id| self.shared.rules(id).name.clone());
@@ -759,137 +765,4 @@ fn engine_backend(rules: &BackendRules) -> crate::policy::BackendSettings {
         settings.data = crate::policy::DataMode::Replica;
     }
     settings
-}
-
-impl Shared {
-    pub(super) fn rules(&self, id: BackendId) -> &BackendRules {
-        &self.rules[id.index()]
-    }
-
-    pub(super) fn standing(&self, id: BackendId) -> Standing {
-        let facts = &self.facts.borrow()[id.index()];
-        facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary())
-    }
-
-    fn record(&self, event: Entry) {
-        self.history.record(event.group(self.group.name.clone()));
-    }
-
-    pub(super) fn newest_is_done(&self) -> bool {
-        self.newest_switch.get() == 0
-    }
-
-    /// Publishes that a backend was entered.
-    pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
-        self.publisher.borrow_mut().enter(active, self.recording(active))
-    }
-
-    /// Publishes whether requests are served.
-    pub(super) fn set_availability(&self, availability: Availability) -> Arc<Route> {
-        let recording = self.recording(self.group.route().active);
-        self.publisher.borrow_mut().set_availability(availability, recording)
-    }
-
-    /// Backends beside the active whose content is worth knowing: what is written is entered into their records.
-    fn recording(&self, active: BackendId) -> u32 {
-        let others = self.rules.iter().filter(|rules| rules.id != active);
-        others.fold(0, |bits, rules| {
-            let state = self.group.record(rules.id).state();
-            let follows_by_itself = rules.data == crate::config::DataMode::Replica;
-            let counts = matches!(state, State::Clean | State::Keys) && !follows_by_itself;
-            if counts { bits | 1 << rules.id.index() } else { bits }
-        })
-    }
-
-    /// The active backend has been left.
-    pub(super) fn left(&self, id: BackendId, _kind: SwitchKind) {
-        let rules = self.rules(id);
-        if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
-            self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
-            let _ = self.probers[id.index()].try_send(ProbeCommand::Now);
-        }
-    }
-
-    /// A handshake or probe told who the server is; true when its content is another than before.
-    pub(super) fn note_identity(&self, id: BackendId, identity: &Identity) -> bool {
-        let facts = &mut self.facts.borrow_mut()[id.index()];
-        let before = facts.identity.take();
-        let identity = before.iter().fold(identity.clone(), Identity::completed_by);
-        let restarted = before.as_ref().is_some_and(|before| !before.same_content(&identity));
-        facts.identity = Some(identity);
-        if !restarted {
-            return false;
-        }
-        facts.keys = None;
-        let undead = self.group.backend(id).undead();
-        self.group.backend(id).proven_dead(&undead);
-        self.group.record(id).become_unknown("it restarted, so its content is another than before");
-        let name = &self.rules(id).name;
-        let message = format!(
-            "backend {name} restarted or is another server than before; its content is looked at before it serves"
-        );
-        let serves = self.group.route().active == id;
-        let severity = if serves { Severity::Warning } else { Severity::Info };
-        self.record(Entry::new(EventKind::IdentityChanged, message).severity(severity).backend(name.clone()));
-        true
-    }
-
-    /// One look at a server, by the requests of an entry.
-    pub(super) fn saw(&self, id: BackendId, identity: &Identity, keyspace: &Reply, mark: Option<&str>) {
-        self.note_identity(id, identity);
-        if keyspace.text().is_some() {
-            self.note_content(id, &Keyspace::read(keyspace), mark);
-        }
-    }
-
-    fn note_content(&self, id: BackendId, keyspace: &Keyspace, mark: Option<&str>) {
-        let is_active = self.group.route().active == id;
-        let facts = &mut self.facts.borrow_mut()[id.index()];
-        let keys = keyspace.keys(facts.mark_database, mark.is_some());
-        facts.keys = Some(keys);
-        let base = self.group.backend(id).target.database;
-        let used = self.group.databases_used();
-        facts.keys_in_use = keyspace.only(&used, base).keys(facts.mark_database, mark.is_some());
-        if is_active || !facts.met {
-            return;
-        }
-        let record = self.group.record(id);
-        match (record.state(), keys) {
-            (State::Empty, 0) => {}
-            (_, 0) => record.settle(State::Empty),
-            (State::Empty, _) => record.become_unknown("keys appeared on it that this Standin did not write"),
-            _ => {}
-        }
-    }
-
-    pub(super) fn new_generation(&self) -> String {
-        let mut x = self.random.get() ^ clock::micros();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.set(x);
-        format!("{x:016x}")
-    }
-
-    fn put_mark(&self, id: BackendId, generation: String) {
-        self.tell(id, vec![entry::words(&["SET", &self.mark_key, &generation])]);
-    }
-
-    fn drop_mark(&self, id: BackendId) {
-        self.tell(id, vec![entry::words(&["DEL", &self.mark_key])]);
-    }
-
-    /// Asks without waiting for the answer; what fails is seen by the next probe.
-    fn tell(&self, id: BackendId, requests: Vec<Vec<Vec<u8>>>) {
-        let (reply, _) = oneshot::channel();
-        let _ = self.probers[id.index()].try_send(ProbeCommand::Ask { requests, within: self.entry_timeout, reply });
-    }
-
-    /// Empties a cold backup that waits, unless it has become the active in between.
-    async fn empty_if_idle(self: &Rc<Self>, id: BackendId) -> Result<(), String> {
-        if self.group.route().active == id {
-            return Ok(());
-        }
-        entry::empty(self, id).await
-    }
 }

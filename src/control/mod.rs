@@ -11,6 +11,7 @@ mod probe;
 mod publish;
 mod report;
 mod settings;
+mod shared;
 mod window;
 
 use std::time::Duration;

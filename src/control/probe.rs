@@ -21,6 +21,9 @@ const WRITE_PROBE_TTL_MS: &str = "5000";
 /// milliseconds, and a connection that was merely closed is back as quickly.
 const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 
+/// Requests of a probe before those of its write.
+const LOOKS: usize = 5;
+
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
     Now,
@@ -37,10 +40,10 @@ pub(super) enum ProbeCommand {
 pub(super) struct Keyspace(pub(super) Vec<(u32, u64)>);
 
 impl Keyspace {
-    /// Keys in all databases, the mark itself not counted.
-    pub(super) fn keys(&self, mark_database: u32, has_mark: bool) -> u64 {
+    /// Keys in all databases, those of `marks` not counted that Standin itself keeps in the mark's database.
+    pub(super) fn keys(&self, mark_database: u32, marks: u64) -> u64 {
         let counted = |&(database, keys): &(u32, u64)| {
-            if has_mark && database == mark_database { keys.saturating_sub(1) } else { keys }
+            if database == mark_database { keys.saturating_sub(marks) } else { keys }
         };
         self.0.iter().map(counted).sum()
     }
@@ -74,9 +77,44 @@ pub(super) struct Report {
     pub(super) error: Option<String>,
     pub(super) identity: Option<Identity>,
     pub(super) keyspace: Option<Keyspace>,
-    /// The value of the mark, if the server has one.
-    pub(super) mark: Option<String>,
+    pub(super) marks: Marks,
     pub(super) mark_database: u32,
+}
+
+/// What groups have put on a server to say that its content is theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// The value of our group's mark, if the server has one.
+    pub(super) generation: Option<String>,
+    /// Every group that has put its mark there, ours included.
+    pub(super) owners: Vec<String>,
+}
+
+impl Marks {
+    /// From the replies to GET of the mark and SMEMBERS of the owners.
+    pub(super) fn read(mark: &Reply, owners: &Reply) -> Self {
+        let owners = owners.elements().unwrap_or_default();
+        Self {
+            generation: mark.text().map(str::to_owned),
+            owners: owners.iter().filter_map(|owner| owner.text().map(str::to_owned)).collect(),
+        }
+    }
+
+    /// The owners beside this group.
+    pub(super) fn others(&self, group: &str) -> Vec<String> {
+        self.owners.iter().filter(|owner| *owner != group).cloned().collect()
+    }
+
+    /// Keys that all these take: one mark for each owner, and the set of owners.
+    pub(super) fn keys(&self) -> u64 {
+        let unlisted = u64::from(self.generation.is_some() && self.owners.is_empty());
+        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted
+    }
+}
+
+/// The set of all groups that own content of a server.
+pub(super) fn owners_key(prefix: &str) -> String {
+    format!("{prefix}owners")
 }
 
 /// How a prober is set up.
@@ -86,6 +124,7 @@ pub(super) struct ProbeSettings {
     pub(super) timeout: Duration,
     pub(super) write_probe: bool,
     pub(super) mark_key: String,
+    pub(super) owners_key: String,
     pub(super) probe_key: String,
     pub(super) seed: u64,
 }
@@ -245,7 +284,9 @@ impl Prober {
 
 /// What one probe asks.
 fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
-    let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"], vec!["GET", &settings.mark_key]];
+    let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
+    requests.extend([vec!["GET", settings.mark_key.as_str()], vec!["SMEMBERS", &settings.owners_key]]);
+    debug_assert_eq!(requests.len(), LOOKS);
     if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
         requests.push(vec!["MULTI"]);
@@ -294,9 +335,9 @@ impl Connection {
             _ => Role::Unknown,
         };
         self.identity.is_replica = role == Role::Replica;
-        let write_ok = (write_probe && replies.len() > 4).then(|| {
+        let write_ok = (write_probe && replies.len() > LOOKS).then(|| {
             // Without the permission to write there is nothing to learn from not being able to.
-            let refusal = replies[4..].iter().find_map(Reply::error);
+            let refusal = replies[LOOKS..].iter().find_map(Reply::error);
             let forbidden = refusal.is_some_and(|text| text.contains("NOPERM"));
             error = error.take().or_else(|| refusal.filter(|_| !forbidden).map(str::to_owned));
             refusal.is_none() || forbidden
@@ -308,7 +349,7 @@ impl Connection {
             error,
             identity: Some(self.identity.clone()),
             keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
-            mark: replies[3].text().map(str::to_owned),
+            marks: Marks::read(&replies[3], &replies[4]),
             mark_database: self.mark_database,
         }
     }
@@ -320,7 +361,7 @@ fn broken(edge: Edge, text: &str) -> Report {
         error: Some(text.to_owned()),
         identity: None,
         keyspace: None,
-        mark: None,
+        marks: Marks::default(),
         mark_database: 0,
     }
 }
@@ -348,6 +389,18 @@ mod tests {
         let text = "# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\ndb15:keys=1,expires=0,avg_ttl=0\r\n";
         let keyspace = Keyspace::read(&Reply::Bulk(Bytes::from_static(text.as_bytes())));
         assert_eq!(keyspace.0, [(0, 3), (15, 1)]);
-        assert_eq!((keyspace.keys(15, true), keyspace.keys(15, false)), (3, 4));
+        assert_eq!((keyspace.keys(15, 1), keyspace.keys(15, 0)), (3, 4));
+    }
+
+    #[test]
+    fn every_owner_takes_a_mark_and_all_together_one_set() {
+        let marks = |generation: Option<&str>, owners: &[&str]| Marks {
+            generation: generation.map(str::to_owned),
+            owners: owners.iter().map(|owner| (*owner).to_owned()).collect(),
+        };
+        assert_eq!(marks(None, &[]).keys(), 0);
+        assert_eq!(marks(Some("g"), &["cache"]).keys(), 2);
+        assert_eq!(marks(Some("g"), &["cache", "sessions"]).keys(), 3);
+        assert_eq!(marks(Some("g"), &[]).keys(), 1, "the set was deleted");
     }
 }

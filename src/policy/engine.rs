@@ -216,13 +216,15 @@ impl Engine {
         let Some(backend) = self.backends.get_mut(id.index()) else { return };
         let calm = backend.evidence.first_at.is_none() && backend.stalled_since.is_none();
         let refused = backend.authentication_failed;
+        let was_master = !backend.wrong_role.any(now);
         backend.on_edge(now, edge, settings, blind);
         backend.update_health(now, settings);
         let troubled = backend.evidence.first_at.is_some() || backend.stalled_since.is_some();
         if id != active {
             // Only the active must be entered anew; any other is entered whole when its turn comes.
             backend.needs_entry = false;
-        } else if calm && troubled {
+        } else if (calm && troubled) || (was_master && backend.wrong_role.any(now)) {
+            // What a lost link or a refused write means is told by a probe (its ROLE) sooner than by the next interval.
             actions.push(Action::ProbeNow { backend: id });
         }
         self.record_authentication(now, id, refused, actions);

@@ -1,0 +1,175 @@
+//! What the task of a group and the futures that carry out its actions share, all on one thread: the right to publish,
+//! what is known of each backend, and the words that travel to its server.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::entry;
+use super::facts::{self, BackendRules, Facts};
+use super::group::Message;
+use super::probe::{Keyspace, Marks, ProbeCommand};
+use crate::backend::{Identity, Reply, clock};
+use crate::config::DivergencePolicy;
+use crate::divergence::{Scripts, State};
+use crate::policy::{BackendId, BackendRole, Standing, SwitchKind};
+use crate::route::{Availability, Group, Publisher, Route};
+use crate::telemetry::events::{Event as Entry, EventKind, History, Severity};
+
+/// See the head of this file.
+pub(super) struct Shared {
+    pub(super) group: Arc<Group>,
+    pub(super) publisher: RefCell<Publisher>,
+    pub(super) probers: Vec<mpsc::Sender<ProbeCommand>>,
+    pub(super) rules: Vec<BackendRules>,
+    pub(super) facts: RefCell<Vec<Facts>>,
+    pub(super) divergence_policy: DivergencePolicy,
+    pub(super) mark_key: String,
+    pub(super) owners_key: String,
+    pub(super) client_name: String,
+    pub(super) entry_timeout: Duration,
+    pub(super) newest_switch: Cell<u64>,
+    pub(super) scripts: Arc<Scripts>,
+    pub(super) history: Arc<History>,
+    pub(super) random: Cell<u64>,
+    pub(super) messages: mpsc::UnboundedSender<Message>,
+}
+
+impl Shared {
+    pub(super) fn rules(&self, id: BackendId) -> &BackendRules {
+        &self.rules[id.index()]
+    }
+
+    pub(super) fn standing(&self, id: BackendId) -> Standing {
+        let facts = &self.facts.borrow()[id.index()];
+        facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary())
+    }
+
+    pub(super) fn record(&self, event: Entry) {
+        self.history.record(event.group(self.group.name.clone()));
+    }
+
+    pub(super) fn newest_is_done(&self) -> bool {
+        self.newest_switch.get() == 0
+    }
+
+    /// Publishes that a backend was entered.
+    pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
+        self.publisher.borrow_mut().enter(active, self.recording(active))
+    }
+
+    /// Publishes whether requests are served.
+    pub(super) fn set_availability(&self, availability: Availability) -> Arc<Route> {
+        let recording = self.recording(self.group.route().active);
+        self.publisher.borrow_mut().set_availability(availability, recording)
+    }
+
+    /// Backends beside the active whose content is worth knowing: what is written is entered into their records.
+    pub(super) fn recording(&self, active: BackendId) -> u32 {
+        let others = self.rules.iter().filter(|rules| rules.id != active);
+        others.fold(0, |bits, rules| {
+            let state = self.group.record(rules.id).state();
+            let follows_by_itself = rules.data == crate::config::DataMode::Replica;
+            let counts = matches!(state, State::Clean | State::Keys) && !follows_by_itself;
+            if counts { bits | 1 << rules.id.index() } else { bits }
+        })
+    }
+
+    /// The active backend has been left.
+    pub(super) fn left(&self, id: BackendId, _kind: SwitchKind) {
+        let rules = self.rules(id);
+        if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
+            self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
+            let _ = self.probers[id.index()].try_send(ProbeCommand::Now);
+        }
+    }
+
+    /// A handshake or probe told who the server is; true when its content is another than before.
+    pub(super) fn note_identity(&self, id: BackendId, identity: &Identity) -> bool {
+        let facts = &mut self.facts.borrow_mut()[id.index()];
+        let before = facts.identity.take();
+        let identity = before.iter().fold(identity.clone(), Identity::completed_by);
+        let restarted = before.as_ref().is_some_and(|before| !before.same_content(&identity));
+        facts.identity = Some(identity);
+        if !restarted {
+            return false;
+        }
+        facts.keys = None;
+        let undead = self.group.backend(id).undead();
+        self.group.backend(id).proven_dead(&undead);
+        self.group.record(id).become_unknown("it restarted, so its content is another than before");
+        let name = &self.rules(id).name;
+        let message = format!(
+            "backend {name} restarted or is another server than before; its content is looked at before it serves"
+        );
+        let serves = self.group.route().active == id;
+        let severity = if serves { Severity::Warning } else { Severity::Info };
+        self.record(Entry::new(EventKind::IdentityChanged, message).severity(severity).backend(name.clone()));
+        true
+    }
+
+    /// One look at a server, by the requests of an entry.
+    pub(super) fn saw(&self, id: BackendId, identity: &Identity, keyspace: &Reply, marks: &Marks) {
+        self.note_identity(id, identity);
+        if keyspace.text().is_some() {
+            self.note_content(id, &Keyspace::read(keyspace), marks);
+        }
+    }
+
+    pub(super) fn note_content(&self, id: BackendId, keyspace: &Keyspace, marks: &Marks) {
+        let is_active = self.group.route().active == id;
+        let facts = &mut self.facts.borrow_mut()[id.index()];
+        let keys = keyspace.keys(facts.mark_database, marks.keys());
+        facts.other_owners = marks.others(&self.group.name);
+        facts.keys = Some(keys);
+        let base = self.group.backend(id).target.database;
+        let used = self.group.databases_used();
+        facts.keys_in_use = keyspace.only(&used, base).keys(facts.mark_database, marks.keys());
+        if is_active || !facts.met {
+            return;
+        }
+        let record = self.group.record(id);
+        match (record.state(), keys) {
+            (State::Empty, 0) => {}
+            (_, 0) => record.settle(State::Empty),
+            (State::Empty, _) => record.become_unknown("keys appeared on it that this Standin did not write"),
+            _ => {}
+        }
+    }
+
+    pub(super) fn new_generation(&self) -> String {
+        let mut x = self.random.get() ^ clock::micros();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        format!("{x:016x}")
+    }
+
+    pub(super) fn put_mark(&self, id: BackendId, generation: String) {
+        let mark = entry::words(&["SET", &self.mark_key, &generation]);
+        self.tell(id, vec![mark, entry::words(&["SADD", &self.owners_key, &self.group.name])]);
+    }
+
+    pub(super) fn drop_mark(&self, id: BackendId) {
+        let mark = entry::words(&["DEL", &self.mark_key]);
+        self.tell(id, vec![mark, entry::words(&["SREM", &self.owners_key, &self.group.name])]);
+    }
+
+    /// Asks without waiting for the answer; what fails is seen by the next probe.
+    pub(super) fn tell(&self, id: BackendId, requests: Vec<Vec<Vec<u8>>>) {
+        let (reply, _) = oneshot::channel();
+        let _ = self.probers[id.index()].try_send(ProbeCommand::Ask { requests, within: self.entry_timeout, reply });
+    }
+
+    /// Empties a cold backup that waits, unless it has become the active in between.
+    pub(super) async fn empty_if_idle(self: &Rc<Self>, id: BackendId) -> Result<(), String> {
+        if self.group.route().active == id {
+            return Ok(());
+        }
+        entry::empty(self, id).await
+    }
+}
