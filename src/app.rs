@@ -276,6 +276,7 @@ fn settings(config: &config::Group) -> Settings {
         logins.push(login);
         users.push(User { name: user.name.clone(), password: user.password.clone(), login: logins.len() as u16 - 1 });
     }
+    let prefix = &config.divergence.mark_prefix;
     let denied = listen.deny.iter().map(|denied| match &denied.subcommand {
         Some(subcommand) => format!("{}|{subcommand}", denied.command),
         None => denied.command.clone(),
@@ -298,6 +299,7 @@ fn settings(config: &config::Group) -> Settings {
         requires_login: listen.password.is_some(),
         logins,
         denied: Denied::new(denied.collect()),
+        own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners")],
         links: link_settings(config),
         retry_percent: config.retry.budget_percent,
         retry_floor_per_second: f64::from(config.retry.budget_floor_per_second),

@@ -121,6 +121,12 @@ impl Conversation {
         Self { io, buffer: BytesMut::new(), scanner: ReplyScanner::default(), limits: FrameLimits::default() }
     }
 
+    /// Our end of the connection, if it is TCP.
+    #[must_use]
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        self.io.local_address()
+    }
+
     /// Gives the connection back; `None` if bytes that nobody asked for have arrived.
     #[must_use]
     pub fn into_io(self) -> Option<Io> {

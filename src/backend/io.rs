@@ -1,6 +1,7 @@
 //! A byte stream to a backend or from a client, whatever carries it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,6 +19,17 @@ pub enum Io {
 }
 
 impl Io {
+    /// Our end of a TCP connection.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::TlsClient(stream) => stream.get_ref().0.local_addr().ok(),
+            Self::TlsServer(stream) => stream.get_ref().0.local_addr().ok(),
+            Self::Unix(_) | Self::Duplex(_) => None,
+        }
+    }
+
     /// Writes what the socket takes at once, without registering a waker; `WouldBlock` for streams that cannot.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! One backend as the workers and the control plane share it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -111,6 +112,8 @@ pub struct Backend {
     unreachable: watch::Sender<bool>,
     scouting: AtomicBool,
     paused_until_us: AtomicU64,
+    /// Our end of the connection that probes it, for those who must tell our requests from the clients'.
+    prober_address: std::sync::Mutex<Option<SocketAddr>>,
     /// Server-side client ids of connections that died with requests in flight and are not yet proven dead.
     undead: std::sync::Mutex<Vec<u64>>,
 }
@@ -141,6 +144,7 @@ impl Backend {
             unreachable: watch::Sender::new(false),
             scouting: AtomicBool::new(false),
             paused_until_us: AtomicU64::new(0),
+            prober_address: std::sync::Mutex::new(None),
             undead: std::sync::Mutex::new(Vec::new()),
         };
         for class in [Class::Script, Class::Slow, Class::Blocking, Class::Admin] {
@@ -273,6 +277,17 @@ impl Backend {
     /// CLIENT PAUSE or UNPAUSE was executed: the server is silent by order until then.
     pub fn pause_until(&self, until_us: u64) {
         self.paused_until_us.store(until_us, Ordering::Relaxed);
+    }
+
+    /// Where the probes come from, if by TCP.
+    #[must_use]
+    pub fn prober_address(&self) -> Option<SocketAddr> {
+        *self.prober_address.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A new connection probes (control plane).
+    pub fn set_prober_address(&self, address: Option<SocketAddr>) {
+        *self.prober_address.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = address;
     }
 
     /// Whether CLIENT PAUSE holds requests back now.

@@ -154,6 +154,10 @@ impl SessionTask {
         }
         match Filter::read(arguments) {
             Err(text) => self.local_error(&text),
+            Ok(filter) if filter.user.as_ref().is_some_and(|user| !self.knows_user(user)) => {
+                let user = filter.user.unwrap_or_default();
+                self.local_error(&format!("ERR No such user '{user}'"))
+            }
             Ok(filter) => {
                 let killed = self.kill(&filter);
                 let mut out = Vec::new();
@@ -161,6 +165,12 @@ impl SessionTask {
                 self.local(&out)
             }
         }
+    }
+
+    /// Whether there is such a user as far as the front door can tell: configured, or logged in now.
+    fn knows_user(&self, user: &str) -> bool {
+        let configured = self.session.context.settings.users.iter().any(|known| known.name == user);
+        configured || user == "default" || self.clients().iter().any(|client| client.shown().user == user)
     }
 
     fn kill(&mut self, filter: &Filter) -> i64 {

@@ -16,6 +16,7 @@ mod settings;
 mod special;
 mod task;
 mod tls;
+mod traces;
 mod tunnel;
 mod worker;
 

@@ -13,6 +13,7 @@ use std::task::Waker;
 use super::context::Context;
 use super::output::Output;
 use super::registry::ClientRecord;
+use super::traces::Shown;
 use crate::backend::{Entry, Io, Link, Owner};
 use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     /// Subscriptions and modes in which frames come unasked; set by the task.
     pub(super) subscribed: Cell<bool>,
     pub(super) monitoring: Cell<bool>,
+    pub(super) watched: RefCell<super::traces::Watched>,
     pub(super) protocol: Cell<Protocol>,
     /// The task waits until so few requests are in flight; set by the task.
     pub(super) wakes_at: Cell<Option<u32>>,
@@ -92,6 +94,7 @@ impl Session {
             repeating: Cell::new(0),
             subscribed: Cell::new(false),
             monitoring: Cell::new(false),
+            watched: RefCell::default(),
             protocol: Cell::new(Protocol::Resp2),
             wakes_at: Cell::new(None),
             owned: RefCell::new(None),
@@ -233,6 +236,15 @@ impl Owner for Session {
         if self.gone.get() {
             return;
         }
+        let part;
+        let bytes = match self.shown_of(bytes) {
+            Shown::Whole => bytes,
+            Shown::Nothing => return,
+            Shown::Part(left) => {
+                part = left;
+                part.as_slice()
+            }
+        };
         let mut notices = self.notices.borrow_mut();
         if notices.iter().any(|notice| matches!(notice, Notice::Reply { .. } | Notice::OutOfBand(_))) {
             // A reply that the task must see first came before it, and must leave before it.

@@ -37,6 +37,8 @@ pub struct Settings {
     /// Backend logins by [`crate::backend::Lane::user`]; the first belongs to clients that are served without a user.
     pub logins: Vec<Login>,
     pub denied: Denied,
+    /// What the keys begin with that Standin itself keeps on the backends.
+    pub own_keys: Vec<String>,
     pub links: LinkSettings,
     pub retry_percent: f64,
     pub retry_floor_per_second: f64,

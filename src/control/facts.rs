@@ -41,6 +41,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Whether it is refused for its role alone.
+    pub(super) fn is_mere_replica(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.is_replica && !identity.is_cluster)
+    }
+
     pub(super) fn is_owned(&self) -> bool {
         self.generation.is_some() && self.other_owners.is_empty()
     }

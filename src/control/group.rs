@@ -441,7 +441,16 @@ impl GroupControl {
     }
 
     pub(super) fn update_standing(&mut self, id: BackendId) {
-        let standing = self.shared.standing(id);
+        let mut standing = self.shared.standing(id);
+        let serves = self.shared.group.route().active == id && self.started;
+        if serves
+            && matches!(standing, Standing::Refused { .. })
+            && self.shared.facts.borrow()[id.index()].is_mere_replica()
+        {
+            // REPLICAOF on the server that serves does not take away what its clients know. They see READONLY, and can say
+            // REPLICAOF NO ONE; that it refuses writes is evidence for leaving it as soon as somebody better lives.
+            standing = Standing::Enterable;
+        }
         let before = {
             let facts = &mut self.shared.facts.borrow_mut()[id.index()];
             facts.standing.replace(standing.clone())

@@ -213,6 +213,7 @@ impl Prober {
         let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
         let login = self.backend.target.login.clone();
         let ready = backend::connect(&self.backend, lane, &login, Depth::Whole).await?;
+        self.backend.set_prober_address(ready.conversation.local_address());
         let mut connection =
             Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };
         let bound = self.backend.timing.handshake;
