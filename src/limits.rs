@@ -45,6 +45,8 @@ pub const EDGE_QUEUE_MAX: usize = 4096;
 pub const UNDEAD_CONNECTIONS_MAX: usize = 1024;
 /// Backends in one group.
 pub const BACKENDS_PER_GROUP_MAX: usize = 32;
+/// Commands of modules whose keys and flags are remembered, for all servers of the process.
+pub const MODULE_COMMANDS_MAX: usize = 1024;
 /// Script bodies and function libraries remembered for the backend that is entered next.
 pub const SCRIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Channels, patterns and shard channels of one client that are remembered for a switch.

@@ -77,7 +77,7 @@ fn transactions(client: &mut Client, number: usize, turn: u64) -> Result<(), Str
         let queued = ask(client, request)?;
         expect(&queued, "a queued command", queued.text() == "QUEUED")?;
     }
-    let ends = if turn % 5 == 0 { "DISCARD" } else { "EXEC" };
+    let ends = if turn.is_multiple_of(5) { "DISCARD" } else { "EXEC" };
     let reply = ask(client, &[ends])?;
     let is_right = match &reply {
         Reply::Array(replies) => ends == "EXEC" && replies.len() == 2 && replies[0] == Reply::ok(),

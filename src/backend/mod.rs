@@ -28,4 +28,4 @@ pub use handshake::{Depth, HandshakeError, Lane, Ready, connect, read_info};
 pub use io::Io;
 pub use link::{Batch, Entry, Host, Link, LinkSettings, Owner, State, flag};
 pub use shared::{Backend, Identity, Scout, Timing};
-pub use target::{Address, Login, Target, TlsSource};
+pub use target::{Address, Login, Target, TlsSource, spare_congestion_control};

@@ -101,9 +101,18 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
+/// Between processes of one host there is no congestion to control: an algorithm that paces (BBR, the default of many
+/// hosts) would arm a timer for each small write. Costs nothing where it is not permitted.
+pub fn spare_congestion_control(stream: &TcpStream) {
+    if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+        let _ = socket2::SockRef::from(stream).set_tcp_congestion(b"reno");
+    }
+}
+
 /// No delay, keepalive, and a bound on unacknowledged data: a half-open connection must not hang.
 fn tune(stream: &TcpStream, timing: &Timing) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    spare_congestion_control(stream);
     let socket = socket2::SockRef::from(stream);
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(timing.tcp_keepalive)

@@ -228,10 +228,12 @@ impl SessionTask {
         self.state.is_redirect = true;
         let context = Rc::clone(&self.session.context);
         let (active, availability, _) = context.route_facts();
-        if self.state.pinned.is_none() && !self.must_settle() && availability == Availability::Serving {
-            if let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) {
-                self.own(&link);
-            }
+        if self.state.pinned.is_none()
+            && !self.must_settle()
+            && availability == Availability::Serving
+            && let Some(link) = context.pin(active, self.state.lane(), self.session.clone())
+        {
+            self.own(&link);
         }
     }
 

@@ -18,7 +18,7 @@ use super::session::{Notice, Session};
 use super::settings::Settings;
 use super::task::{Exit, SessionTask};
 use super::tunnel;
-use crate::backend::{Io, clock};
+use crate::backend::{self, Io, clock};
 use crate::divergence::Scripts;
 use crate::limits;
 use crate::route::{EdgeReport, Group};
@@ -209,6 +209,7 @@ async fn open(
                 socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
             }
             let stream = TcpStream::from_std(stream)?;
+            backend::spare_congestion_control(&stream);
             let io = match tls {
                 None => Io::Tcp(stream),
                 Some(source) => {

@@ -1,13 +1,22 @@
 //! Commands of modules, learnt from the server's COMMAND INFO.
 
 use std::ops::Deref;
+use std::sync::{PoisonError, RwLock};
+
+use hashbrown::HashMap;
 
 use super::keys::{Find, KeyRange};
-use super::{Access, Category, Class, Flags, Handling, KeyScope, KeySpec, Refinement, Spec, Timeout};
+use super::{Access, Category, Class, Flags, Handling, KeyScope, KeySpec, Refinement, Spec, Timeout, UNKNOWN};
+use crate::limits::MODULE_COMMANDS_MAX;
+
+/// What the servers of this process told. Read only for names that the table does not have, so a lock costs nothing; one
+/// for the process, since the path knows a command by its bytes alone wherever a fault finds it.
+static LEARNED: RwLock<Option<HashMap<Box<str>, &'static Spec>>> = RwLock::new(None);
 
 /// A row learnt at run time. It owns its name and reads like any other row.
 ///
-/// The row itself is named `module`, since its name comes from the peer and must not become a metric label.
+/// The row itself is named `module-command`: its name comes from the peer and must not become a metric label, and MODULE
+/// is a command that may be denied.
 #[derive(Debug, Clone)]
 pub struct LearnedSpec {
     pub name: Box<str>,
@@ -38,7 +47,7 @@ pub fn learned(name: &str, info_flags: &[&str], first: i32, last: i32, step: i32
         (_, false, _) => Class::Slow,
     };
     let spec = Spec {
-        name: "module",
+        name: "module-command",
         arity: i16::try_from(arity).unwrap_or(-1),
         handling: if blocking { Handling::Blocking } else { Handling::Shared },
         class,
@@ -50,6 +59,32 @@ pub fn learned(name: &str, info_flags: &[&str], first: i32, last: i32, step: i32
         timeout: Timeout::None,
     };
     LearnedSpec { name: name.to_ascii_lowercase().into(), spec }
+}
+
+/// Keeps a learnt row for [`super::of_request`], for the life of the process. Of servers that do not agree about a
+/// command, none is believed. Returns false past the bound: the command stays unknown.
+pub fn learn(row: LearnedSpec) -> bool {
+    let mut guard = LEARNED.write().unwrap_or_else(PoisonError::into_inner);
+    let all = guard.get_or_insert_default();
+    if let Some(known) = all.get_mut(&row.name) {
+        if **known != row.spec {
+            *known = &UNKNOWN;
+        }
+        return true;
+    }
+    let fits = all.len() < MODULE_COMMANDS_MAX;
+    if fits {
+        // Rows are handed around as `&'static`, as the table's are; bounded, and never freed.
+        all.insert(row.name, Box::leak(Box::new(row.spec)));
+    }
+    fits
+}
+
+/// The row of a command that servers told of; [`UNKNOWN`] for all others.
+pub(super) fn recall(name: &[u8]) -> &'static Spec {
+    let guard = LEARNED.read().unwrap_or_else(PoisonError::into_inner);
+    let (Some(all), Ok(name)) = (guard.as_ref(), std::str::from_utf8(name)) else { return &UNKNOWN };
+    all.get(name.to_ascii_lowercase().as_str()).copied().unwrap_or(&UNKNOWN)
 }
 
 /// None if there are no positions, or none that a table may have.

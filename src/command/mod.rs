@@ -14,7 +14,7 @@ mod table;
 pub use self::blocking::{blocking_timeout, is_blocking, timeout_position, with_timeout};
 pub use self::flags::Flags;
 pub use self::keys::{Access, Find, KeyRange, KeyScope, KeySpec, keys, written_keys};
-pub use self::learned::{LearnedSpec, learned};
+pub use self::learned::{LearnedSpec, learn, learned};
 pub use self::lookup::lookup;
 pub use self::retry::Refinement;
 pub use self::table::all;
@@ -22,7 +22,7 @@ pub use self::table::all;
 use crate::resp::arguments;
 
 /// One command, or one subcommand of a container command.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// Lower case; a subcommand is named with its container, `config|get`.
     pub name: &'static str,
@@ -172,10 +172,10 @@ pub static UNKNOWN: Spec = Spec {
     timeout: Timeout::None,
 };
 
-/// The row of a complete request, subcommands resolved; [`UNKNOWN`] for what the table does not have.
+/// The row of a complete request, subcommands resolved: of the table, or learnt from the servers, else [`UNKNOWN`].
 pub fn of_request(frame: &[u8]) -> &'static Spec {
     let name = arguments(frame).next().unwrap_or_default();
-    lookup(name).unwrap_or(&UNKNOWN).resolve(frame)
+    lookup(name).unwrap_or_else(|| learned::recall(name)).resolve(frame)
 }
 
 impl Spec {

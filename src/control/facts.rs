@@ -31,6 +31,8 @@ pub(super) struct Facts {
     /// Other groups that have put their marks there too: then nobody empties it.
     pub(super) other_owners: Vec<String>,
     pub(super) mark_database: u32,
+    /// Run id of the server that was asked for the commands of its modules.
+    pub(super) asked_for_commands: Option<String>,
     /// The first look decided about ownership.
     pub(super) met: bool,
     /// An emptying is under way.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{CommandError, CommandOutcome, CommandReply, GroupReport};
 use super::entry::{self, Outcome, Wanted};
 use super::facts::{self, BackendRules, Facts};
+use super::modules;
 use super::probe::{self, Marks, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::shared::Shared;
@@ -335,6 +336,7 @@ impl GroupControl {
                 self.shared.note_content(id, keyspace, &report.marks);
             }
             self.tend(id, &report.marks);
+            self.learn_commands(id);
             self.start_if_ready(id);
         }
         self.update_standing(id);
@@ -429,6 +431,17 @@ impl GroupControl {
         if waits_cold && facts.is_owned() && facts.keys_in_use > 0 && !facts.emptying && shared.newest_is_done() {
             self.empty(id);
         }
+    }
+
+    /// Asks a server that we have not met before for the commands of its modules.
+    fn learn_commands(&self, id: BackendId) {
+        let facts = &mut self.shared.facts.borrow_mut()[id.index()];
+        let run_id = facts.identity.as_ref().map(|identity| identity.run_id.clone());
+        if self.shared.rules(id).is_embedded || facts.asked_for_commands == run_id {
+            return;
+        }
+        facts.asked_for_commands = run_id;
+        tokio::task::spawn_local(modules::learn(Rc::clone(&self.shared), id));
     }
 
     fn empty(&self, id: BackendId) {

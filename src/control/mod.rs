@@ -7,6 +7,7 @@ mod check;
 mod entry;
 mod facts;
 mod group;
+mod modules;
 mod probe;
 mod publish;
 mod report;
