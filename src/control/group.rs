@@ -455,13 +455,11 @@ impl GroupControl {
 
     pub(super) fn update_standing(&mut self, id: BackendId) {
         let mut standing = self.shared.standing(id);
-        let serves = self.shared.group.route().active == id && self.started;
-        if serves
-            && matches!(standing, Standing::Refused { .. })
-            && self.shared.facts.borrow()[id.index()].is_mere_replica()
-        {
-            // REPLICAOF on the server that serves does not take away what its clients know. They see READONLY, and can say
-            // REPLICAOF NO ONE; that it refuses writes is evidence for leaving it as soon as somebody better lives.
+        let is_alone = self.shared.probers.len() == 1 && self.started;
+        let is_refused = matches!(standing, Standing::Refused { .. });
+        if is_alone && is_refused && self.shared.facts.borrow()[id.index()].is_mere_replica() {
+            // Where nobody else could serve, REPLICAOF does not take away what the clients know: they see READONLY, as they
+            // would without us, and can say REPLICAOF NO ONE.
             standing = Standing::Enterable;
         }
         let before = {
