@@ -55,6 +55,8 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
 pub const PINNED_CONNECTIONS_MAX: usize = 4096;
+/// Requests in which a replica says who it is before it asks for the data.
+pub const INTRODUCTION_MAX: usize = 16;
 /// Different logins of clients that one worker remembers, where the server judges AUTH.
 pub const PASSED_LOGINS_MAX: usize = 1024;
 /// Messages that a subscriber of the embedded server has not read; beyond it the subscriber is closed.

@@ -120,6 +120,8 @@ pub(super) struct State {
     pub(super) waited_for_redirect: bool,
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
     pub(super) kept: Vec<Vec<u8>>,
+    /// What a replica said about itself before SYNC or PSYNC.
+    pub(super) introduction: Vec<Vec<u8>>,
     pub(super) is_blocked: bool,
     /// The request that waits on purpose, where it may begin again elsewhere if it has taken nothing.
     pub(super) blocked_request: Option<Vec<u8>>,
@@ -160,6 +162,7 @@ impl State {
             is_redirect: false,
             waited_for_redirect: false,
             kept: Vec::new(),
+            introduction: Vec::new(),
             is_blocked: false,
             blocked_request: None,
             is_parting: false,

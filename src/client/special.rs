@@ -9,6 +9,7 @@ use super::task::{Exit, SessionTask};
 use crate::backend::{Entry, Link, flag};
 use crate::command::{self, Class, Handling, Spec};
 use crate::divergence::note_write;
+use crate::limits;
 use crate::resp::{self, Protocol, RequestFrame, write};
 use crate::route::Availability;
 
@@ -138,6 +139,7 @@ impl SessionTask {
             Handling::Urgent => self.block(spec, request, false),
             Handling::Monitor => self.monitor(spec, request),
             Handling::Sync => self.tunnel(request),
+            Handling::ReplicaConfiguration => self.replica_configuration(spec, request),
             Handling::ScriptLoad | Handling::ScriptFlush | Handling::FunctionLoad => {
                 let expected = Expected::Script { spec, request: request.to_vec() };
                 self.send(spec, request, Way::Usual, Some(expected))
@@ -455,8 +457,31 @@ impl SessionTask {
         }
         self.abandon_pinned();
         let (backend, ..) = self.session.context.route_facts();
-        self.tunnel = Some(Exit::Tunnel { request: request.to_vec(), lane: self.state.lane(), backend });
+        let introduction = std::mem::take(&mut self.state.introduction);
+        let lane = self.state.lane();
+        self.tunnel = Some(Exit::Tunnel { introduction, request: request.to_vec(), lane, backend });
         Step::Consumed
+    }
+
+    /// What a replica says about itself holds on the connection that its SYNC or PSYNC opens, and is said again there.
+    fn replica_configuration(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        let has_no_reply = resp::arguments(request)
+            .nth(1)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"ack") || word.eq_ignore_ascii_case(b"getack"));
+        if has_no_reply {
+            return Step::Consumed;
+        }
+        if self.state.pinned.is_none() && self.must_settle() {
+            return Step::Wait;
+        }
+        let step = self.send_own(spec, request, None);
+        if step == Step::Consumed && self.state.pinned.is_some() {
+            self.state.is_pristine = false;
+            if self.state.introduction.len() < limits::INTRODUCTION_MAX {
+                self.state.introduction.push(request.to_vec());
+            }
+        }
+        step
     }
 
     /// A request that leaves its connection in a state for the rest of the session.

@@ -27,6 +27,8 @@ pub(super) enum Exit {
     Closed,
     /// The connection becomes a raw tunnel to the backend; this request opens it.
     Tunnel {
+        /// Said before it; the client has seen the replies.
+        introduction: Vec<Vec<u8>>,
         request: Vec<u8>,
         lane: Lane,
         backend: BackendId,

@@ -182,10 +182,10 @@ async fn serve(context: Rc<Context>, accepted: Accepted, tls: Option<TlsAcceptSo
     let session = Session::new(Rc::clone(&context), record, io);
     context.sessions.borrow_mut().insert(id, session.clone());
     let task = SessionTask::new(session.clone(), State::new(!settings.requires_login));
-    if let Exit::Tunnel { request, lane, backend } = task.run(&scratch).await {
+    if let Exit::Tunnel { introduction, request, lane, backend } = task.run(&scratch).await {
         let io = session.io.borrow_mut().take();
         if let Some(io) = io {
-            tunnel::run(&context, io, &request, lane, backend).await;
+            tunnel::run(&context, io, &introduction, &request, lane, backend).await;
         }
     }
 }

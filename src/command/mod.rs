@@ -109,6 +109,8 @@ pub enum Handling {
     Monitor,
     /// SYNC and PSYNC: a raw tunnel from here on.
     Sync,
+    /// REPLCONF: what a replica says about itself before SYNC or PSYNC.
+    ReplicaConfiguration,
     ClientId,
     ClientList,
     ClientInfo,

@@ -91,7 +91,8 @@ pub(super) static SERVER: &[Spec] = &[
     ]),
     command("monitor", 1, Class::Admin, Never, ADMIN | NOSCRIPT | LOADING | STALE, NO_KEYS).handled(Handling::Monitor),
     command("psync", -3, Class::Admin, Never, ADMIN | NOSCRIPT | NO_MULTI, NO_KEYS).handled(Handling::Sync),
-    command("replconf", -1, Class::Admin, Category::Admin, ADMIN | NOSCRIPT | LOADING | STALE, NO_KEYS),
+    // Some of its forms have no reply: never on a connection that others share.
+    command("replconf", -1, Class::Admin, Category::Admin, ADMIN | NOSCRIPT | LOADING | STALE, NO_KEYS).handled(Handling::ReplicaConfiguration),
     command("replicaof", 3, Class::Admin, Category::Admin, ADMIN | NOSCRIPT | STALE, NO_KEYS),
     command("restore-asking", -4, Write, Checked, WRITE | DENYOOM, WRITTEN_KEY),
     command("role", 1, PointRead, Read, NOSCRIPT | LOADING | STALE | FAST, NO_KEYS),
@@ -147,7 +148,7 @@ pub(super) static CLUSTER: &[Spec] = &[
         command("cluster|slaves", 3, Class::Admin, Read, ADMIN | STALE, NO_KEYS),
         command("cluster|slot-stats", -4, Class::Admin, Read, LOADING | STALE, NO_KEYS),
         command("cluster|slots", 2, Class::Admin, Read, STALE, NO_KEYS),
-        command("cluster|syncslots", -3, Class::Admin, Category::Admin, ADMIN | STALE, NO_KEYS),
+        command("cluster|syncslots", -3, Class::Admin, Category::Admin, ADMIN | STALE, NO_KEYS).handled(Handling::Sync),
     ]),
     command("clusterscan", -2, MultiKey, Read, READONLY, NO_KEYS),
     command("readonly", 1, PointRead, Read, LOADING | STALE | FAST, NO_KEYS).handled(Handling::ReadOnly),
