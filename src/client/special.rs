@@ -265,6 +265,16 @@ impl SessionTask {
         self.send(spec, request, Way::Own, expected)
     }
 
+    /// Asks the server whether the client's user may have a command that is answered here.
+    pub(super) fn ask_permission(&mut self, handling: Handling, question: &[u8]) -> Step {
+        let reply = self.state.reply;
+        let step = self.send(command::of_request(question), question, Way::Usual, Some(Expected::Permission(handling)));
+        // Silence is for the command, not for the question.
+        self.state.reply = reply;
+        let is_asked = matches!(self.state.expected.back(), Some((.., Expected::Permission(_))));
+        if is_asked { Step::Wait } else { step }
+    }
+
     fn send(&mut self, spec: &'static Spec, request: &[u8], way: Way, expected: Option<Expected>) -> Step {
         let link = match self.connection(way) {
             Ok(link) => link,
@@ -589,6 +599,11 @@ impl SessionTask {
         let is_tracking_info = matches!(expected, Expected::TrackingInfo);
         match expected {
             Expected::Nothing | Expected::Subscription | Expected::TrackingInfo => {}
+            Expected::Permission(handling) => {
+                let refusal = || String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
+                self.state.permission = Some((handling, if succeeded { Ok(()) } else { Err(refusal()) }));
+                return self.session.answer(seq, b"");
+            }
             Expected::Select(number) => {
                 self.state.awaited = self.state.awaited.saturating_sub(1);
                 if succeeded {
