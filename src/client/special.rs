@@ -511,8 +511,12 @@ impl SessionTask {
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
         }
+        if self.state.watch == Watch::Broken && spec.arity_ok(resp::arguments(request).len()) {
+            // One that was lost stays lost, whatever is watched besides: EXEC is answered here, and what a server would
+            // watch from now on would outlive it on a connection that others use next.
+            return self.local(b"+OK\r\n");
+        }
         let step = self.send_own(spec, request, None);
-        // One that was lost stays lost, whatever is watched besides.
         if step == Step::Consumed && self.state.pinned.is_some() && self.state.watch == Watch::None {
             self.state.watch = Watch::Live;
             self.session.record.update(|shown| shown.watching = true);
