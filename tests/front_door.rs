@@ -370,6 +370,31 @@ fn a_login_in_the_middle_of_a_session_takes_the_rights_of_the_one_before() {
 }
 
 #[test]
+fn what_a_user_may_do_to_other_clients_is_the_servers_word() {
+    let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
+                 backend_username = \"reader\"\nbackend_password = \"reader-secret\"\n";
+    let stage = Stage::start_with(|config| config.listen_keys(users));
+    let rule =
+        ["ACL", "SETUSER", "reader", "on", ">reader-secret", "~*", "&*", "+@read", "+auth", "+client|list", "+ping"];
+    assert_eq!(stage.primary.command(&rule), Reply::ok());
+    let (mut app, mut other) = (stage.connect(), stage.connect());
+    let id = other.command(&["CLIENT", "ID"]).text();
+    assert_eq!(app.command(&["AUTH", "app", "app-secret"]), Reply::ok());
+    assert_eq!(app.command(&["CLIENT", "LIST"]).text().lines().count(), 2, "allowed: the list is Standin's");
+    // Within a pipeline, and with a silence that would fall on the question if it were not kept for the command.
+    app.send_raw(format!("PING\r\nCLIENT KILL ID {id}\r\nCLIENT UNBLOCK {id}\r\nGET k\r\n").as_bytes());
+    assert_eq!(app.read(), Reply::Simple("PONG".to_owned()));
+    assert!(app.read().is_error_word("NOPERM"));
+    assert!(app.read().is_error_word("NOPERM"));
+    assert_eq!(app.read(), Reply::Nil);
+    app.send_raw(b"CLIENT REPLY SKIP\r\nCLIENT LIST\r\nPING\r\n");
+    assert_eq!(app.read(), Reply::Simple("PONG".to_owned()));
+    assert_eq!(other.command(&["PING"]), Reply::Simple("PONG".to_owned()), "not killed");
+    assert_eq!(other.command(&["CLIENT", "KILL", "ID", "999999"]), Reply::Integer(0), "without a user nobody is asked");
+    stage.standin.finish();
+}
+
+#[test]
 fn a_user_whom_the_backend_refuses_is_told_so_and_never_served_with_other_rights() {
     let users = "[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
                  backend_username = \"nobody\"\nbackend_password = \"nobody-secret\"\n";

@@ -299,11 +299,8 @@ impl<S: Owner> Service<'_, S> {
         if !link.renew.take() || link.pinned || link.state.get() != State::Ready || !is_settled {
             return;
         }
-        let unsent = link.retire();
+        link.retire();
         link.host.retired(link);
-        for (entry, bytes) in unsent {
-            link.host.reroute(link, entry, &bytes);
-        }
     }
 
     /// Tells the decision makers that silence is rightful while a slow request is at work.

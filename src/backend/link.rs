@@ -313,16 +313,13 @@ impl<S: Owner> Link<S> {
         }
     }
 
-    /// Takes no further requests; closes once what was written is answered. What was not written is handed out.
-    #[must_use]
-    pub fn retire(&self) -> Vec<(Entry<S>, Vec<u8>)> {
-        if self.state.get() == State::Dead {
-            return Vec::new();
+    /// Takes no further requests; closes once all are answered. What is not written yet stays: the session that it
+    /// belongs to may have earlier requests on their way here, which it must not overtake on another connection.
+    pub fn retire(&self) {
+        if self.state.get() != State::Dead {
+            self.state.set(State::Retired);
+            self.schedule();
         }
-        self.state.set(State::Retired);
-        let unsent = self.take_unsent();
-        self.schedule();
-        unsent
     }
 
     /// Ends the connection now, as if it had been lost, and hands out what may be sent elsewhere.

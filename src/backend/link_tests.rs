@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::link::{Entry, Host, Link, LinkSettings, Owner, flag};
+use super::replies::Cutter;
 use super::{Address, Backend, Lane, Login, RetryBudget, Target, Timing, clock};
 use crate::command::{self, Category};
 use crate::policy::{BackendId, Edge};
@@ -297,4 +298,46 @@ fn reads_behind_a_script_overtake_it_unless_a_write_of_their_own_session_is_befo
     assert_eq!(taken.iter().map(|(entry, _)| entry.seq).collect::<Vec<_>>(), [2, 5]);
     // What comes for them on the old link is dropped, so nothing moves twice.
     assert!(world.link.take_reads_behind_head().is_empty());
+}
+
+#[test]
+fn what_a_transaction_only_queued_is_kept_whatever_it_is_and_leaves_no_doubt() {
+    let world = World::new();
+    for words in ["MULTI", "INCR n", "LPUSH l 1"] {
+        world.request(words, flag::QUEUED);
+    }
+    world.request("EXEC", 0);
+    world.write_all();
+    world.link.lose();
+    assert_eq!(world.left(), ["multi", "incr", "lpush"]);
+    assert_eq!(world.errors(), [(3, "-UNKNOWNOUTCOME".to_owned())]);
+    assert_eq!(*world.host.unknown_writes.borrow(), ["exec"]);
+}
+
+#[test]
+fn replies_around_a_request_that_failed_are_given_to_their_own_requests() {
+    let world = World::new();
+    for words in ["GET a", "INCR n", "GET b"] {
+        world.request(words, 0);
+    }
+    world.write_all();
+    world.link.lose();
+    world.write_all();
+    let mut cutter = Cutter::new(&world.link);
+    let bytes = b"+a\r\n+b\r\n";
+    cutter.space()[..bytes.len()].copy_from_slice(bytes);
+    cutter.received(&world.link, bytes.len(), clock::micros()).unwrap();
+    let replies = world.client.0.replies.borrow();
+    assert_eq!(replies[1..], [(0, "+a\r\n".to_owned()), (2, "+b\r\n".to_owned())]);
+}
+
+#[test]
+fn a_link_that_is_left_keeps_what_it_has_not_written_yet() {
+    let world = World::new();
+    world.request("EVAL script 0", 0);
+    world.write_all();
+    world.request("GET a", 0);
+    world.link.retire();
+    assert!(!world.link.accepts());
+    assert_eq!(world.link.in_flight(), 2, "the session's later request must not overtake on another link");
 }

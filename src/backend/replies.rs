@@ -112,7 +112,12 @@ impl<S: Owner> Cutter<S> {
                 continue;
             }
             match &mut run {
-                Some(run) if run.owner.same_as(&entry.owner) && run.class == entry.class => {
+                Some(run)
+                    if run.owner.same_as(&entry.owner)
+                        && run.class == entry.class
+                        // A request between them may have been answered otherwise when a connection was lost.
+                        && run.seq.wrapping_add(run.count) == entry.seq =>
+                {
                     run.count += 1;
                     run.end = end;
                 }

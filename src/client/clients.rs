@@ -13,6 +13,8 @@ use crate::command::Handling;
 use crate::resp::{self, write};
 
 const SYNTAX: &str = "ERR syntax error";
+/// An id that no client of a server has.
+const NOBODY: &[u8] = b"9223372036854775807";
 const NO_SUCH_CLIENT: &str = "ERR No such client";
 
 /// What CLIENT KILL selects by.
@@ -34,6 +36,9 @@ impl SessionTask {
             return Step::Wait;
         }
         self.session.record.last_us.store(self.now_us, Ordering::Relaxed);
+        if let Some(step) = self.without_permission(handling) {
+            return step;
+        }
         let arguments: Vec<&[u8]> = resp::arguments(request).skip(2).collect();
         let mut out = Vec::new();
         match handling {
@@ -69,6 +74,29 @@ impl SessionTask {
             }
         }
         self.local(&out)
+    }
+
+    /// What a user of `listen.users` does to other clients is subject to the rights that its backend user has. Only the
+    /// server knows those: it is asked for the same command, with arguments that do nothing there.
+    fn without_permission(&mut self, handling: Handling) -> Option<Step> {
+        if self.state.login == 0 {
+            return None;
+        }
+        let question: &[&[u8]] = match handling {
+            Handling::ClientList => &[b"CLIENT", b"LIST", b"TYPE", b"replica"],
+            Handling::ClientKill => &[b"CLIENT", b"KILL", b"ID", NOBODY],
+            Handling::ClientUnblock => &[b"CLIENT", b"UNBLOCK", NOBODY],
+            _ => return None,
+        };
+        match self.state.permission.take() {
+            Some((asked, Ok(()))) if asked == handling => None,
+            Some((asked, Err(refusal))) if asked == handling => Some(self.local_error(&refusal)),
+            _ => {
+                let mut bytes = Vec::new();
+                resp::encode_request(&mut bytes, question);
+                Some(self.ask_permission(handling, &bytes))
+            }
+        }
     }
 
     fn client_reply(&mut self, arguments: &[&[u8]]) -> Step {

@@ -134,13 +134,9 @@ impl Context {
         if link.slow_head_for_us(now_us).is_none_or(|waited| waited < SPILL_AFTER_US) {
             return Rc::clone(link);
         }
-        let unsent = link.retire();
+        link.retire();
         self.retired.borrow_mut().push(Rc::clone(link));
-        let fresh = self.open_link(link.backend.id, link.lane);
-        for (entry, bytes) in unsent {
-            fresh.push(entry, &bytes);
-        }
-        fresh
+        self.open_link(link.backend.id, link.lane)
     }
 
     fn spawn_link(&self, backend: BackendId, lane: Lane, owner: Option<Session>) -> Rc<Link<Session>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::session::{Left, Session};
 use crate::backend::{Backend, Lane, Link};
-use crate::command::Spec;
+use crate::command::{Handling, Spec};
 use crate::limits;
 use crate::resp::Protocol;
 
@@ -85,6 +85,8 @@ pub(super) enum Expected {
     Select(u32),
     Exec,
     Blocking,
+    /// Whether the server lets the client's user do this.
+    Permission(Handling),
     Subscription,
     TrackingInfo,
     /// CLIENT PAUSE or UNPAUSE: until when the backend will be silent, in microseconds since the origin.
@@ -129,6 +131,8 @@ pub(super) struct State {
     pub(super) is_parting: bool,
     /// Where it counts as blocked.
     pub(super) blocked_at: Option<Arc<Backend>>,
+    /// The server's word on whether the client's user may have the next command, which is answered here.
+    pub(super) permission: Option<(Handling, Result<(), String>)>,
     /// Replies that must come before the next request may be dealt with.
     pub(super) awaited: u32,
     pub(super) expected: VecDeque<(u32, bool, Expected)>,
@@ -167,6 +171,7 @@ impl State {
             blocked_request: None,
             is_parting: false,
             blocked_at: None,
+            permission: None,
             awaited: 0,
             expected: VecDeque::new(),
             orphans: Vec::new(),

@@ -464,10 +464,12 @@ impl SessionTask {
     fn answer_doomed(&mut self, mut left: Left) -> Left {
         let Some(transaction) = &self.state.transaction else {
             left.retain(|(entry, bytes)| {
-                let is_over = entry.flags & flag::QUEUED != 0;
+                let handling = command::of_request(bytes).handling;
+                // A WATCH is lost already: EXEC will be answered here, so the new connection must not watch.
+                let is_over = entry.flags & flag::QUEUED != 0 || handling == Handling::Watch;
                 if is_over {
-                    let begins = command::of_request(bytes).handling == Handling::Multi;
-                    self.answer_left(entry, if begins { b"+OK\r\n" } else { b"+QUEUED\r\n" });
+                    let is_queued = !matches!(handling, Handling::Multi | Handling::Watch | Handling::Discard);
+                    self.answer_left(entry, if is_queued { b"+QUEUED\r\n" } else { b"+OK\r\n" });
                 }
                 !is_over
             });

@@ -267,6 +267,16 @@ impl SessionTask {
         self.send(spec, request, Way::Own, expected)
     }
 
+    /// Asks the server whether the client's user may have a command that is answered here.
+    pub(super) fn ask_permission(&mut self, handling: Handling, question: &[u8]) -> Step {
+        let reply = self.state.reply;
+        let step = self.send(command::of_request(question), question, Way::Usual, Some(Expected::Permission(handling)));
+        // Silence is for the command, not for the question.
+        self.state.reply = reply;
+        let is_asked = matches!(self.state.expected.back(), Some((.., Expected::Permission(_))));
+        if is_asked { Step::Wait } else { step }
+    }
+
     fn send(&mut self, spec: &'static Spec, request: &[u8], way: Way, expected: Option<Expected>) -> Step {
         let link = match self.connection(way) {
             Ok(link) => link,
@@ -526,8 +536,12 @@ impl SessionTask {
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
         }
+        if self.state.watch == Watch::Broken && spec.arity_ok(resp::arguments(request).len()) {
+            // One that was lost stays lost, whatever is watched besides: EXEC is answered here, and what a server would
+            // watch from now on would outlive it on a connection that others use next.
+            return self.local(b"+OK\r\n");
+        }
         let step = self.send_own(spec, request, None);
-        // One that was lost stays lost, whatever is watched besides.
         if step == Step::Consumed && self.state.pinned.is_some() && self.state.watch == Watch::None {
             self.state.watch = Watch::Live;
             self.session.record.update(|shown| shown.watching = true);
@@ -614,6 +628,11 @@ impl SessionTask {
         let is_tracking_info = matches!(expected, Expected::TrackingInfo);
         match expected {
             Expected::Nothing | Expected::Subscription | Expected::TrackingInfo => {}
+            Expected::Permission(handling) => {
+                let refusal = || String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
+                self.state.permission = Some((handling, if succeeded { Ok(()) } else { Err(refusal()) }));
+                return self.session.answer(seq, b"");
+            }
             Expected::Select(number) => {
                 self.state.awaited = self.state.awaited.saturating_sub(1);
                 if succeeded {
