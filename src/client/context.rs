@@ -331,13 +331,18 @@ impl Host<Session> for Context {
     }
 
     fn overtake(&self, link: &Rc<Link<Session>>, now_us: u64) {
-        if link.accepts() {
-            let fresh = self.spill(link, now_us);
-            if Rc::ptr_eq(&fresh, link) {
-                return;
-            }
+        if link.slow_head_for_us(now_us).is_none_or(|waited| waited < SPILL_AFTER_US) {
+            return;
         }
-        for (entry, bytes) in link.take_reads_behind_head() {
+        let reads = link.take_reads_behind_head();
+        if reads.is_empty() {
+            // A connection for nobody would only be one more that a blocked server does not answer.
+            return;
+        }
+        if link.accepts() {
+            let _ = self.spill(link, now_us);
+        }
+        for (entry, bytes) in reads {
             self.reroute(link, entry, &bytes);
         }
     }

@@ -213,6 +213,10 @@ impl Prober {
         let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
         let login = self.backend.target.login.clone();
         let ready = backend::connect(&self.backend, lane, &login, Depth::Whole).await?;
+        if ready.identity.is_busy {
+            // It does not say who it is, which must not look like a restart.
+            return Err(HandshakeError::NotReady("BUSY the server is running a script".to_owned()));
+        }
         self.backend.set_prober_address(ready.conversation.local_address());
         let mut connection =
             Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };

@@ -146,7 +146,13 @@ impl Backend {
             ProbeOutcome::Failed(edge) => {
                 match edge {
                     Edge::ConnectRefused | Edge::ConnectFailed | Edge::HandshakeReset => self.refused(now, edge, group),
-                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut => self.unanswered(now, edge, group, blind),
+                    Edge::ConnectTimedOut | Edge::HandshakeTimedOut => {
+                        self.unanswered(now, edge, group, blind);
+                        if self.slow_in_flight(now) {
+                            // A server at work on a slow request greets nobody either.
+                            return;
+                        }
+                    }
                     _ => {}
                 }
                 self.probe_failed(now, now, group, blind);
