@@ -8,7 +8,7 @@ mod support;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use support::{Client, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
+use support::{Client, Fault, FaultRelay, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
 
 /// One server behind Standin, with a backup that is never needed.
 struct Stage {
@@ -178,6 +178,25 @@ fn big_values_pass_in_both_directions() {
         assert!(read == value, "the value changed on its way");
     }
     stage.standin.finish();
+}
+
+#[test]
+fn a_big_value_on_a_slow_line_is_neither_a_stall_nor_late() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let relay = FaultRelay::start(primary.address());
+    let standin = StandinConfig::pair(relay.address(), backup.address()).start();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    // 48 MiB take 2.4 s: longer than any allowance, and longer than a request of its kind may live.
+    relay.set(Fault::Throttle { bytes_per_second: 20 << 20 });
+    let value = vec![b'x'; 48 << 20];
+    let start = Instant::now();
+    assert_eq!(client.command(&[&b"SET"[..], b"big", &value]), Reply::ok());
+    assert!(start.elapsed() > secs(2), "the line was not slow: {:?}", start.elapsed());
+    standin.assert_no_switch_since(1);
+    assert_eq!(client.command(&["GET", "big"]).text().len(), value.len());
+    standin.assert_no_switch_since(1);
+    standin.finish();
 }
 
 #[test]

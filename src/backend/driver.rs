@@ -431,7 +431,7 @@ impl<S: Owner> Service<'_, S> {
                 return now_us + floor;
             }
             let since = link.last_progress_us.get().max(head.at_us).min(now_us);
-            let allowance = link.backend.allowance_us(head.class as usize);
+            let allowance = link.backend.allowance_us(head.class as usize) + head.transit_us();
             (since + allowance).min((now_us + floor).max(since + allowance.min(floor)))
         });
         [delayed, head].into_iter().flatten().min()

@@ -26,6 +26,10 @@ use crate::resp::FrameLimits;
 /// Requests behind a slow head that are looked at for what may overtake it.
 const OVERTAKING_MAX: usize = 1024;
 
+/// The slowest line that a long request is given time for: 10 MB/s. That it was written says little: buffers on the way
+/// take megabytes at once.
+const SLOWEST_BYTES_PER_MICRO: u64 = 10;
+
 /// Flags of an entry.
 pub mod flag {
     /// The owner wants this reply by [`super::Owner::special`] instead of straight to its client.
@@ -57,6 +61,13 @@ pub struct Entry<S> {
     pub class: Class,
     pub attempts: u8,
     pub flags: u8,
+}
+
+impl<S> Entry<S> {
+    /// How much longer than a short request this one may rightly take to reach the server, in microseconds.
+    pub(super) fn transit_us(&self) -> u64 {
+        u64::from(self.len) / SLOWEST_BYTES_PER_MICRO
+    }
 }
 
 /// Whoever waits for replies: a client's session.
@@ -556,7 +567,7 @@ impl<S: Owner> Link<S> {
             Class::PointRead | Class::Write | Class::MultiKey => self.backend.timing.request,
         };
         entry.flags & (flag::ABANDONED | flag::STREAMING) == 0
-            && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64
+            && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64 + entry.transit_us()
     }
 
     fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
