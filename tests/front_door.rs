@@ -24,7 +24,9 @@ impl Stage {
 
     fn start_with(adapt: impl FnOnce(StandinConfig) -> StandinConfig) -> Self {
         let (primary, backup) = (RedisServer::start(), RedisServer::start());
-        let standin = adapt(StandinConfig::pair(primary.address(), backup.address())).start();
+        let mut standin = adapt(StandinConfig::pair(primary.address(), backup.address())).start();
+        // A server that moves 64 MiB answers probes more slowly, and that is said.
+        standin.declare(&["is degraded: probes take"]);
         Self { primary, _backup: backup, standin }
     }
 
@@ -184,7 +186,8 @@ fn big_values_pass_in_both_directions() {
 fn a_big_value_on_a_slow_line_is_neither_a_stall_nor_late() {
     let (primary, backup) = (RedisServer::start(), RedisServer::start());
     let relay = FaultRelay::start(primary.address());
-    let standin = StandinConfig::pair(relay.address(), backup.address()).start();
+    let mut standin = StandinConfig::pair(relay.address(), backup.address()).start();
+    standin.declare(&["is degraded: probes take"]);
     let mut client = standin.connect();
     assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
     // 48 MiB take 2.4 s: longer than any allowance, and longer than a request of its kind may live.
