@@ -176,10 +176,14 @@ impl Registry {
         counts.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(worker, _)| worker)
     }
 
-    /// The clients of a group, oldest first.
+    /// The clients of a group, oldest first. One that was killed is none any more, though its task may still have to see it.
     pub(super) fn list(&self, group: usize) -> Vec<Arc<ClientRecord>> {
-        let mut all: Vec<_> =
-            self.clients.iter().filter(|client| client.group == group).map(|client| Arc::clone(&client)).collect();
+        let mut all: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|client| client.group == group && !client.killed.load(Ordering::Acquire))
+            .map(|client| Arc::clone(&client))
+            .collect();
         all.sort_by_key(|client| client.id);
         all
     }
