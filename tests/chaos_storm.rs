@@ -350,5 +350,10 @@ fn a_client_that_waits_for_an_element_is_not_disturbed_by_an_ordered_switch() {
     support::eventually(secs(5), "it blocks here again", || primary.info("blocked_clients") == "1");
     assert_eq!(standin.connect().command(&["RPUSH", "queue", "job"]), Reply::Integer(1));
     assert_eq!(waiting.read(), Reply::Array(vec![Reply::bulk("queue"), Reply::bulk("job")]));
+    for kind in ["failover", "recovery"] {
+        let held = standin.events_of(kind)[0]["detail"]["held_us"].as_u64().unwrap();
+        println!("{kind}: others were held for {held} us");
+        assert!(held < 20_000, "a client that lets go at once was waited for {held} us");
+    }
     standin.finish();
 }

@@ -171,10 +171,11 @@ async fn enter(
         }
     }
     if finally {
+        load_scripts(shared, to).await?;
+        // Last, with nothing to wait for between this and the publication: the old active may still acknowledge writes.
         while record.summary().keys > 0 {
             outcome.removed += remove_batch(shared, to).await?;
         }
-        load_scripts(shared, to).await?;
     }
     Ok(identity)
 }
