@@ -247,30 +247,39 @@ impl<S: Owner> Link<S> {
     }
 
     /// Hands out, to be sent over another link, what only reads and waits behind the head: the server has executed nothing
-    /// behind a request that it has not answered. A session's read stays if a request of its own that does more than
-    /// read is before it. The replies that still come here are dropped.
+    /// behind a request that it has not answered. Only sessions that do nothing but read here take part: a read of
+    /// another one could be answered by a state from before or after its own writes. The replies that still come here
+    /// are dropped.
     #[must_use]
     pub fn take_reads_behind_head(&self) -> Vec<(Entry<S>, Vec<u8>)> {
         let mut guard = self.queue.borrow_mut();
         let queue = &mut *guard;
-        let mut taken = Vec::new();
+        if queue.entries.len() > OVERTAKING_MAX {
+            return Vec::new();
+        }
+        let mut moves = Vec::with_capacity(queue.entries.len());
         let mut staying: Vec<S> = Vec::new();
         let mut start = queue.answered;
-        for (at, entry) in queue.entries.iter_mut().take(OVERTAKING_MAX).enumerate() {
+        for (at, entry) in queue.entries.iter().enumerate() {
             let bytes = &queue.bytes[start..start + entry.len as usize];
             start += entry.len as usize;
-            if entry.flags & flag::ABANDONED != 0 {
-                continue;
+            let only_reads = at > 0 && entry.flags == 0 && category(bytes) == Category::Read;
+            if !only_reads
+                && entry.flags & flag::ABANDONED == 0
+                && !staying.iter().any(|owner| owner.same_as(&entry.owner))
+            {
+                staying.push(entry.owner.clone());
             }
-            let moves = at > 0
-                && entry.flags == 0
-                && category(bytes) == Category::Read
-                && !staying.iter().any(|owner| owner.same_as(&entry.owner));
-            if moves {
+            moves.push(only_reads);
+        }
+        let mut taken = Vec::new();
+        let mut start = queue.answered;
+        for (entry, only_reads) in queue.entries.iter_mut().zip(moves) {
+            let bytes = &queue.bytes[start..start + entry.len as usize];
+            start += entry.len as usize;
+            if only_reads && !staying.iter().any(|owner| owner.same_as(&entry.owner)) {
                 taken.push((entry.clone(), bytes.to_vec()));
                 entry.flags |= flag::ABANDONED;
-            } else {
-                staying.push(entry.owner.clone());
             }
         }
         taken

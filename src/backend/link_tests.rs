@@ -341,3 +341,20 @@ fn a_link_that_is_left_keeps_what_it_has_not_written_yet() {
     assert!(!world.link.accepts());
     assert_eq!(world.link.in_flight(), 2, "the session's later request must not overtake on another link");
 }
+
+#[test]
+fn only_sessions_that_do_nothing_but_read_overtake_a_slow_head() {
+    let world = World::new();
+    world.request("EVAL script 0", 0);
+    // Another client that only reads, and one that writes after it has read.
+    let (reader, writer) = (Client::default(), Client::default());
+    for (client, words) in [(&reader, "GET a"), (&writer, "GET a"), (&writer, "SET a 2"), (&reader, "GET b")] {
+        world.request_of(client, words, 0);
+    }
+    world.write_all();
+    let taken = world.link.take_reads_behind_head();
+    assert_eq!(taken.len(), 2);
+    assert!(taken.iter().all(|(entry, _)| entry.owner.same_as(&reader)));
+    // What was taken is answered elsewhere: its reply here is dropped, and it is taken once.
+    assert!(world.link.take_reads_behind_head().is_empty());
+}

@@ -213,6 +213,9 @@ impl<S: Owner> Cutter<S> {
         };
         let Some(due) = due else {
             entry.flags &= !flag::STREAMING;
+            if follows.is_some() && !is_error && category(request) > Category::Read {
+                give_up_repeats(queue, &entry.owner);
+            }
             deliver(&entry, reply);
             return;
         };
@@ -246,6 +249,24 @@ impl<S: Owner> Cutter<S> {
         }
         self.scanner.consume_prefix(known);
         self.start += known;
+    }
+}
+
+/// A later write of the session was executed: its earlier requests that wait to be repeated came too late. Nothing of
+/// them was executed, and now nothing will be, or they would undo what came after them.
+fn give_up_repeats<S: Owner>(queue: &mut Queue<S>, owner: &S) {
+    let mut given_up = Vec::new();
+    queue.delayed.retain(|(_, entry, _)| {
+        let is_theirs = entry.owner.same_as(owner);
+        if is_theirs {
+            given_up.push(entry.clone());
+        }
+        !is_theirs
+    });
+    for entry in given_up {
+        entry.owner.repeated();
+        let text = b"-TRYAGAIN the server could not take the request, and took a later one of the same client meanwhile; it was not executed\r\n";
+        deliver(&entry, text);
     }
 }
 
