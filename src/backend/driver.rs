@@ -251,13 +251,11 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
         cutter: Cutter::new(link),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: false,
-        slow: false,
+        slow_until_us: 0,
     };
     let end = poll_fn(|cx| service.poll(cx)).await;
     gauge.sub(1);
-    if service.slow {
-        link.counters().slow_until_us.set(0);
-    }
+    service.end_slow();
     end
 }
 
@@ -267,7 +265,8 @@ struct Service<'a, S: Owner> {
     cutter: Cutter<S>,
     timer: Pin<Box<tokio::time::Sleep>>,
     armed: bool,
-    slow: bool,
+    /// What this link wrote into the worker's cell; another link's longer excuse is left alone.
+    slow_until_us: u64,
 }
 
 impl<S: Owner> Service<'_, S> {
@@ -315,14 +314,20 @@ impl<S: Owner> Service<'_, S> {
                 .map(|head| head.class)
         };
         if let Some(class) = slow {
-            if !self.slow {
+            if self.slow_until_us == 0 {
                 let until = clock::micros() + link.backend.allowance_us(class as usize);
-                link.counters().slow_until_us.set(until);
-                self.slow = true;
+                self.slow_until_us = until;
+                link.counters().slow_until_us.set(until.max(link.counters().slow_until_us.get()));
             }
-        } else if self.slow {
-            link.counters().slow_until_us.set(0);
-            self.slow = false;
+        } else {
+            self.end_slow();
+        }
+    }
+
+    fn end_slow(&mut self) {
+        let ours = std::mem::take(&mut self.slow_until_us);
+        if ours != 0 && self.link.counters().slow_until_us.get() == ours {
+            self.link.counters().slow_until_us.set(0);
         }
     }
 

@@ -33,6 +33,8 @@ use crate::telemetry::metrics::Metrics;
 const START_PROBE_PAUSE: Duration = Duration::from_millis(50);
 /// A backend that is degraded for so many seconds in a row is worth an event; one slow probe is not.
 const DEGRADED_SECONDS_MIN: u32 = 3;
+/// Authentication of one backend failing or working again is told at most this often.
+const AUTHENTICATION_EVERY: Duration = Duration::from_secs(5);
 /// A tick that comes this much later than it should makes us suspect ourselves.
 const LATE_TICK: Duration = Duration::from_millis(100);
 
@@ -90,6 +92,7 @@ pub(super) struct GroupControl {
     started: bool,
     born: Instant,
     last_health: Vec<crate::policy::Health>,
+    last_authentication: Vec<Option<Instant>>,
     /// How long each backend has been degraded.
     degraded_seconds: Vec<u32>,
     pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
@@ -212,6 +215,7 @@ impl GroupControl {
             started: false,
             born: Instant::now(),
             last_health: vec![crate::policy::Health::Unknown; count],
+            last_authentication: vec![None; count],
             degraded_seconds: vec![0; count],
             status_since,
         };
@@ -639,7 +643,15 @@ impl GroupControl {
         self.shared.record(event);
     }
 
-    fn record_decision(&self, decision: &Decision) {
+    fn record_decision(&mut self, decision: &Decision) {
+        if decision.kind == DecisionKind::Authentication {
+            // A server that takes some logins and refuses others would else fill the history by itself.
+            let index = decision.backend.index();
+            let before = self.last_authentication[index].replace(Instant::now());
+            if before.is_some_and(|before| before.elapsed() < AUTHENTICATION_EVERY) {
+                return;
+            }
+        }
         let name = &self.shared.rules(decision.backend).name;
         let detail = serde_json::to_value(decision).unwrap_or_default();
         let (kind, severity) = match decision.kind {
