@@ -2,8 +2,9 @@
 //!
 //! Invariants: the epoch only grows; what readers must see together is in one snapshot; the publisher is not `Clone`.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -103,7 +104,7 @@ pub struct Group {
     wake: watch::Sender<u64>,
     /// By worker: the newest version that it acts by.
     seen: Vec<AtomicU64>,
-    databases: AtomicU64,
+    databases: Mutex<BTreeSet<u32>>,
 }
 
 impl Group {
@@ -126,7 +127,7 @@ impl Group {
             records,
             route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
-            databases: AtomicU64::new(1),
+            databases: Mutex::new(BTreeSet::from([0])),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });
         (Arc::clone(&group), Publisher { group })
@@ -163,17 +164,13 @@ impl Group {
 
     /// A session uses this database: only such databases are ever emptied.
     pub fn note_database(&self, database: u32) {
-        let bit = 1u64 << database.min(63);
-        if self.databases.load(Ordering::Relaxed) & bit == 0 {
-            self.databases.fetch_or(bit, Ordering::Relaxed);
-        }
+        self.databases.lock().unwrap_or_else(PoisonError::into_inner).insert(database);
     }
 
-    /// Databases that sessions of the group used since the start; 0 always counts. Those past 62 count as one, the 63rd.
+    /// Databases that sessions of the group used since the start; 0 always counts.
     #[must_use]
     pub fn databases_used(&self) -> Vec<u32> {
-        let bits = self.databases.load(Ordering::Relaxed) | 1;
-        (0..63).filter(|database| bits & (1 << database) != 0).collect()
+        self.databases.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// The backend of an id.

@@ -561,7 +561,8 @@ impl<S: Owner> Link<S> {
             self.gauge().sub((before - queue.entries.len()) as u64);
         }
         for (entry, sent, category) in expired {
-            self.expire(&entry, sent, category);
+            // One that waits to be sent again was sent once, on a connection that is gone.
+            self.expire(&entry, sent || entry.attempts > 0, category);
         }
     }
 

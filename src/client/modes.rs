@@ -143,6 +143,8 @@ pub(super) struct State {
     /// When the last connection of its own was lost.
     pub(super) pin_lost_us: u64,
     pub(super) pin_timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Requests that were answered by us and not sent: tells a refusal from a sending.
+    pub(super) answered_here: u32,
     /// The next request must wait.
     pub(super) waits: bool,
     pub(super) last_command: &'static str,
@@ -179,6 +181,7 @@ impl State {
             pin_attempts: 0,
             pin_lost_us: 0,
             pin_timer: None,
+            answered_here: 0,
             waits: false,
             last_command: "",
         }

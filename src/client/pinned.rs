@@ -12,7 +12,7 @@ use super::special::Step;
 use super::task::SessionTask;
 use crate::backend::{Entry, Host as _, Lane, Link, Owner as _, clock, flag};
 use crate::command::{self, Class, Handling, Spec};
-use crate::divergence::note_write;
+use crate::divergence::{Record, note_write};
 use crate::policy::BackendId;
 use crate::resp::{self, Protocol, write};
 use crate::route::Availability;
@@ -371,6 +371,7 @@ impl SessionTask {
         }
         self.state.orphaned_since_us = self.now_us.max(1);
         self.state.is_pristine = true;
+        self.invalidate_all();
         self.schedule_recovery();
     }
 
@@ -423,6 +424,7 @@ impl SessionTask {
             self.state.orphans = left;
             return self.schedule_recovery();
         };
+        self.note_resent(&left);
         let unanswered = left.iter().filter(|(entry, bytes)| is_logged(entry, bytes)).count();
         self.set_up(&link, unanswered);
         if left.iter().any(|(entry, _)| entry.class == Class::Blocking) {
@@ -445,7 +447,12 @@ impl SessionTask {
     /// Nobody can take the session over in time: its unanswered requests fail.
     fn fail_orphans(&mut self) {
         for (entry, _) in std::mem::take(&mut self.state.orphans) {
-            let text = b"-NOBACKEND no backend can serve now; see `standin status`\r\n";
+            // What was sent once may have been executed, whatever became of it afterwards.
+            let text: &[u8] = if entry.attempts > 0 {
+                b"-UNKNOWNOUTCOME the connection was lost and no backend can serve now; it may or may not be executed\r\n"
+            } else {
+                b"-NOBACKEND no backend can serve now; see `standin status`\r\n"
+            };
             if entry.flags & flag::SPECIAL != 0 {
                 self.finish_special(entry.seq, text.to_vec());
             } else {
@@ -561,13 +568,34 @@ impl SessionTask {
             let class = Class::Admin;
             link.push(Entry { confirmations, class, flags: flag::ABANDONED | subscription, ..entry }, &request);
         }
+    }
+
+    /// Everything that the client's own cache holds may be stale: said once for each loss, not for each attempt to
+    /// replace the connection.
+    fn invalidate_all(&self) {
         if self.state.tracking.is_some() && self.state.protocol == Protocol::Resp3 {
-            // Everything that the client's own cache holds may be stale now.
             let mut push = Vec::new();
             write::push_len(&mut push, 2, Protocol::Resp3);
             write::bulk(&mut push, b"invalidate");
             write::null(&mut push, Protocol::Resp3);
             self.session.out_of_band(&push);
+        }
+    }
+
+    /// What begins anew on the active backend is missed by those whose record is kept, like any other write.
+    fn note_resent(&self, left: &Left) {
+        let context = &self.session.context;
+        let route = context.route();
+        if route.recording == 0 {
+            return;
+        }
+        let log = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref());
+        let logged = log.into_iter().flatten().map(Vec::as_slice);
+        for (database, request) in in_databases(self.state.database(), logged) {
+            note_one(context.group.recording(&route), database, request);
+        }
+        for (_, request) in left {
+            note_one(context.group.recording(&route), self.state.database(), request);
         }
     }
 
@@ -578,17 +606,34 @@ impl SessionTask {
             match &transaction.log {
                 None => record.become_unknown("a transaction too long to remember has an unknown outcome"),
                 Some(log) => {
-                    for request in log {
-                        let spec = command::of_request(request);
-                        if spec.is_write() {
-                            note_write(std::iter::once(record), self.state.database(), spec, request);
-                        }
+                    for (database, request) in in_databases(self.state.database(), log.iter().map(Vec::as_slice)) {
+                        note_one(std::iter::once(record), database, request);
                     }
                 }
             }
         }
         tracing::debug!(at_us = clock::micros(), "a transaction's outcome is unknown");
     }
+}
+
+fn note_one<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, request: &[u8]) {
+    let spec = command::of_request(request);
+    if spec.is_write() {
+        note_write(records, database, spec, request);
+    }
+}
+
+/// The requests of a transaction with the database that each works in: a queued SELECT counts for those behind it.
+fn in_databases<'a>(first: u32, requests: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = (u32, &'a [u8])> {
+    requests.scan(first, |database, request| {
+        if command::of_request(request).handling == Handling::Select
+            && let Some(number) =
+                resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+        {
+            *database = number;
+        }
+        Some((*database, request))
+    })
 }
 
 /// The client that CLIENT TRACKING names behind REDIRECT.

@@ -222,7 +222,8 @@ impl Owner for Session {
         if self.monitoring.get() && frame.len() > 20 && frame[0] == b'+' && frame[1].is_ascii_digit() {
             return true;
         }
-        let may_be_one = resp::is_push(frame[0]) || (frame[0] == b'*' && self.subscribed.get());
+        let may_be_one = resp::is_push(frame[0])
+            || (frame[0] == b'*' && self.subscribed.get() && self.protocol.get() == Protocol::Resp2);
         if !may_be_one {
             return false;
         }

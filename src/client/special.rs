@@ -190,6 +190,7 @@ impl SessionTask {
 
     pub(super) fn local(&mut self, reply: &[u8]) -> Step {
         let seq = self.session.output.place();
+        self.state.answered_here = self.state.answered_here.wrapping_add(1);
         self.answer_in_mode(seq, reply);
         Step::Consumed
     }
@@ -299,7 +300,9 @@ impl SessionTask {
         };
         let route = context.route();
         if route.recording != 0 && spec.is_write() {
-            note_write(context.group.recording(&route), self.state.database(), spec, request);
+            let queued_select = self.state.transaction.as_ref().and_then(|transaction| transaction.select);
+            let database = queued_select.unwrap_or(self.state.database());
+            note_write(context.group.recording(&route), database, spec, request);
         }
         let silent = self.take_silence();
         let seq = self.session.output.place();
@@ -579,21 +582,32 @@ impl SessionTask {
             }
             return Some(self.local(&out));
         }
-        if spec.handling == Handling::Exec {
+        if ends {
+            let placed = self.state.answered_here;
             let step = self.send_own(spec, request, Some(Expected::Exec));
-            return Some(self.awaiting(step));
+            let refused = self.state.answered_here != placed;
+            return Some(if refused { step } else { self.awaiting(step) });
         }
-        if spec.handling == Handling::Discard {
-            let step = self.send_own(spec, request, Some(Expected::Exec));
-            return Some(self.awaiting(step));
-        }
+        let placed = self.state.answered_here;
         let step = self.send_own(spec, request, None);
+        if self.state.answered_here != placed {
+            // Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
+            match &mut self.state.transaction {
+                Some(transaction) if self.state.pinned.is_none() => transaction.is_doomed = true,
+                _ => self.spoil_transaction(),
+            }
+            return Some(step);
+        }
         // Nested MULTI and WATCH are refused by the server itself, and nothing is queued; what must wait comes again.
         if step == Step::Consumed
             && !matches!(spec.handling, Handling::Multi | Handling::Watch)
             && let Some(transaction) = &mut self.state.transaction
         {
             transaction.remember(request);
+            if !matches!(spec.handling, Handling::Shared | Handling::Blocking) {
+                // It may leave its connection in a state that nobody else must meet.
+                self.state.is_pristine = false;
+            }
             let queued = transaction.queued;
             if spec.handling == Handling::Select {
                 let number =
@@ -637,6 +651,7 @@ impl SessionTask {
                 self.state.awaited = self.state.awaited.saturating_sub(1);
                 if succeeded {
                     self.state.select(number);
+                    self.session.context.group.note_database(number);
                     self.link = None;
                     self.session.record.update(|shown| shown.database = number);
                 }
@@ -683,6 +698,7 @@ impl SessionTask {
         }
         if succeeded && let Some(number) = transaction.select {
             self.state.select(number);
+            self.session.context.group.note_database(number);
             self.state.is_pristine = false;
             self.link = None;
             self.session.record.update(|shown| shown.database = number);

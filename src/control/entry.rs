@@ -108,13 +108,27 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
         }
         return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
     }
-    shared.group.record(wanted.to).settle(State::Clean);
+    settle(shared, wanted.to, outcome).await?;
     shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
     outcome.epoch = shared.enter(wanted.to).epoch;
     if is_move {
         shared.left(wanted.from, wanted.kind);
     }
     Ok(())
+}
+
+/// Forgets the record, unless keys were added since the last of them were removed.
+async fn settle(shared: &Rc<Shared>, to: BackendId, outcome: &mut Outcome) -> Result<(), Obstacle> {
+    let record = shared.group.record(to);
+    for _ in 0..RECONCILE_ROUNDS {
+        let additions = record.additions();
+        if record.summary().keys > 0 {
+            outcome.removed += remove_batch(shared, to).await?;
+        } else if record.settle_if_unchanged(State::Clean, additions) {
+            return Ok(());
+        }
+    }
+    Err(Obstacle::Failed("keys are written faster than what it has missed can be removed".to_owned()))
 }
 
 /// Holds new requests until those under way on the old active are answered.
@@ -146,8 +160,9 @@ async fn enter(
     finally: bool,
 ) -> Result<Identity, Obstacle> {
     let to = wanted.to;
-    let identity = look(shared, to).await?;
+    // Buried first: what a thawing server still executes must be there when it is looked at.
     bury_the_undead(shared, to).await?;
+    let identity = look(shared, to).await?;
     let record = shared.group.record(to);
     let (rules, policy) = (shared.rules(to), shared.divergence_policy);
     let standing = shared.standing(to);

@@ -25,18 +25,14 @@ impl Scripts {
             Handling::ScriptFlush => "script",
             Handling::FunctionLoad if spec.name != "function|load" && spec.name != "function|restore" => "function",
             _ => {
-                if !inner.loads.iter().any(|load| load == frame) && inner.bytes + frame.len() <= SCRIPT_BYTES_MAX {
-                    inner.bytes += frame.len();
-                    inner.loads.push(frame.to_vec());
-                }
+                inner.put_last(frame);
                 return;
             }
         };
         if spec.name == "function|delete" {
             // Which load held the library is in its body; without parsing Lua the honest thing is to keep the loads and
             // repeat the deletion behind them.
-            inner.bytes += frame.len();
-            inner.loads.push(frame.to_vec());
+            inner.put_last(frame);
             return;
         }
         inner.loads.retain(|load| {
@@ -49,5 +45,19 @@ impl Scripts {
     #[must_use]
     pub fn loads(&self) -> Vec<Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).loads.clone()
+    }
+}
+
+impl Inner {
+    /// Keeps one copy of a request, at its latest place; the oldest go when there is no room.
+    fn put_last(&mut self, frame: &[u8]) {
+        self.loads.retain(|load| load != frame);
+        if frame.len() <= SCRIPT_BYTES_MAX {
+            self.loads.push(frame.to_vec());
+        }
+        self.bytes = self.loads.iter().map(Vec::len).sum();
+        while self.bytes > SCRIPT_BYTES_MAX {
+            self.bytes -= self.loads.remove(0).len();
+        }
     }
 }

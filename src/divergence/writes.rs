@@ -2,13 +2,18 @@
 
 use super::record::Record;
 use crate::command::{self, KeyScope, Spec};
+use crate::resp;
 
 /// Enters what `frame` may write into each record. An answer that never comes, or comes late, changes nothing: the keys
 /// were entered before the request was sent.
 pub fn note_write<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, spec: &Spec, frame: &[u8]) {
     let mut keys: Vec<&[u8]> = Vec::new();
     let scope = command::written_keys(spec, frame, &mut |key| keys.push(key));
+    let elsewhere = other_database(spec, frame);
     for record in records {
+        if let Some((other, key)) = elsewhere {
+            record.dirty(other, [key]);
+        }
         match scope {
             KeyScope::None => {}
             KeyScope::Keys => record.dirty(database, keys.iter().copied()),
@@ -20,4 +25,18 @@ pub fn note_write<'a>(records: impl Iterator<Item = &'a Record> + Clone, databas
             }
         }
     }
+}
+
+/// The key that MOVE, or COPY with DB, writes in another database.
+fn other_database<'a>(spec: &Spec, frame: &'a [u8]) -> Option<(u32, &'a [u8])> {
+    let arguments: Vec<&[u8]> = match spec.name {
+        "move" | "copy" => resp::arguments(frame).collect(),
+        _ => return None,
+    };
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u32>().ok();
+    if spec.name == "move" {
+        return Some((number(arguments.get(2)?)?, arguments.get(1)?));
+    }
+    let at = arguments.iter().position(|word| word.eq_ignore_ascii_case(b"db"))?;
+    Some((number(arguments.get(at + 1)?)?, arguments.get(2)?))
 }
