@@ -446,3 +446,50 @@ fn wait_does_not_lie() {
     assert!(start.elapsed() >= ms(180), "it did wait: {:?}", start.elapsed());
     stage.standin.finish();
 }
+
+#[test]
+fn what_was_queued_again_on_the_backup_is_not_shown_old_after_the_recovery() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut standin = StandinConfig::quick_pair(primary.address(), backup.address()).start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "old"]), Reply::ok());
+    client.command(&["MULTI"]);
+    assert_eq!(client.command(&["SET", "k", "new"]), queued());
+    primary.freeze();
+    standin.wait_until_active("backup-a", secs(5));
+    assert_eq!(client.command(&["EXEC"]), Reply::Array(vec![Reply::ok()]));
+    primary.thaw();
+    standin.wait_until_active("primary", secs(20));
+    assert_ne!(client.command(&["GET", "k"]), Reply::bulk("old"));
+    standin.finish();
+}
+
+#[test]
+fn a_connection_that_subscribed_inside_a_transaction_is_not_used_by_others() {
+    let stage = Stage::start();
+    let mut first = stage.connect();
+    first.command(&["MULTI"]);
+    assert_eq!(first.command(&["SUBSCRIBE", "ch"]), queued());
+    first.send(&["EXEC"]);
+    std::thread::sleep(ms(100)); // the reply's shape is the server's own affair; the connection is given back after it
+    let mut second = stage.connect();
+    assert_eq!(second.command(&["WATCH", "k"]), Reply::ok());
+    assert_eq!(second.command(&["MULTI"]), Reply::ok());
+    assert_eq!(second.command(&["GET", "k"]), queued());
+    assert_eq!(second.command(&["EXEC"]), Reply::Array(vec![Reply::Nil]));
+    stage.standin.finish();
+}
+
+#[test]
+fn in_resp3_a_list_that_looks_like_a_message_is_a_reply() {
+    let stage = Stage::start();
+    let mut client = stage.standin.connect_resp3();
+    client.send(&["SUBSCRIBE", "ch"]);
+    client.read();
+    client.command(&["RPUSH", "l", "message", "x"]);
+    assert_eq!(client.command(&["LRANGE", "l", "0", "-1"]).elements().len(), 2);
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
+    stage.standin.finish();
+}
