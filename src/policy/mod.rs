@@ -27,6 +27,7 @@ mod engine;
 mod event;
 mod evidence;
 mod operator;
+mod recording;
 mod recovery;
 mod score;
 mod selection;
@@ -42,6 +43,7 @@ pub use event::{
     BackendId, ClassLatency, CommandClass, Edge, ErrorCounts, Event, NotReadyWord, OperatorCommand, ProbeOutcome, Role,
     Standing, SwitchResult, WindowSummary,
 };
+pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, ProbeSettings, RecoverySettings, Settings,
     TimeoutSettings,
