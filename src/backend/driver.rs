@@ -243,6 +243,7 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
     link.charge_repeats();
     link.state.set(State::Ready);
     link.last_progress_us.set(clock::micros());
+    link.gather.reset();
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
     gauge.add(1);
     let mut service = Service {
@@ -252,6 +253,7 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: false,
         slow_until_us: 0,
+        is_blocked: false,
     };
     let end = poll_fn(|cx| service.poll(cx)).await;
     gauge.sub(1);
@@ -267,6 +269,8 @@ struct Service<'a, S: Owner> {
     armed: bool,
     /// What this link wrote into the worker's cell; another link's longer excuse is left alone.
     slow_until_us: u64,
+    /// The socket has taken a part of the last write only.
+    is_blocked: bool,
 }
 
 impl<S: Owner> Service<'_, S> {
@@ -294,8 +298,10 @@ impl<S: Owner> Service<'_, S> {
     /// the name. At most once a second, for where the name does not move this would only cost connections.
     fn renew(&mut self) {
         let link = self.link;
-        let is_settled = clock::micros().saturating_sub(link.since_us) >= RENEW_EVERY_US;
-        if !link.renew.take() || link.pinned || link.state.get() != State::Ready || !is_settled {
+        if !link.renew.take() || link.pinned || link.state.get() != State::Ready {
+            return;
+        }
+        if clock::micros().saturating_sub(link.since_us) < RENEW_EVERY_US {
             return;
         }
         link.retire();
@@ -333,17 +339,26 @@ impl<S: Owner> Service<'_, S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let mut queue = self.link.queue.borrow_mut();
-        let mut wrote = false;
-        while queue.written < queue.bytes.len() {
-            match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    queue.written += n;
-                    wrote = true;
-                }
-                Poll::Ready(_) => return Err(End::Lost),
-                Poll::Pending => break,
+        let before = queue.written;
+        if before < queue.bytes.len() {
+            let now_us = clock::micros();
+            if !self.is_blocked && self.link.gathers(&queue, now_us) {
+                return Ok(());
             }
+            self.is_blocked = false;
+            while queue.written < queue.bytes.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
+                    Poll::Ready(Ok(n)) if n > 0 => queue.written += n,
+                    Poll::Ready(_) => return Err(End::Lost),
+                    Poll::Pending => {
+                        self.is_blocked = true;
+                        break;
+                    }
+                }
+            }
+            self.link.gather.wrote(queue.written - before, before - queue.answered, now_us);
         }
+        let wrote = queue.written > before;
         drop(queue);
         if (wrote || self.io_buffers())
             && let Poll::Ready(Err(_)) = Pin::new(&mut self.io).poll_flush(cx)
@@ -372,6 +387,9 @@ impl<S: Owner> Service<'_, S> {
                     }
                     let now = clock::micros();
                     self.link.last_progress_us.set(now);
+                    self.link.gather.read(now);
+                    // What waited for this reply goes first: the server works on it while we hand the replies out.
+                    self.poll_write(cx)?;
                     if let Err(error) = self.cutter.received(self.link, n, now) {
                         tracing::warn!(backend = self.link.backend.name, %error, "the server broke the protocol");
                         return Err(End::Broken);

@@ -9,6 +9,7 @@ mod conversation;
 mod counters;
 mod driver;
 mod fault;
+mod gather;
 mod handshake;
 mod io;
 mod link;
