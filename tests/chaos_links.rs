@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use support::{
     Client, Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms,
@@ -314,6 +315,35 @@ fn reads_and_whole_writes_whose_reply_was_lost_are_sent_again() {
         assert_eq!(client.read(), Reply::bulk(&value));
         assert_eq!(client.read(), Reply::Integer(1));
     }
+    standin.finish();
+}
+
+#[test]
+fn a_reply_of_64_mib_does_not_hold_other_clients_up() {
+    let (primary, _backup, relay, standin, mut small) = relayed();
+    primary.command(&["SETRANGE", "large", "67108863", "x"]);
+    let mut large = standin.connect();
+    assert_eq!(large.command(&["GET", "link"]), Reply::Nil);
+    // A second for the whole reply; each connection has this line to itself.
+    relay.set(Fault::Throttle { bytes_per_second: 64 << 20 });
+    large.send(&["GET", "large"]);
+    let reading = std::thread::spawn(move || large.read());
+    let (mut worst, mut turns) = (Duration::ZERO, 0);
+    while !reading.is_finished() {
+        let sent = Instant::now();
+        match turns % 2 {
+            0 => assert_eq!(small.command(&["GET", "link"]), Reply::Nil),
+            _ => assert_eq!(small.command(&["SET", "k", "1"]), Reply::ok()),
+        }
+        worst = worst.max(sent.elapsed());
+        turns += 1;
+    }
+    let Reply::Bulk(reply) = reading.join().unwrap() else { panic!("the large reply is a string") };
+    assert_eq!(reply.len(), 64 << 20);
+    println!("{turns} requests beside a reply of 64 MiB, the longest took {worst:?}");
+    assert!(turns > 50, "only {turns} requests were served meanwhile");
+    assert!(worst < ms(250), "a small request waited {worst:?}");
+    relay.assert_fired();
     standin.finish();
 }
 
