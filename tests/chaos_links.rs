@@ -7,8 +7,8 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use support::{
-    Client, Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms,
-    secs, throughout,
+    Client, Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, encode,
+    eventually, ms, secs, throughout,
 };
 
 const LINK_LOST: &[&str] = &["link", "connection", "primary"];
@@ -315,6 +315,26 @@ fn reads_and_whole_writes_whose_reply_was_lost_are_sent_again() {
         assert_eq!(client.read(), Reply::bulk(&value));
         assert_eq!(client.read(), Reply::Integer(1));
     }
+    standin.finish();
+}
+
+#[test]
+fn a_read_is_never_answered_by_a_later_write_of_its_own_client() {
+    let (primary, _backup, relay, standin, mut client) = relayed();
+    for round in 1..=5 {
+        let (before, after) = (format!("{round}-before"), format!("{round}-after"));
+        assert_eq!(client.command(&["SET", "k", &before]), Reply::ok());
+        relay.set(Fault::SwallowReplies);
+        client.send_raw(&[encode(&["GET", "k"]), encode(&["GET", "other"]), encode(&["SET", "k", &after])].concat());
+        eventually(secs(2), "both are executed", || primary.command(&["GET", "k"]) == Reply::bulk(&after));
+        relay.heal();
+        relay.reset_all();
+        let read = client.read();
+        assert!(read.is_error_word("UNKNOWNOUTCOME"), "round {round}: the earlier read was answered with {read:?}");
+        assert_eq!(client.read(), Reply::Nil, "what the write does not touch is read again");
+        assert_eq!(client.read(), Reply::ok(), "and the write is repeated");
+    }
+    assert!(standin.events_of("failover").is_empty(), "{:#?}", standin.events());
     standin.finish();
 }
 

@@ -47,6 +47,9 @@ pub mod flag {
     pub const QUEUED: u8 = 32;
     /// A read that was moved here from behind a slow request or a long reply.
     pub const OVERTOOK: u8 = 64;
+    /// A read whose connection was lost behind which a write of its own session was sent: the same server might answer it
+    /// with what was written later.
+    pub const DOUBTFUL: u8 = 128;
 }
 
 /// One request in flight.
@@ -77,6 +80,8 @@ impl<S> Entry<S> {
 pub trait Owner: Clone + 'static {
     /// Whether both are the same session.
     fn same_as(&self, other: &Self) -> bool;
+    /// A number that no other session has while this one lives.
+    fn id(&self) -> usize;
     /// Whether the client has left, so that nobody wants the reply.
     fn is_gone(&self) -> bool;
     /// Whole replies to `count` consecutive requests from `seq` on, as the bytes they came in.
@@ -327,7 +332,7 @@ impl<S: Owner> Link<S> {
 
     /// Appends one request without regard to the bounds: what is sent again was counted before.
     pub fn push(&self, mut entry: Entry<S>, bytes: &[u8]) {
-        entry.flags &= !flag::REPEAT;
+        entry.flags &= !(flag::REPEAT | flag::DOUBTFUL);
         let mut queue = self.queue.borrow_mut();
         let before = queue.entries.len();
         let mut batch = Batch {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::registry::Registry;
 use super::session::Session;
 use super::settings::Settings;
-use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock};
+use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock, flag};
 use crate::command;
 use crate::divergence::{Scripts, note_write};
 use crate::limits;
@@ -324,6 +324,9 @@ impl Host<Session> for Context {
 
     fn reroute(&self, link: &Link<Session>, entry: Entry<Session>, bytes: &[u8]) {
         let route = self.route();
+        if entry.flags & flag::DOUBTFUL != 0 && route.active == link.backend.id {
+            return link.answer_doubtful(&entry);
+        }
         if route.recording != 0 {
             let spec = command::of_request(bytes);
             if spec.is_write() {
