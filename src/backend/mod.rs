@@ -14,6 +14,7 @@ mod io;
 mod link;
 #[cfg(test)]
 mod link_tests;
+mod loss;
 mod replies;
 mod shared;
 mod target;

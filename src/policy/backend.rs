@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::{Action, Trigger};
 use super::allowance::{Allowance, Baseline};
 use super::breaker::{Breaker, BreakerState};
@@ -13,7 +15,7 @@ use super::settings::{BackendSettings, DataMode, Settings};
 use super::time::Time;
 use super::view::Health;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Backend {
     pub(super) settings: BackendSettings,
     pub(super) standing: Standing,

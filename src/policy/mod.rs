@@ -28,6 +28,7 @@ mod event;
 mod evidence;
 mod failure;
 mod operator;
+mod recording;
 mod recovery;
 mod score;
 mod seed;
@@ -46,6 +47,7 @@ pub use event::{
     ProbeOutcome, Role, Standing, SwitchResult, WindowSummary,
 };
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
+pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, PerformanceSettings, PhiSettings,
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings,

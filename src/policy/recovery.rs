@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::{Action, SwitchKind, Trigger};
 use super::engine::{Engine, Wanted};
 use super::event::{BackendId, Standing};
@@ -14,7 +16,7 @@ use super::time::Time;
 const LAST_RESORT_WAIT: Duration = Duration::from_millis(500);
 
 /// The memory of earlier recoveries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recovery {
     /// Recoveries that did not last, and when the last one was counted.
     relapses: u32,

@@ -9,6 +9,7 @@ mod holding;
 mod nobody;
 mod operators;
 mod purity;
+mod recording;
 mod recovery;
 mod trouble;
 
