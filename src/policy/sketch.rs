@@ -168,6 +168,7 @@ impl fmt::Display for NoSuchBucket {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;
