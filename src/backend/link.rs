@@ -18,8 +18,9 @@ use super::clock;
 use super::counters::{Counter, Counters};
 use super::gather::Gather;
 use super::handshake::Lane;
+use super::loss::category;
 use super::shared::Backend;
-use crate::command::{self, Category, Class};
+use crate::command::{Category, Class};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::resp::FrameLimits;
@@ -45,6 +46,11 @@ pub mod flag {
     pub const REPEAT: u8 = 16;
     /// Part of a transaction, EXEC excepted: the server only queues it, so that its loss changes nothing there.
     pub const QUEUED: u8 = 32;
+    /// A read that was moved here from behind a slow request or a long reply.
+    pub const OVERTOOK: u8 = 64;
+    /// A read whose connection was lost behind which a write of its own session was sent: the same server might answer it
+    /// with what was written later.
+    pub const DOUBTFUL: u8 = 128;
 }
 
 /// One request in flight.
@@ -75,6 +81,8 @@ impl<S> Entry<S> {
 pub trait Owner: Clone + 'static {
     /// Whether both are the same session.
     fn same_as(&self, other: &Self) -> bool;
+    /// A number that no other session has while this one lives.
+    fn id(&self) -> usize;
     /// Whether the client has left, so that nobody wants the reply.
     fn is_gone(&self) -> bool;
     /// Whole replies to `count` consecutive requests from `seq` on, as the bytes they came in.
@@ -168,6 +176,10 @@ pub struct Link<S: Owner> {
     pub(super) since_us: u64,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
+    /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
+    pub(super) unanswered_since_us: Cell<u64>,
+    /// Since when a long reply has been coming in pieces; 0 when none is.
+    pub(super) long_reply_since_us: Cell<u64>,
     pub(super) settings: Rc<LinkSettings>,
     pub(super) budget: Rc<RetryBudget>,
     pub(super) host: Rc<dyn Host<S>>,
@@ -207,6 +219,8 @@ impl<S: Owner> Link<S> {
             since_us: clock::micros(),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
+            unanswered_since_us: Cell::new(0),
+            long_reply_since_us: Cell::new(0),
             settings,
             budget,
             host,
@@ -249,10 +263,18 @@ impl<S: Owner> Link<S> {
             .then(|| now_us.saturating_sub(head.at_us.max(self.last_progress_us.get())))
     }
 
+    /// How long a reply that is forwarded in pieces has been coming: everything behind it waits.
+    #[must_use]
+    pub fn long_reply_for_us(&self, now_us: u64) -> Option<u64> {
+        let since = self.long_reply_since_us.get();
+        (since != 0).then(|| now_us.saturating_sub(since))
+    }
+
     /// Hands out, to be sent over another link, what only reads and waits behind the head: the server has executed nothing
-    /// behind a request that it has not answered. Only sessions that do nothing but read here take part: a read of
-    /// another one could be answered by a state from before or after its own writes. The replies that still come here
-    /// are dropped.
+    /// behind a script that it has not answered. Behind a long reply it may have, and executes them once more: what has
+    /// overtaken once does not do so again, or the work for many long replies would grow with the square of their number.
+    /// Only sessions that do nothing but read here take part: a read of another one could be answered by a state from
+    /// before or after its own writes. The replies that still come here are dropped.
     #[must_use]
     pub fn take_reads_behind_head(&self) -> Vec<(Entry<S>, Vec<u8>)> {
         let mut guard = self.queue.borrow_mut();
@@ -281,7 +303,7 @@ impl<S: Owner> Link<S> {
             let bytes = &queue.bytes[start..start + entry.len as usize];
             start += entry.len as usize;
             if only_reads && !staying.iter().any(|owner| owner.same_as(&entry.owner)) {
-                taken.push((entry.clone(), bytes.to_vec()));
+                taken.push((Entry { flags: flag::OVERTOOK, ..entry.clone() }, bytes.to_vec()));
                 entry.flags |= flag::ABANDONED;
             }
         }
@@ -313,7 +335,7 @@ impl<S: Owner> Link<S> {
 
     /// Appends one request without regard to the bounds: what is sent again was counted before.
     pub fn push(&self, mut entry: Entry<S>, bytes: &[u8]) {
-        entry.flags &= !flag::REPEAT;
+        entry.flags &= !(flag::REPEAT | flag::DOUBTFUL);
         let mut queue = self.queue.borrow_mut();
         let before = queue.entries.len();
         let mut batch = Batch {
@@ -412,226 +434,6 @@ impl<S: Owner> Link<S> {
         }
         taken.retain(|(entry, _)| entry.flags & flag::ABANDONED == 0 && !entry.owner.is_gone());
         taken
-    }
-
-    /// The connection is gone: answers what must not be sent again, keeps the rest as unsent.
-    pub(super) fn lose(&self) {
-        let mut failed = Vec::new();
-        {
-            let mut guard = self.queue.borrow_mut();
-            let queue = &mut *guard;
-            if queue.written > queue.answered {
-                self.backend.add_undead(self.client_id.replace(0));
-            }
-            let before = queue.entries.len();
-            let mut kept_bytes = Vec::with_capacity(queue.bytes.len() - queue.answered);
-            let mut kept = VecDeque::with_capacity(before);
-            let mut start = queue.answered;
-            for mut entry in queue.entries.drain(..) {
-                let bytes = &queue.bytes[start..start + entry.len as usize];
-                let sent = start < queue.written;
-                start += entry.len as usize;
-                match self.verdict(&mut entry, bytes, sent) {
-                    Verdict::Keep => {
-                        kept_bytes.extend_from_slice(bytes);
-                        kept.push_back(entry);
-                    }
-                    Verdict::Drop => {}
-                    Verdict::Fail => failed.push(entry),
-                }
-            }
-            queue.entries = kept;
-            queue.bytes = kept_bytes;
-            queue.answered = 0;
-            queue.written = 0;
-            self.gauge().sub((before - queue.entries.len()) as u64);
-        }
-        self.fail(failed);
-    }
-
-    fn fail(&self, failed: Vec<Entry<S>>) {
-        for entry in failed {
-            self.counters().unknown_outcomes.add(1);
-            let text = format!(
-                "-UNKNOWNOUTCOME the connection to backend {} was lost after the request had been sent; it may or may \
-                 not have been executed, and is not sent again\r\n",
-                self.backend.name
-            );
-            deliver(&entry, text.as_bytes());
-        }
-    }
-
-    /// The same backend answers again: what was sent there before is sent once more as far as the retry budget goes.
-    /// What goes to another backend instead is free, so this is not decided when the connection is lost.
-    pub(super) fn charge_repeats(&self) {
-        let mut failed = Vec::new();
-        {
-            let mut guard = self.queue.borrow_mut();
-            let queue = &mut *guard;
-            if !queue.entries.iter().any(|entry| entry.flags & flag::REPEAT != 0) {
-                return;
-            }
-            let before = queue.entries.len();
-            let mut kept_bytes = Vec::with_capacity(queue.bytes.len());
-            let mut kept = VecDeque::with_capacity(before);
-            let mut start = queue.answered;
-            for mut entry in queue.entries.drain(..) {
-                let end = start + entry.len as usize;
-                if entry.flags & flag::REPEAT != 0 && !self.budget.try_take() {
-                    failed.push(entry);
-                } else {
-                    entry.flags &= !flag::REPEAT;
-                    kept_bytes.extend_from_slice(&queue.bytes[start..end]);
-                    kept.push_back(entry);
-                }
-                start = end;
-            }
-            self.gauge().sub((before - kept.len()) as u64);
-            queue.entries = kept;
-            queue.bytes = kept_bytes;
-            queue.answered = 0;
-            queue.written = 0;
-        }
-        self.fail(failed);
-    }
-
-    fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool) -> Verdict {
-        let category = category(bytes);
-        let only_queued = entry.flags & flag::QUEUED != 0;
-        if sent && category > Category::Read && !only_queued {
-            self.host.unknown_write(self, bytes);
-        }
-        if entry.flags & flag::STREAMING != 0 {
-            entry.owner.cut_off();
-            return Verdict::Drop;
-        }
-        if entry.flags & flag::ABANDONED != 0 || entry.owner.is_gone() {
-            return Verdict::Drop;
-        }
-        if !sent || only_queued {
-            return Verdict::Keep;
-        }
-        let may_repeat = category <= self.settings.ceiling && entry.attempts < self.settings.attempts_max;
-        if !may_repeat {
-            return Verdict::Fail;
-        }
-        entry.attempts += 1;
-        entry.flags |= flag::REPEAT;
-        self.counters().retries.add(1);
-        Verdict::Keep
-    }
-
-    /// Answers every request with an error of the server's own words: it cannot be served on this lane at all.
-    pub(super) fn fail_all(&self, error_line: &str) {
-        let mut queue = self.queue.borrow_mut();
-        let entries: Vec<_> = queue.entries.drain(..).collect();
-        queue.bytes.clear();
-        queue.answered = 0;
-        queue.written = 0;
-        drop(queue);
-        self.gauge().sub(entries.len() as u64);
-        for entry in &entries {
-            deliver(entry, error_line.as_bytes());
-        }
-    }
-
-    /// Answers requests whose life is over; returns when the next one's may end, in microseconds since the origin.
-    pub(super) fn sweep(&self, now_us: u64) {
-        let mut expired = Vec::new();
-        {
-            let mut guard = self.queue.borrow_mut();
-            let queue = &mut *guard;
-            if !queue.entries.iter().any(|entry| self.is_expired(entry, now_us)) {
-                return;
-            }
-            let mut start = queue.answered;
-            let mut kept_bytes = Vec::new();
-            let mut kept = VecDeque::with_capacity(queue.entries.len());
-            let before = queue.entries.len();
-            for mut entry in queue.entries.drain(..) {
-                let range = start..start + entry.len as usize;
-                start = range.end;
-                let sent = range.start < queue.written;
-                if self.is_expired(&entry, now_us) {
-                    let category = category(&queue.bytes[range.clone()]);
-                    expired.push((entry.clone(), sent, category));
-                    if !sent {
-                        continue;
-                    }
-                    if category > Category::Read {
-                        self.host.unknown_write(self, &queue.bytes[range.clone()]);
-                    }
-                    entry.flags |= flag::ABANDONED;
-                }
-                kept_bytes.extend_from_slice(&queue.bytes[range]);
-                kept.push_back(entry);
-            }
-            queue.written -= queue.answered;
-            queue.answered = 0;
-            queue.bytes = kept_bytes;
-            queue.entries = kept;
-            self.gauge().sub((before - queue.entries.len()) as u64);
-        }
-        for (entry, sent, category) in expired {
-            // One that waits to be sent again was sent once, on a connection that is gone.
-            self.expire(&entry, sent || entry.attempts > 0, category);
-        }
-    }
-
-    fn is_expired(&self, entry: &Entry<S>, now_us: u64) -> bool {
-        if self.state.get() == State::Ready && self.backend.slow_until_us() > now_us {
-            // The server is at work on a slow request, or paused by order: nobody behind it is late.
-            return false;
-        }
-        let life = match entry.class {
-            Class::Blocking => return false,
-            Class::Script | Class::Slow | Class::Admin => self.backend.timing.slow,
-            Class::PointRead | Class::Write | Class::MultiKey => self.backend.timing.request,
-        };
-        entry.flags & (flag::ABANDONED | flag::STREAMING) == 0
-            && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64 + entry.transit_us()
-    }
-
-    fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
-        self.counters().timeouts.add(1);
-        let name = &self.backend.name;
-        if !sent {
-            self.counters().unserved.add(1);
-        }
-        let text = if !sent {
-            format!(
-                "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
-            )
-        } else if category == Category::Read {
-            format!("-TIMEOUT backend {name} did not answer in time\r\n")
-        } else {
-            self.counters().unknown_outcomes.add(1);
-            format!("-UNKNOWNOUTCOME backend {name} did not answer in time; the request may or may not be executed\r\n")
-        };
-        deliver(entry, text.as_bytes());
-    }
-}
-
-enum Verdict {
-    Keep,
-    Drop,
-    Fail,
-}
-
-/// The retry category of a request. Found from its bytes when a fault has happened, not for every request before one.
-pub(super) fn category(bytes: &[u8]) -> Category {
-    command::of_request(bytes).category(bytes)
-}
-
-/// Hands one reply to the owner of its request, by the way the entry asks for.
-pub(super) fn deliver<S: Owner>(entry: &Entry<S>, reply: &[u8]) {
-    if entry.flags & flag::ABANDONED != 0 {
-        return;
-    }
-    if entry.flags & flag::SPECIAL != 0 {
-        entry.owner.special(entry.seq, reply);
-    } else {
-        entry.owner.replies(entry.seq, 1, reply);
     }
 }
 
