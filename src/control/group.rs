@@ -63,7 +63,7 @@ pub(super) enum GroupRequest {
 }
 
 pub(super) enum Message {
-    Probe(BackendId, Report),
+    Probe(BackendId, Box<Report>),
     SwitchDone(Switch, Outcome, Duration),
     Emptied(BackendId, Result<(), String>),
     /// The backend that serves first knows that it does; its identity when that was decided.
@@ -160,7 +160,7 @@ impl GroupControl {
             };
             let (id, messages) = (backend.id, messages.clone());
             let report = move |report| {
-                let _ = messages.send(Message::Probe(id, report));
+                let _ = messages.send(Message::Probe(id, Box::new(report)));
             };
             tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
             probers.push(sender);
@@ -263,7 +263,7 @@ impl GroupControl {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Probe(id, report) => self.on_probe(id, report),
+            Message::Probe(id, report) => self.on_probe(id, *report),
             Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Emptied(id, result) => {
