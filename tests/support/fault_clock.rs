@@ -42,6 +42,7 @@ impl FaultClock {
         });
         let took = self.until(&events[0]);
         println!("measured | {what} | {} | {} | {} |", Figure(took), Figure(limit), events[0]["trigger"]);
+        println!("{}", events[0]["message"]);
         assert!(took <= limit, "{what}: {took:?} after the fault, not within {limit:?}: {:#}", events[0]);
         took
     }
