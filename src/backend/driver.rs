@@ -241,6 +241,11 @@ impl<S: Owner> Link<S> {
         }
     }
 
+    /// When the first of the requests that pause before their repeat is due, in microseconds.
+    fn next_repeat(&self) -> Option<u64> {
+        self.queue.borrow().delayed.iter().map(|(at, ..)| *at).min()
+    }
+
     /// Sends the requests whose pause is over again, wherever the route leads now.
     fn repeat_due(&self, now_us: u64) {
         if self.queue.borrow().delayed.is_empty() {
@@ -432,7 +437,8 @@ impl<S: Owner> Service<'_, S> {
     }
 
     /// One timer per link, for its head: when nothing has moved for the allowance of the head's class, the decision
-    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request.
+    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request, and for a repeat that
+    /// is due before that.
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
         let link = self.link;
         if !self.armed {
@@ -443,6 +449,10 @@ impl<S: Owner> Service<'_, S> {
             let now = clock::micros();
             let next = self.next_check(now).unwrap_or(now);
             self.timer.as_mut().reset(clock::instant(next));
+        } else if let Some(repeat) = link.next_repeat().map(clock::instant)
+            && repeat < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(repeat);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = clock::micros();
@@ -476,8 +486,8 @@ impl<S: Owner> Service<'_, S> {
     fn next_check(&self, now_us: u64) -> Option<u64> {
         let link = self.link;
         let floor = link.backend.timing.floor.as_micros() as u64;
+        let repeat = link.next_repeat();
         let queue = link.queue.borrow();
-        let delayed = queue.delayed.iter().map(|(at, ..)| *at).min();
         let head = queue.entries.front().map(|head| {
             if head.class == Class::Blocking || head.flags & flag::SUBSCRIPTION != 0 {
                 return now_us + floor;
@@ -486,7 +496,7 @@ impl<S: Owner> Service<'_, S> {
             let allowance = link.backend.allowance_us(head.class as usize) + head.transit_us();
             (since + allowance).min((now_us + floor).max(since + allowance.min(floor)))
         });
-        [delayed, head].into_iter().flatten().min()
+        [repeat, head].into_iter().flatten().min()
     }
 }
 
