@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::budget::RetryBudget;
@@ -23,6 +24,9 @@ use crate::command::{Category, Class};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::resp::FrameLimits;
+
+/// Numbers of links; 0 names none.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Requests behind a slow head that are looked at for what may overtake it.
 const OVERTAKING_MAX: usize = 1024;
@@ -45,6 +49,12 @@ pub mod flag {
     pub const REPEAT: u8 = 16;
     /// Part of a transaction, EXEC excepted: the server only queues it, so that its loss changes nothing there.
     pub const QUEUED: u8 = 32;
+    /// A write that [`super::Host::acknowledged`] is told of, and that is mirrored byte for byte.
+    pub const MIRRORED_AS_IT_IS: u8 = 64;
+    /// Any other write that [`super::Host::acknowledged`] is told of.
+    pub const MIRRORED: u8 = 128;
+    /// Flags that mean nothing for where the reply goes.
+    pub const ASIDE: u8 = MIRRORED_AS_IT_IS | MIRRORED;
 }
 
 /// One request in flight.
@@ -105,6 +115,10 @@ pub trait Host<S: Owner> {
     fn overtake(&self, link: &Rc<Link<S>>, now_us: u64);
     /// A write may or may not have been executed on this backend.
     fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
+    /// The server has executed a write that is flagged for this.
+    fn acknowledged(&self, link: &Link<S>, entry: &Entry<S>, bytes: &[u8], now_us: u64);
+    /// No more of these for now.
+    fn acknowledged_all(&self, link: &Link<S>, now_us: u64);
     /// The link was told to take no new requests, and lives until its last reply has come.
     fn retired(&self, link: &Rc<Link<S>>);
     /// The link will not come back; on a pinned link, what can be sent again is still in its queue.
@@ -165,6 +179,8 @@ pub struct Link<S: Owner> {
     /// The server said that it must not be written to: the name may lead elsewhere by now.
     pub(super) renew: Cell<bool>,
     pub(super) since_us: u64,
+    /// Names the link within the process.
+    pub number: u64,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
     pub(super) settings: Rc<LinkSettings>,
@@ -203,6 +219,7 @@ impl<S: Owner> Link<S> {
             kill: Cell::new(false),
             renew: Cell::new(false),
             since_us: clock::micros(),
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             settings,
@@ -264,7 +281,7 @@ impl<S: Owner> Link<S> {
         for (at, entry) in queue.entries.iter().enumerate() {
             let bytes = &queue.bytes[start..start + entry.len as usize];
             start += entry.len as usize;
-            let only_reads = at > 0 && entry.flags == 0 && category(bytes) == Category::Read;
+            let only_reads = at > 0 && entry.flags & !flag::ASIDE == 0 && category(bytes) == Category::Read;
             if !only_reads
                 && entry.flags & flag::ABANDONED == 0
                 && !staying.iter().any(|owner| owner.same_as(&entry.owner))
@@ -284,6 +301,43 @@ impl<S: Owner> Link<S> {
             }
         }
         taken
+    }
+
+    /// Writes that were written to the server and not answered, each with its bytes; those of an open transaction not
+    /// counted, since the server has only queued them.
+    pub fn each_write_in_flight(&self, mut each: impl FnMut(&[u8])) {
+        let queue = self.queue.borrow();
+        let mut start = queue.answered;
+        for entry in &queue.entries {
+            let range = start..start + entry.len as usize;
+            start = range.end;
+            let is_sent = range.start < queue.written && entry.flags & flag::QUEUED == 0;
+            if is_sent && category(&queue.bytes[range.clone()]) > Category::Read {
+                each(&queue.bytes[range]);
+            }
+        }
+    }
+
+    /// Flags every write that is on its way, so that [`Host::acknowledged`] is told of it.
+    pub fn mirror_all(&self) {
+        let mut guard = self.queue.borrow_mut();
+        let queue = &mut *guard;
+        let mut start = queue.answered;
+        for entry in &mut queue.entries {
+            let range = start..start + entry.len as usize;
+            start = range.end;
+            let is_flagged = entry.flags & (flag::ASIDE | flag::QUEUED) != 0;
+            if !is_flagged && crate::command::of_request(&queue.bytes[range]).is_write() {
+                entry.flags |= flag::MIRRORED;
+            }
+        }
+    }
+
+    /// Whether a flagged write of at least this age is on its way.
+    #[must_use]
+    pub fn has_mirrored_since(&self, at_us: u64) -> bool {
+        let queue = self.queue.borrow();
+        queue.entries.iter().any(|entry| entry.flags & flag::ASIDE != 0 && entry.at_us <= at_us)
     }
 
     pub(super) fn counters(&self) -> &Counters {

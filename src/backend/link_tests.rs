@@ -53,12 +53,19 @@ impl Owner for Client {
 #[derive(Default)]
 struct Surroundings {
     unknown_writes: RefCell<Vec<String>>,
+    acknowledged: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Host<Client> for Surroundings {
     fn edge(&self, _backend: BackendId, _edge: Edge) {}
     fn reroute(&self, _link: &Link<Client>, _entry: Entry<Client>, _bytes: &[u8]) {}
     fn overtake(&self, _: &Rc<Link<Client>>, _: u64) {}
+    fn acknowledged(&self, _link: &Link<Client>, _entry: &Entry<Client>, bytes: &[u8], _now_us: u64) {
+        self.acknowledged.borrow_mut().push(bytes.to_vec());
+    }
+
+    fn acknowledged_all(&self, _link: &Link<Client>, _now_us: u64) {}
+
     fn unknown_write(&self, _link: &Link<Client>, bytes: &[u8]) {
         self.unknown_writes.borrow_mut().push(command::of_request(bytes).name.to_owned());
     }

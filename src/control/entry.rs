@@ -24,6 +24,10 @@ const RECONCILE_LEFT: usize = 200;
 const RECONCILE_ROUNDS: usize = 64;
 /// A planned switch that is not drained within this is given up: requests are not held any longer than that.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// So long may the copying of the last keys hold requests.
+const IN_STEP_MAX: Duration = Duration::from_millis(250);
+/// So long is waited for the workers to have entered what is in flight; they are never blocked.
+const DOUBT_MAX: Duration = Duration::from_secs(1);
 /// So long may it take until clients that wait on purpose are let go by the old active.
 const PARTING_MAX: Duration = Duration::from_millis(20);
 /// A foreign client that worked within this many seconds counts as being at work.
@@ -76,10 +80,14 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
 async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
     let is_move = wanted.from != wanted.to;
     let planned = wanted.planned && is_move;
+    let mirrored = is_move && shared.may_mirror(wanted.to);
     if planned {
         bury_the_undead(shared, wanted.to).await?;
+        if mirrored {
+            expect_in_step(shared, wanted.to)?;
+        }
         for _ in 0..RECONCILE_ROUNDS {
-            if shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
+            if shared.mirror(wanted.to).is_on() || shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
                 break;
             }
             outcome.removed += remove_batch(shared, wanted.to).await?;
@@ -88,33 +96,69 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
         enter(shared, wanted, outcome, false).await?;
     }
     let began = Instant::now();
+    let before = shared.group.route().availability;
     if planned {
         hold_and_drain(shared, wanted).await?;
+        if mirrored && shared.mirror(wanted.to).is_on() && !shared.wait_in_step(wanted.to, IN_STEP_MAX).await {
+            shared.set_availability(before);
+            let why = format!("the last writes had not reached it after {IN_STEP_MAX:?}");
+            return Err(Obstacle::Failed(why));
+        }
+    } else if is_move && shared.mirrors_any() {
+        doubt_what_is_in_flight(shared).await;
     }
-    let entered = enter(shared, wanted, outcome, true).await;
+    if mirrored {
+        shared.stop_mirror(wanted.to).await;
+    }
+    let ended = enter_and_publish(shared, wanted, outcome).await;
+    shared.release_mirror(wanted.to);
     outcome.held = if planned { began.elapsed() } else { Duration::ZERO };
-    let identity = match entered {
-        Ok(identity) => identity,
-        Err(obstacle) => {
-            if planned {
-                shared.set_availability(Availability::Serving);
-            }
-            return Err(obstacle);
-        }
-    };
+    let is_ours = planned || (is_move && shared.mirrors_any());
+    if ended.is_err() && is_ours && shared.group.route().availability == Availability::Holding {
+        shared.set_availability(before);
+    }
+    ended
+}
+
+/// The last steps: after them the backend serves.
+async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
+    let identity = enter(shared, wanted, outcome, true).await?;
     if shared.newest_switch.get() != wanted.id {
-        if planned {
-            shared.set_availability(Availability::Serving);
-        }
         return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
     }
     settle(shared, wanted.to, outcome).await?;
     shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
     outcome.epoch = shared.enter(wanted.to).epoch;
-    if is_move {
+    if shared.may_mirror(wanted.to) {
+        // What it holds is what is served from now on.
+        shared.tell(wanted.to, vec![words(&["DEL", &shared.mirror_key])]);
+    }
+    if wanted.from != wanted.to {
         shared.left(wanted.from, wanted.kind);
     }
     Ok(())
+}
+
+/// A backend that is kept in step is entered by plan only when it is: nothing that was acknowledged is lost then.
+fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    let control = shared.mirror(id);
+    let fill = control.fill.borrow();
+    if control.is_on() && shared.mirror_settings.fill && !fill.is_done {
+        return Err(Obstacle::Refused(
+            "it is still being filled from the active; `standin status` says how far".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Holds requests until every worker has entered what it has in flight into the records of the mirrored backends: it may
+/// have been executed, and read by others, and no answer will tell.
+async fn doubt_what_is_in_flight(shared: &Rc<Shared>) {
+    let version = shared.hold_in_doubt().version;
+    let began = Instant::now();
+    while !shared.group.is_acknowledged(version) && began.elapsed() < DOUBT_MAX {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
 }
 
 /// Forgets the record, unless keys were added since the last of them were removed.
@@ -170,7 +214,9 @@ async fn enter(
         return Err(Obstacle::Refused(why));
     }
     let is_empty = shared.facts.borrow()[to.index()].keys == Some(0);
-    if is_empty {
+    if shared.mirror(to).is_on() {
+        // It is right but for what is in its record.
+    } else if is_empty {
         record.settle(State::Empty);
     } else if record.state() == State::Unknown && rules.data != crate::config::DataMode::Replica {
         let why = record.summary().why;
@@ -203,6 +249,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
         words(&["INFO", "keyspace"]),
         words(&["GET", &shared.mark_key]),
         words(&["SMEMBERS", &shared.owners_key]),
+        words(&["GET", &shared.mirror_key]),
     ];
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;
     let known = shared.facts.borrow()[id.index()].identity.clone().unwrap_or_default();
@@ -214,7 +261,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
     {
         return Err(Obstacle::Failed(error.to_owned()));
     }
-    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4]));
+    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4], &replies[5]));
     Ok(identity)
 }
 
@@ -292,11 +339,12 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
             words(&["GET", mark]),
             words(&["CLIENT", "LIST"]),
             words(&["SMEMBERS", owners]),
+            words(&["GET", &shared.mirror_key]),
         ],
         shared.entry_timeout,
     );
     let watched = watched.await?;
-    let marks = Marks::read(&watched[1], &watched[3]);
+    let marks = Marks::read(&watched[1], &watched[3], &watched[4]);
     let others = marks.others(&shared.group.name);
     let found = marks.generation;
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);

@@ -98,7 +98,7 @@ pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePo
             let why = "it is a node of a cluster, which would send clients past Standin; name a standalone server";
             return Standing::Refused { why: why.to_owned() };
         }
-        if identity.is_replica && rules.data == DataMode::Cold {
+        if identity.is_replica && rules.data != DataMode::Replica {
             let why = "it is a replica but is not configured as one; set data = \"replica\", or promote it";
             return Standing::Refused { why: why.to_owned() };
         }

@@ -7,6 +7,7 @@ mod check;
 mod entry;
 mod facts;
 mod group;
+mod mirror;
 mod modules;
 mod operators;
 mod probe;

@@ -22,7 +22,7 @@ const WRITE_PROBE_TTL_MS: &str = "5000";
 const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 5;
+const LOOKS: usize = 6;
 
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
@@ -88,15 +88,18 @@ pub(super) struct Marks {
     pub(super) generation: Option<String>,
     /// Every group that has put its mark there, ours included.
     pub(super) owners: Vec<String>,
+    /// Who keeps it in step, or kept it when it ended: the name of the connections of that Standin.
+    pub(super) mirror: Option<String>,
 }
 
 impl Marks {
-    /// From the replies to GET of the mark and SMEMBERS of the owners.
-    pub(super) fn read(mark: &Reply, owners: &Reply) -> Self {
+    /// From the replies to GET of the mark, SMEMBERS of the owners and GET of the mark of an open mirror.
+    pub(super) fn read(mark: &Reply, owners: &Reply, mirror: &Reply) -> Self {
         let owners = owners.elements().unwrap_or_default();
         Self {
             generation: mark.text().map(str::to_owned),
             owners: owners.iter().filter_map(|owner| owner.text().map(str::to_owned)).collect(),
+            mirror: mirror.text().map(str::to_owned),
         }
     }
 
@@ -105,10 +108,11 @@ impl Marks {
         self.owners.iter().filter(|owner| *owner != group).cloned().collect()
     }
 
-    /// Keys that all these take: one mark for each owner, and the set of owners.
+    /// Keys that all these take: one mark for each owner, the set of owners, and the mark of an open mirror.
     pub(super) fn keys(&self) -> u64 {
         let unlisted = u64::from(self.generation.is_some() && self.owners.is_empty());
-        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted
+        let mirror = u64::from(self.mirror.is_some());
+        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted + mirror
     }
 }
 
@@ -125,6 +129,7 @@ pub(super) struct ProbeSettings {
     pub(super) write_probe: bool,
     pub(super) mark_key: String,
     pub(super) owners_key: String,
+    pub(super) mirror_key: String,
     pub(super) probe_key: String,
     pub(super) seed: u64,
 }
@@ -291,6 +296,7 @@ impl Prober {
 fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
     requests.extend([vec!["GET", settings.mark_key.as_str()], vec!["SMEMBERS", &settings.owners_key]]);
+    requests.push(vec!["GET", &settings.mirror_key]);
     debug_assert_eq!(requests.len(), LOOKS);
     if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
@@ -354,7 +360,7 @@ impl Connection {
             error,
             identity: Some(self.identity.clone()),
             keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
-            marks: Marks::read(&replies[3], &replies[4]),
+            marks: Marks::read(&replies[3], &replies[4], &replies[5]),
             mark_database: self.mark_database,
         }
     }
@@ -402,6 +408,7 @@ mod tests {
         let marks = |generation: Option<&str>, owners: &[&str]| Marks {
             generation: generation.map(str::to_owned),
             owners: owners.iter().map(|owner| (*owner).to_owned()).collect(),
+            mirror: None,
         };
         assert_eq!(marks(None, &[]).keys(), 0);
         assert_eq!(marks(Some("g"), &["cache"]).keys(), 2);

@@ -109,6 +109,9 @@ impl GroupControl {
                 shared.group.record(id).settle(State::Clean);
             } else if facts.keys == Some(0) {
                 shared.group.record(id).settle(State::Empty);
+            } else if marks.mirror.is_some() {
+                let why = "it was being kept in step when Standin ended, and nobody knows what it has missed since";
+                shared.group.record(id).become_unknown(why);
             } else {
                 shared.group.record(id).become_unknown("it held keys when it was first met");
             }
