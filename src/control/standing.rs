@@ -28,7 +28,7 @@ impl GroupControl {
                 facts.mark_database = report.mark_database;
             }
         }
-        if matches!(report.outcome, ProbeOutcome::Ok { .. }) {
+        if matches!(report.outcome, ProbeOutcome::Ok(_)) {
             let now = clock::micros();
             self.probe_progress_us[index] = now;
             self.shared.facts.borrow_mut()[index].last_ok_us = now;
@@ -55,7 +55,7 @@ impl GroupControl {
     pub(super) fn hopes_for(&self, id: BackendId, outcome: &ProbeOutcome) -> bool {
         let (age, grace) = (self.born.elapsed(), self.shared.entry_timeout);
         let is_awaited = !self.started && self.shared.rules(id).role == BackendRole::Primary;
-        if !is_awaited || age > grace * 2 || matches!(outcome, ProbeOutcome::Ok { .. }) {
+        if !is_awaited || age > grace * 2 || matches!(outcome, ProbeOutcome::Ok(_)) {
             return false;
         }
         let prober = self.shared.probers[id.index()].clone();

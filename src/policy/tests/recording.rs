@@ -24,11 +24,11 @@ fn lived() -> (RecordedEngine, Time) {
         now += 50 * MS;
         for backend in (0..3).map(BackendId) {
             let mut window = WindowSummary { requests: round % 97, ..busy(now) };
-            window.latency[0] = ClassLatency { count: 3, p50_us: 90, p99_us: 200 + round % 1_000, max_us: 5_000 };
+            window.latency[0] = Sketch::of([90, 90, 200 + round % 1_000]);
             tell(&mut engine, now, Event::Window { backend, window });
             if round % 10 == 0 {
                 let latency = Duration::from_micros(400 + round * 7 % 900);
-                let outcome = ProbeOutcome::Ok { latency, role: Role::Master, write_ok: None, replication_lag: None };
+                let outcome = ProbeOutcome::Ok(ProbeAnswer::new(latency, Role::Master));
                 if backend != PRIMARY || !(2_000..2_100).contains(&round) {
                     tell(&mut engine, now, Event::Probe { backend, outcome });
                 }
