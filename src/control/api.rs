@@ -128,7 +128,7 @@ pub struct MirrorReport {
     pub state: Word,
     /// Age of the oldest write that it has not confirmed; 0 when it has confirmed all.
     pub lag_us: u64,
-    /// Requests that it has not confirmed.
+    /// Requests that it has not confirmed, and keys whose value is being read.
     pub waiting: u64,
     pub waiting_bytes: u64,
     /// Writes that were mirrored as commands since the start.

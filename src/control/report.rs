@@ -132,7 +132,7 @@ impl GroupControl {
                 0 => 0,
                 since_us => clock::micros().saturating_sub(since_us),
             },
-            waiting: waiting.requests as u64,
+            waiting: (waiting.requests + waiting.copying) as u64,
             waiting_bytes: waiting.bytes as u64,
             commands: waiting.taken,
             copied: control.copied.get(),
