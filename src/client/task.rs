@@ -60,7 +60,7 @@ enum Next {
 }
 
 /// How the answer to a request concerns the mirrors.
-pub(super) fn mirror_flag(spec: &Spec, arguments: u32) -> u8 {
+pub(super) fn mirror_flag(spec: &Spec, arguments: u32) -> u16 {
     if !spec.is_write() {
         0
     } else if is_mirrored_as_it_is(spec, arguments) {
