@@ -287,6 +287,7 @@ impl GroupControl {
                     let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
                 }
                 Action::Record(decision) => self.record_decision(&decision),
+                Action::Incident(_) => {}
             }
         }
     }
