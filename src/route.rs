@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::backend::Backend;
 use crate::divergence::{Mirror, Record};
@@ -124,6 +124,8 @@ pub struct Group {
     /// By worker: the newest barrier behind it.
     passed: Vec<AtomicU64>,
     databases: Mutex<BTreeSet<u32>>,
+    /// A database is used that none of the group's sessions has used before.
+    pub database_noted: Notify,
 }
 
 impl Group {
@@ -157,6 +159,7 @@ impl Group {
             route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
             databases: Mutex::new(BTreeSet::from([0])),
+            database_noted: Notify::new(),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             barrier: watch::Sender::new(0),
             passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
@@ -195,13 +198,27 @@ impl Group {
 
     /// A session uses this database: only such databases are ever emptied.
     pub fn note_database(&self, database: u32) {
-        self.databases.lock().unwrap_or_else(PoisonError::into_inner).insert(database);
+        if self.databases.lock().unwrap_or_else(PoisonError::into_inner).insert(database) {
+            self.database_noted.notify_one();
+        }
     }
 
     /// Databases that sessions of the group used since the start; 0 always counts.
     #[must_use]
     pub fn databases_used(&self) -> Vec<u32> {
         self.databases.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Sealed databases of a backend that sessions want to use, by the server's numbers.
+    #[must_use]
+    pub fn sealed_in_use(&self, id: BackendId) -> BTreeSet<u32> {
+        let backend = self.backend(id);
+        let mut sealed = backend.sealed();
+        if !sealed.is_empty() {
+            let used = self.databases_used();
+            sealed.retain(|number| used.iter().any(|used| backend.database_on_server(*used) == *number));
+        }
+        sealed
     }
 
     /// The backend of an id.

@@ -35,8 +35,8 @@ pub(super) enum Notice {
     Unblock { with_error: bool },
     /// Another client redirects its invalidation messages here: a connection of its own is needed.
     OwnConnection,
-    /// The client that CLIENT TRACKING names has its connection, or had its time.
-    RedirectReady,
+    /// What the next request needs from others is there, or had its time.
+    HasWaited,
     /// The credentials that AUTH or HELLO gave were compared.
     Login(Box<super::login::Outcome>),
 }

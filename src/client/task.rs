@@ -397,9 +397,9 @@ impl SessionTask {
                 Notice::RouteChanged(active) => self.follow_route(active),
                 Notice::Unblock { with_error } => self.unblock(with_error),
                 Notice::OwnConnection => self.own_for_redirect(),
-                Notice::RedirectReady => {
+                Notice::HasWaited => {
                     self.state.awaited -= 1;
-                    self.state.waited_for_redirect = true;
+                    self.state.has_waited = true;
                 }
                 Notice::Login(outcome) => self.logged_in(*outcome),
             }

@@ -89,7 +89,11 @@ impl SessionTask {
             return Some(if refused { step } else { self.awaiting(step) });
         }
         let placed = self.state.answered_here;
-        let step = self.send_own(spec, request, None);
+        let sealed = database_of(spec, request).and_then(|number| self.await_unsealed(number));
+        if sealed == Some(Step::Wait) {
+            return sealed;
+        }
+        let step = sealed.unwrap_or_else(|| self.send_own(spec, request, None));
         if self.state.answered_here != placed {
             // Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
             match &mut self.state.transaction {
@@ -110,9 +114,7 @@ impl SessionTask {
             }
             let queued = transaction.queued;
             if spec.handling == Handling::Select {
-                let number =
-                    resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-                transaction.select = number;
+                transaction.select = database_of(spec, request);
             }
             if spec.handling == Handling::ClientPause {
                 transaction.pause_us = Some(pause_us(request));
@@ -217,12 +219,15 @@ pub(super) fn in_databases<'a>(
     requests: impl Iterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = (u32, &'a [u8])> {
     requests.scan(first, |database, request| {
-        if command::of_request(request).handling == Handling::Select
-            && let Some(number) =
-                resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-        {
+        if let Some(number) = database_of(command::of_request(request), request) {
             *database = number;
         }
         Some((*database, request))
     })
+}
+
+/// The database that a SELECT leads to.
+fn database_of(spec: &Spec, request: &[u8]) -> Option<u32> {
+    let number = resp::arguments(request).nth(1).filter(|_| spec.handling == Handling::Select)?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }

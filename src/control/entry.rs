@@ -1,5 +1,6 @@
 //! Entering a backend: look at its content, make it right, and only then let requests go there.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,9 +54,17 @@ pub(super) struct Outcome {
     pub(super) held: Duration,
 }
 
-enum Obstacle {
+pub(super) enum Obstacle {
     Refused(String),
     Failed(String),
+}
+
+impl Obstacle {
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::Refused(why) | Self::Failed(why) => why,
+        }
+    }
 }
 
 impl From<io::Error> for Obstacle {
@@ -231,6 +240,9 @@ async fn enter(
             }
         }
     }
+    if !outcome.flushed && shared.sealed_in_use(to).is_some() {
+        unseal(shared, to, finally).await?;
+    }
     if finally {
         load_scripts(shared, to).await?;
         // Last, with nothing to wait for between this and the publication: the old active may still acknowledge writes.
@@ -325,8 +337,39 @@ fn removal(keys: &[DirtyKey], base: u32, back_to: u32) -> Vec<Vec<Vec<u8>>> {
     requests
 }
 
-/// Compare-and-flush: empties the group's databases if nobody else has taken the backend since it was looked at.
+/// Empties the group's databases; those that none of its sessions has used keep their keys, and are sealed.
 async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    let backend = shared.group.backend(id);
+    let used = shared.group.databases_used();
+    let databases: BTreeSet<u32> = used.into_iter().map(|number| backend.database_on_server(number)).collect();
+    empty_databases(shared, id, &databases).await?;
+    let (keys, filled) = {
+        let facts = &shared.facts.borrow()[id.index()];
+        (facts.keys, facts.filled.clone())
+    };
+    backend.seal(filled.difference(&databases).copied().collect());
+    shared.group.record(id).settle(if keys == Some(0) { State::Empty } else { State::Clean });
+    Ok(())
+}
+
+/// Deals with databases that were left when the others were emptied and are used now, as with any unknown content.
+pub(super) async fn unseal(shared: &Rc<Shared>, id: BackendId, finally: bool) -> Result<(), Obstacle> {
+    let backend = shared.group.backend(id);
+    let (databases, why) = (shared.group.sealed_in_use(id), shared.sealed_in_use(id));
+    let facts = shared.facts.borrow()[id.index()].clone();
+    match remedy(shared.rules(id), &facts, shared.divergence_policy, &why.unwrap_or_default()) {
+        Remedy::Refuse(why) => return Err(Obstacle::Refused(why)),
+        Remedy::Flush if !finally => return Ok(()),
+        Remedy::Flush => empty_databases(shared, id, &databases).await?,
+        Remedy::Trust => {}
+    }
+    backend.seal(backend.sealed().difference(&databases).copied().collect());
+    Ok(())
+}
+
+/// Compare-and-flush: empties databases, by the server's numbers, if nobody else has taken the backend since it was
+/// looked at.
+async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSet<u32>) -> Result<(), Obstacle> {
     let (generation, mark_database) = {
         let facts = &shared.facts.borrow()[id.index()];
         (facts.generation.clone(), facts.mark_database)
@@ -364,11 +407,9 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
         return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
     }
     let next = shared.new_generation();
-    let base = shared.group.backend(id).target.database;
     let mut requests = vec![words(&["MULTI"])];
-    for database in shared.group.databases_used() {
-        let on_server = if database == 0 { base } else { database };
-        requests.push(words(&["SELECT", &on_server.to_string()]));
+    for database in databases {
+        requests.push(words(&["SELECT", &database.to_string()]));
         requests.push(words(&["FLUSHDB", "ASYNC"]));
     }
     requests.push(words(&["SELECT", &mark_database.to_string()]));
@@ -384,21 +425,12 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     }
     shared.facts.borrow_mut()[id.index()].generation = Some(next);
     look(shared, id).await?;
-    let left = shared.facts.borrow()[id.index()].keys;
-    if left == Some(0) {
-        shared.group.record(id).settle(State::Empty);
-    } else {
-        // Databases that no session of the group used keep their keys; nobody reads them through us.
-        shared.group.record(id).settle(State::Clean);
-    }
     Ok(())
 }
 
 /// Empties a cold backup that waits.
 pub(super) async fn empty(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
-    flush(shared, id).await.map_err(|obstacle| match obstacle {
-        Obstacle::Refused(why) | Obstacle::Failed(why) => why,
-    })
+    flush(shared, id).await.map_err(Obstacle::why)
 }
 
 /// The address of a client of somebody else that did data commands just now.

@@ -67,6 +67,7 @@ pub(super) enum Message {
     Probe(BackendId, Report),
     SwitchDone(Switch, Outcome, Duration),
     Emptied(BackendId, Result<(), String>),
+    Unsealed(BackendId, Result<(), String>),
 }
 
 pub(super) struct GroupControl {
@@ -99,6 +100,7 @@ pub(super) async fn run(
     let tick = setup.engine_settings.timeout.tick;
     let stop = surroundings.stop.clone();
     let (mut control, mut edges) = GroupControl::new(setup, surroundings, messages);
+    let group = Arc::clone(&control.shared.group);
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -112,6 +114,7 @@ pub(super) async fn run(
             Some(report) = edges.recv() => control.on_edge(&report),
             Some(message) = inbox.recv() => control.on_message(message),
             Some(request) = requests.recv() => control.on_request(request),
+            () = group.database_noted.notified() => control.on_database_noted(),
             () = sleep_until(timeout), if timeout.is_some() => control.on_timeout(),
             now = ticks.tick() => {
                 let late = tokio::time::Instant::now().saturating_duration_since(due.max(now));
@@ -274,6 +277,7 @@ impl GroupControl {
         match message {
             Message::Probe(id, report) => self.on_probe(id, report),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
+            Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;
                 if let Err(why) = result {
@@ -299,6 +303,7 @@ impl GroupControl {
                     let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
                 }
                 Action::Record(decision) => self.record_decision(&decision),
+                Action::Incident(_) => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 
 pub mod api;
 mod check;
+mod databases;
 mod entry;
 mod facts;
 mod group;

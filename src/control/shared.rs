@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry;
-use super::facts::{self, BackendRules, Facts};
+use super::facts::{self, BackendRules, Facts, Remedy};
 use super::group::Message;
 use super::mirror::{MirrorControl, MirrorSettings};
 use super::probe::{Keyspace, Marks, ProbeCommand};
@@ -53,7 +53,27 @@ impl Shared {
 
     pub(super) fn standing(&self, id: BackendId) -> Standing {
         let facts = &self.facts.borrow()[id.index()];
-        facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary())
+        let standing = facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary());
+        match self.sealed_in_use(id) {
+            Some(why) if standing == Standing::Enterable => {
+                match facts::remedy(self.rules(id), facts, self.divergence_policy, &why) {
+                    Remedy::Flush | Remedy::Trust => Standing::Enterable,
+                    Remedy::Refuse(why) => Standing::Refused { why },
+                }
+            }
+            _ => standing,
+        }
+    }
+
+    /// Why a backend is not served from as it is though its record is settled: sessions use databases by now that were
+    /// left as they were when the rest was emptied.
+    pub(super) fn sealed_in_use(&self, id: BackendId) -> Option<String> {
+        let numbers = self.group.sealed_in_use(id);
+        if numbers.is_empty() {
+            return None;
+        }
+        let numbers = numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        Some(format!("database {numbers} was not used when the others were emptied, and kept its keys"))
     }
 
     pub(super) fn record(&self, event: Entry) {
@@ -138,6 +158,9 @@ impl Shared {
         let keys = keyspace.keys(facts.mark_database, marks.keys());
         facts.other_owners = marks.others(&self.group.name);
         facts.keys = Some(keys);
+        facts.filled = keyspace.filled(facts.mark_database, marks.keys());
+        let backend = self.group.backend(id);
+        backend.seal(backend.sealed().intersection(&facts.filled).copied().collect());
         let base = self.group.backend(id).target.database;
         let used = self.group.databases_used();
         facts.keys_in_use = keyspace.only(&used, base).keys(facts.mark_database, marks.keys());

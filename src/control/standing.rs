@@ -38,6 +38,9 @@ impl GroupControl {
             self.tend(id, &report.marks);
             self.learn_commands(id);
             self.start_if_ready(id);
+            if self.shared.group.route().active == id {
+                self.unseal_active();
+            }
         }
         self.update_standing(id);
         if restarted && self.started {

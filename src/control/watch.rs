@@ -69,6 +69,8 @@ impl GroupControl {
             DecisionKind::Stayed | DecisionKind::Held | DecisionKind::SelfSuspected => {
                 (EventKind::Decision, Severity::Info)
             }
+            DecisionKind::Proposed | DecisionKind::ProposalEnded => (EventKind::Decision, Severity::Warning),
+            DecisionKind::Commanded => (EventKind::Operator, Severity::Info),
             DecisionKind::NoBackend => (EventKind::NoBackend, Severity::Error),
             DecisionKind::Authentication => (EventKind::AuthenticationFailed, Severity::Error),
             DecisionKind::Rejected => (EventKind::SwitchRefused, Severity::Warning),
