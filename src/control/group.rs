@@ -13,6 +13,7 @@ use super::api::{CommandReply, GroupReport};
 use super::entry::Outcome;
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
+use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::shared::Shared;
@@ -35,6 +36,7 @@ pub struct GroupControlSetup {
     pub(super) rules: Vec<BackendRules>,
     pub divergence_policy: DivergencePolicy,
     pub mark_prefix: String,
+    pub mirror: MirrorSettings,
     pub probe_interval: Duration,
     pub probe_timeout: Duration,
     pub write_probe: bool,
@@ -68,6 +70,7 @@ pub(super) enum Message {
     Emptied(BackendId, Result<(), String>),
     /// The backend that serves first knows that it does; its identity when that was decided.
     Opened(BackendId, Option<Arc<Identity>>),
+    Unsealed(BackendId, Result<(), String>),
 }
 
 pub(super) struct GroupControl {
@@ -100,6 +103,7 @@ pub(super) async fn run(
     let tick = setup.engine_settings.timeout.tick;
     let stop = surroundings.stop.clone();
     let (mut control, mut edges) = GroupControl::new(setup, surroundings, messages);
+    let group = Arc::clone(&control.shared.group);
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -113,6 +117,7 @@ pub(super) async fn run(
             Some(report) = edges.recv() => control.on_edge(&report),
             Some(message) = inbox.recv() => control.on_message(message),
             Some(request) = requests.recv() => control.on_request(request),
+            () = group.database_noted.notified() => control.on_database_noted(),
             () = sleep_until(timeout), if timeout.is_some() => control.on_timeout(),
             now = ticks.tick() => {
                 let late = tokio::time::Instant::now().saturating_duration_since(due.max(now));
@@ -183,6 +188,9 @@ impl GroupControl {
             divergence_policy: setup.divergence_policy,
             mark_keys,
             instance: instance(&setup.listen),
+            own_prefix: setup.mark_prefix,
+            mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
+            mirror_settings: setup.mirror,
             client_name: setup.client_name,
             incidents: RefCell::default(),
             entry_timeout,
@@ -192,8 +200,12 @@ impl GroupControl {
             random: Cell::new(setup.seed | 1),
             messages,
         };
+        let shared = Rc::new(shared);
+        for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
+            tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
+        }
         let control = Self {
-            shared: Rc::new(shared),
+            shared: Rc::clone(&shared),
             engine,
             collectors: (0..count).map(|_| Collector::new()).collect(),
             probe_progress_us: vec![0; count],
@@ -266,6 +278,7 @@ impl GroupControl {
             Message::Probe(id, report) => self.on_probe(id, *report),
             Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
+            Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;
                 if let Err(why) = result {
@@ -291,6 +304,7 @@ impl GroupControl {
                     let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
                 }
                 Action::Record(decision) => self.record_decision(&decision),
+                Action::Incident(_) => {}
             }
         }
     }
@@ -323,8 +337,10 @@ fn engine_backend(rules: &BackendRules) -> crate::policy::BackendSettings {
     settings.weight = rules.weight;
     settings.zone.clone_from(&rules.zone);
     settings.last_resort = rules.is_embedded;
-    if rules.data == crate::config::DataMode::Replica {
-        settings.data = crate::policy::DataMode::Replica;
-    }
+    settings.data = match rules.data {
+        crate::config::DataMode::Cold => crate::policy::DataMode::Cold,
+        crate::config::DataMode::Mirrored => crate::policy::DataMode::Mirrored,
+        crate::config::DataMode::Replica => crate::policy::DataMode::Replica,
+    };
     settings
 }

@@ -17,6 +17,8 @@ pub(super) struct MarkKeys {
     pub(super) incident: String,
     /// The set of all groups that keep an incident there.
     pub(super) groups: String,
+    /// Lies on a backend while its mirror is open.
+    pub(super) mirror: String,
 }
 
 /// The fields of the incident that a look asks for.
@@ -29,14 +31,16 @@ impl MarkKeys {
             owners: format!("{prefix}owners"),
             incident: format!("{prefix}{group}:incident"),
             groups: format!("{prefix}groups"),
+            mirror: format!("{prefix}{group}:mirror"),
         }
     }
 
     /// The requests whose replies [`Marks::read`] takes.
-    pub(super) fn looks(&self) -> [Vec<&str>; 4] {
+    pub(super) fn looks(&self) -> [Vec<&str>; 5] {
         let mut incident = vec!["HMGET", &self.incident];
         incident.extend(INCIDENT_FIELDS);
-        [vec!["GET", &self.generation], vec!["SMEMBERS", &self.owners], incident, vec!["SMEMBERS", &self.groups]]
+        let (owners, groups) = (vec!["SMEMBERS", self.owners.as_str()], vec!["SMEMBERS", self.groups.as_str()]);
+        [vec!["GET", &self.generation], owners, incident, groups, vec!["GET", &self.mirror]]
     }
 }
 
@@ -50,6 +54,8 @@ pub(super) struct Marks {
     pub(super) incident: Option<Incident>,
     /// Every group that keeps an incident there, ours included.
     groups: Vec<String>,
+    /// Who keeps it in step, or kept it when it ended: the name of the connections of that Standin.
+    pub(super) mirror: Option<String>,
 }
 
 /// Who served last, as far as a server was told.
@@ -76,7 +82,14 @@ impl Marks {
             elements.iter().filter_map(|name| name.text().map(str::to_owned)).collect()
         };
         let generation = replies.first().and_then(Reply::text).map(str::to_owned);
-        Self { generation, owners: names(1), incident: replies.get(2).and_then(Incident::read), groups: names(3) }
+        let mirror = replies.get(4).and_then(Reply::text).map(str::to_owned);
+        Self {
+            generation,
+            owners: names(1),
+            incident: replies.get(2).and_then(Incident::read),
+            groups: names(3),
+            mirror,
+        }
     }
 
     /// The owners beside this group.
@@ -84,13 +97,15 @@ impl Marks {
         self.owners.iter().filter(|owner| *owner != group).cloned().collect()
     }
 
-    /// Keys that all these take: one for each owner and each group with an incident, and the two sets.
+    /// Keys that all these take: one for each owner and each group with an incident, the two sets, and the mark of an open
+    /// mirror.
     pub(super) fn keys(&self) -> u64 {
         let listed = |names: &[String], is_there: bool| match names.len() as u64 {
             0 => u64::from(is_there),
             count => count + 1,
         };
-        listed(&self.owners, self.generation.is_some()) + listed(&self.groups, self.incident.is_some())
+        let mirror = u64::from(self.mirror.is_some());
+        listed(&self.owners, self.generation.is_some()) + listed(&self.groups, self.incident.is_some()) + mirror
     }
 }
 

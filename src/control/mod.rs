@@ -4,11 +4,13 @@
 
 pub mod api;
 mod check;
+mod databases;
 mod entry;
 mod facts;
 mod group;
 mod incident;
 mod marks;
+mod mirror;
 mod modules;
 mod operators;
 mod probe;

@@ -3,6 +3,7 @@
 //!
 //! It works in the mark's database, so that neither its probes nor the mark show in a database of the application.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 7;
+const LOOKS: usize = 8;
 
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
@@ -50,6 +51,12 @@ impl Keyspace {
             if database == mark_database { keys.saturating_sub(marks) } else { keys }
         };
         self.0.iter().map(counted).sum()
+    }
+
+    /// The databases that hold more than those marks.
+    pub(super) fn filled(&self, mark_database: u32, marks: u64) -> BTreeSet<u32> {
+        let held_by_us = |database: u32| if database == mark_database { marks } else { 0 };
+        self.0.iter().filter(|(number, keys)| *keys > held_by_us(*number)).map(|(number, _)| *number).collect()
     }
 
     /// The databases of a group, by their numbers as clients know them; database 0 is `base` on the server.

@@ -39,6 +39,9 @@ impl GroupControl {
             self.tend(id, &report.marks);
             self.learn_commands(id);
             self.shared.remind(id);
+            if self.shared.group.route().active == id {
+                self.unseal_active();
+            }
         }
         self.shared.facts.borrow_mut()[index].was_looked_at = true;
         self.start_if_ready();
@@ -92,6 +95,9 @@ impl GroupControl {
                 shared.group.record(id).settle(State::Clean);
             } else if facts.keys == Some(0) {
                 shared.group.record(id).settle(State::Empty);
+            } else if marks.mirror.is_some() {
+                let why = "it was being kept in step when Standin ended, and nobody knows what it has missed since";
+                shared.group.record(id).become_unknown(why);
             } else {
                 shared.group.record(id).become_unknown("it held keys when it was first met");
             }
