@@ -57,12 +57,17 @@ impl Owner for Client {
 struct Surroundings {
     unknown_writes: RefCell<Vec<String>>,
     acknowledged: RefCell<Vec<Vec<u8>>>,
+    /// Whether each block that was answered was refused.
+    blocks: RefCell<Vec<bool>>,
 }
 
 impl Host<Client> for Surroundings {
     fn edge(&self, _backend: BackendId, _edge: Edge) {}
     fn reroute(&self, _link: &Link<Client>, _entry: Entry<Client>, _bytes: &[u8]) {}
     fn overtake(&self, _: &Rc<Link<Client>>, _: u64) {}
+    fn block_answered(&self, _: &Link<Client>, _: &Client, _: &[u8], refused: bool) {
+        self.blocks.borrow_mut().push(refused);
+    }
     fn acknowledged(&self, _link: &Link<Client>, _entry: &Entry<Client>, bytes: &[u8], _now_us: u64) {
         self.acknowledged.borrow_mut().push(bytes.to_vec());
     }

@@ -117,6 +117,12 @@ impl<S: Owner> Link<S> {
     }
 
     fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool) -> Verdict {
+        if entry.flags & flag::AHEAD != 0 {
+            // What follows it was promised that it goes before, so it is kept also when nobody wants what followed.
+            entry.confirmations = u32::from(entry.attempts);
+            entry.seq = 0;
+            return Verdict::Keep;
+        }
         let category = category(bytes);
         let only_queued = entry.flags & flag::QUEUED != 0;
         if sent && category > Category::Read && !only_queued {
