@@ -78,7 +78,7 @@ impl Engine {
         let mut primaries = backends.iter().filter(|backend| backend.role == BackendRole::Primary);
         let primary = primaries.next().expect("a group has a primary").id;
         assert!(primaries.next().is_none(), "a group has one primary");
-        let backends = backends.into_iter().map(|backend| Backend::new(backend, &settings, now)).collect();
+        let backends = backends.into_iter().map(|backend| Backend::new(backend, &settings, seed, now)).collect();
         Self {
             recovery: Recovery::new(seed),
             settings,
@@ -237,6 +237,7 @@ impl Engine {
         // Spans that follow each other closely are one.
         let from = if from <= self.blind.until { self.blind.from.min(from) } else { from };
         self.blind = Blind { from, until: now };
+        self.backends.iter_mut().for_each(|backend| backend.blind = self.blind);
         if late >= STALL_RECORDED_MIN {
             let why = format!("this process ran {late:?} late: silence in that time is its own");
             self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
@@ -317,6 +318,7 @@ impl Engine {
             in_flight: backend.in_flight,
             last_progress: backend.last_progress,
             last_failure: backend.last_failure.clone(),
+            figures: backend.figures(now, &self.settings),
         }
     }
 }

@@ -22,32 +22,45 @@
 mod action;
 mod allowance;
 mod backend;
+mod baseline;
 mod breaker;
 mod engine;
 mod event;
 mod evidence;
 mod failure;
+mod figures;
+mod memory;
 mod operator;
+mod performance;
+mod phi;
 mod recording;
 mod recovery;
+mod reliability;
 mod score;
 mod seed;
 mod selection;
 mod settings;
+mod signals;
 mod sketch;
+mod slices;
+mod statistics;
 mod switching;
 mod time;
 mod view;
 
 pub use action::{Action, Availability, Candidate, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger};
-pub use breaker::{Breaker, BreakerSettings, BreakerState};
+pub use breaker::{Breaker, BreakerSettings, BreakerState, Calls};
 pub use engine::Engine;
 pub use event::{
     BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, OperatorCommand, ProbeAnswer,
     ProbeOutcome, Role, Standing, SwitchResult, WindowSummary,
 };
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
+pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown};
+pub use memory::BackendMemory;
+pub use phi::Phi;
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
+pub use reliability::{LastFailure, ReliabilityView, Tally};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, PerformanceSettings, PhiSettings,
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings,

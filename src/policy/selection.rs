@@ -117,7 +117,7 @@ fn not_well(backend: &Backend, now: Time) -> Option<Against<'_>> {
     } else if !backend.looks_well(now) {
         Some(Against::Unwell)
     } else if backend.breaker.state(now) != BreakerState::Closed {
-        Some(Against::Breaker { failure_rate: backend.breaker.failure_rate() })
+        Some(Against::Breaker { failure_rate: backend.breaker.failure_rate(now) })
     } else {
         None
     }

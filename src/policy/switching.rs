@@ -160,7 +160,7 @@ impl Engine {
             _ => return None,
         };
         let why = format!("its content may not be served: {refusal}");
-        Some(Failure { at: now, since: now, trigger: Trigger::HealthCheck, why })
+        Some(Failure { at: now, since: now, trigger: Trigger::HealthCheck, confidence: 1.0, why })
     }
 
     fn fail_over(&mut self, now: Time, failure: &Failure, actions: &mut Vec<Action>) {

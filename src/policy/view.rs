@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Availability, Switch};
 use super::breaker::BreakerState;
 use super::event::{BackendId, Standing};
+use super::figures::Figures;
 use super::settings::BackendRole;
 use super::time::Time;
 
@@ -50,6 +51,7 @@ pub struct BackendView {
     pub in_flight: u32,
     pub last_progress: Option<Time>,
     pub last_failure: Option<(Time, String)>,
+    pub figures: Figures,
 }
 
 /// One thing that lowers a score.
@@ -74,6 +76,11 @@ pub enum Factor {
     Errors,
     Latency,
     Breaker,
+    /// Its silence is surprising.
+    Suspicion,
+    Availability,
+    ReplicationLag,
+    InFlight,
 }
 
 /// Where the group is in its life.
