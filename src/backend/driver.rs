@@ -144,7 +144,14 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
         None
     };
     let depth = if link.pinned { Depth::Brief } else { Depth::Whole };
-    let mut ready = match handshake::connect(backend, link.lane, login, depth).await {
+    if link.unanswered_since_us.get() == 0 {
+        link.unanswered_since_us.set(clock::micros());
+    }
+    let outcome = handshake::connect(backend, link.lane, login, depth).await;
+    if !matches!(outcome, Err(HandshakeError::ConnectTimedOut | HandshakeError::TimedOut)) {
+        link.unanswered_since_us.set(0);
+    }
+    let mut ready = match outcome {
         Ok(ready) => ready,
         Err(error) => {
             if matches!(error, HandshakeError::Connect(_) | HandshakeError::ConnectTimedOut) {
@@ -201,11 +208,29 @@ impl<S: Owner> Link<S> {
                 let now = clock::micros();
                 self.sweep(now);
                 self.repeat_due(now);
-                timer.as_mut().reset(clock::instant(now + 20_000));
+                let next = self.note_unanswered(now).unwrap_or(u64::MAX);
+                timer.as_mut().reset(clock::instant(next.min(now + 20_000)));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// A connection attempt that is not answered is silence like any other: when a request has waited behind it for as
+    /// long as it may wait for a reply, the decision makers are told, and not only when attempts have timed out. Returns
+    /// when to look again, in microseconds since the origin.
+    fn note_unanswered(&self, now_us: u64) -> Option<u64> {
+        let since = self.unanswered_since_us.get();
+        let head = self.queue.borrow().entries.front().map(|head| head.at_us).filter(|_| since != 0)?;
+        let since = since.max(head);
+        let allowance = self.backend.allowance_us(Class::PointRead as usize);
+        let due = since + allowance.max(self.backend.timing.floor.as_micros() as u64);
+        if now_us < due {
+            return Some(due);
+        }
+        let silent_for = Duration::from_micros(now_us - since);
+        self.host.edge(self.backend.id, Edge::Stalled { silent_for });
+        Some(now_us + STALL_REPEAT_US)
     }
 
     fn remember(&self, cx: &Context<'_>) {
@@ -243,6 +268,7 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
     link.charge_repeats();
     link.state.set(State::Ready);
     link.last_progress_us.set(clock::micros());
+    link.long_reply_since_us.set(0);
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
     gauge.add(1);
     let mut service = Service {
@@ -280,6 +306,9 @@ impl<S: Owner> Service<'_, S> {
         }
         if let Err(end) = self.poll_read(cx) {
             return Poll::Ready(end);
+        }
+        if self.link.long_reply_since_us.get() != 0 && !self.link.pinned {
+            self.link.host.overtake(self.link, clock::micros());
         }
         self.renew();
         if self.link.state.get() == State::Retired && self.link.in_flight() == 0 {

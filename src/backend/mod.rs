@@ -7,6 +7,7 @@ mod budget;
 pub mod clock;
 mod conversation;
 mod counters;
+mod doubt;
 mod driver;
 mod fault;
 mod handshake;
