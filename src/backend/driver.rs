@@ -241,6 +241,11 @@ impl<S: Owner> Link<S> {
         }
     }
 
+    /// When the first of the requests that pause before their repeat is due, in microseconds.
+    fn next_repeat(&self) -> Option<u64> {
+        self.queue.borrow().delayed.iter().map(|(at, ..)| *at).min()
+    }
+
     /// Sends the requests whose pause is over again, wherever the route leads now.
     fn repeat_due(&self, now_us: u64) {
         if self.queue.borrow().delayed.is_empty() {
@@ -268,6 +273,7 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
     link.charge_repeats();
     link.state.set(State::Ready);
     link.last_progress_us.set(clock::micros());
+    link.gather.reset();
     link.long_reply_since_us.set(0);
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
     gauge.add(1);
@@ -278,6 +284,7 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: false,
         slow_until_us: 0,
+        is_blocked: false,
     };
     let end = poll_fn(|cx| service.poll(cx)).await;
     gauge.sub(1);
@@ -293,6 +300,8 @@ struct Service<'a, S: Owner> {
     armed: bool,
     /// What this link wrote into the worker's cell; another link's longer excuse is left alone.
     slow_until_us: u64,
+    /// The socket has taken a part of the last write only.
+    is_blocked: bool,
 }
 
 impl<S: Owner> Service<'_, S> {
@@ -323,8 +332,10 @@ impl<S: Owner> Service<'_, S> {
     /// the name. At most once a second, for where the name does not move this would only cost connections.
     fn renew(&mut self) {
         let link = self.link;
-        let is_settled = clock::micros().saturating_sub(link.since_us) >= RENEW_EVERY_US;
-        if !link.renew.take() || link.pinned || link.state.get() != State::Ready || !is_settled {
+        if !link.renew.take() || link.pinned || link.state.get() != State::Ready {
+            return;
+        }
+        if clock::micros().saturating_sub(link.since_us) < RENEW_EVERY_US {
             return;
         }
         link.retire();
@@ -362,17 +373,26 @@ impl<S: Owner> Service<'_, S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let mut queue = self.link.queue.borrow_mut();
-        let mut wrote = false;
-        while queue.written < queue.bytes.len() {
-            match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    queue.written += n;
-                    wrote = true;
-                }
-                Poll::Ready(_) => return Err(End::Lost),
-                Poll::Pending => break,
+        let before = queue.written;
+        if before < queue.bytes.len() {
+            let now_us = clock::micros();
+            if !self.is_blocked && self.link.gathers(&queue, now_us) {
+                return Ok(());
             }
+            self.is_blocked = false;
+            while queue.written < queue.bytes.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
+                    Poll::Ready(Ok(n)) if n > 0 => queue.written += n,
+                    Poll::Ready(_) => return Err(End::Lost),
+                    Poll::Pending => {
+                        self.is_blocked = true;
+                        break;
+                    }
+                }
+            }
+            self.link.gather.wrote(queue.written - before, before - queue.answered, now_us);
         }
+        let wrote = queue.written > before;
         drop(queue);
         if (wrote || self.io_buffers())
             && let Poll::Ready(Err(_)) = Pin::new(&mut self.io).poll_flush(cx)
@@ -401,6 +421,9 @@ impl<S: Owner> Service<'_, S> {
                     }
                     let now = clock::micros();
                     self.link.last_progress_us.set(now);
+                    self.link.gather.read(now);
+                    // What waited for this reply goes first: the server works on it while we hand the replies out.
+                    self.poll_write(cx)?;
                     if let Err(error) = self.cutter.received(self.link, n, now) {
                         tracing::warn!(backend = self.link.backend.name, %error, "the server broke the protocol");
                         return Err(End::Broken);
@@ -414,7 +437,8 @@ impl<S: Owner> Service<'_, S> {
     }
 
     /// One timer per link, for its head: when nothing has moved for the allowance of the head's class, the decision
-    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request.
+    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request, and for a repeat that
+    /// is due before that.
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
         let link = self.link;
         if !self.armed {
@@ -425,6 +449,10 @@ impl<S: Owner> Service<'_, S> {
             let now = clock::micros();
             let next = self.next_check(now).unwrap_or(now);
             self.timer.as_mut().reset(clock::instant(next));
+        } else if let Some(repeat) = link.next_repeat().map(clock::instant)
+            && repeat < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(repeat);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = clock::micros();
@@ -458,8 +486,8 @@ impl<S: Owner> Service<'_, S> {
     fn next_check(&self, now_us: u64) -> Option<u64> {
         let link = self.link;
         let floor = link.backend.timing.floor.as_micros() as u64;
+        let repeat = link.next_repeat();
         let queue = link.queue.borrow();
-        let delayed = queue.delayed.iter().map(|(at, ..)| *at).min();
         let head = queue.entries.front().map(|head| {
             if head.class == Class::Blocking || head.flags & flag::SUBSCRIPTION != 0 {
                 return now_us + floor;
@@ -468,7 +496,7 @@ impl<S: Owner> Service<'_, S> {
             let allowance = link.backend.allowance_us(head.class as usize) + head.transit_us();
             (since + allowance).min((now_us + floor).max(since + allowance.min(floor)))
         });
-        [delayed, head].into_iter().flatten().min()
+        [repeat, head].into_iter().flatten().min()
     }
 }
 

@@ -16,6 +16,7 @@ use std::task::Waker;
 use super::budget::RetryBudget;
 use super::clock;
 use super::counters::{Counter, Counters};
+use super::gather::Gather;
 use super::handshake::Lane;
 use super::loss::category;
 use super::shared::Backend;
@@ -168,6 +169,7 @@ pub struct Link<S: Owner> {
     pub(super) queue: RefCell<Queue<S>>,
     pub(super) waker: RefCell<Option<Waker>>,
     pub(super) scheduled: Cell<bool>,
+    pub(super) gather: Gather,
     pub(super) kill: Cell<bool>,
     /// The server said that it must not be written to: the name may lead elsewhere by now.
     pub(super) renew: Cell<bool>,
@@ -211,6 +213,7 @@ impl<S: Owner> Link<S> {
             }),
             waker: RefCell::new(None),
             scheduled: Cell::new(false),
+            gather: Gather::default(),
             kill: Cell::new(false),
             renew: Cell::new(false),
             since_us: clock::micros(),
@@ -355,6 +358,15 @@ impl<S: Owner> Link<S> {
         }
     }
 
+    /// Whether what is not written yet may wait for the answer to what was; see `gather`.
+    pub(super) fn gathers(&self, queue: &Queue<S>, now_us: u64) -> bool {
+        if !self.gather.holds(queue.bytes.len() - queue.written, now_us) || self.pinned {
+            return false;
+        }
+        let (Some(head), Some(last)) = (queue.entries.front(), queue.entries.back()) else { return false };
+        matches!(head.class, Class::PointRead | Class::Write | Class::MultiKey) && !head.owner.same_as(&last.owner)
+    }
+
     /// Takes no further requests; closes once all are answered. What is not written yet stays: the session that it
     /// belongs to may have earlier requests on their way here, which it must not overtake on another connection.
     pub fn retire(&self) {
@@ -453,7 +465,10 @@ impl<S: Owner> Batch<'_, S> {
 impl<S: Owner> Drop for Batch<'_, S> {
     fn drop(&mut self) {
         self.link.gauge().add((self.queue.entries.len() - self.before) as u64);
-        self.link.schedule();
+        let now_us = self.queue.entries.back().map_or(0, |entry| entry.at_us);
+        if !self.link.gathers(&self.queue, now_us) {
+            self.link.schedule();
+        }
     }
 }
 

@@ -419,3 +419,41 @@ fn only_sessions_that_do_nothing_but_read_overtake_a_slow_head() {
     // What was taken is answered elsewhere: its reply here is dropped, and it is taken once.
     assert!(world.link.take_reads_behind_head().is_empty());
 }
+
+/// A connection that was answered quickly, and has just been written to again.
+fn wait_for_an_answer(world: &World) -> u64 {
+    let gather = &world.link.gather;
+    gather.wrote(40, 0, 1_000_000);
+    gather.read(1_000_050);
+    world.write_all();
+    gather.wrote(40, 0, 1_000_060);
+    1_000_070
+}
+
+fn waits(world: &World, now_us: u64) -> bool {
+    world.link.gathers(&world.link.queue.borrow(), now_us)
+}
+
+#[test]
+fn a_request_waits_for_the_answer_to_another_client_s_but_not_to_one_of_its_own() {
+    let world = World::new();
+    world.request("GET a", 0);
+    let now_us = wait_for_an_answer(&world);
+    world.request("GET b", 0);
+    assert!(!waits(&world, now_us));
+    world.request_of(&Client::default(), "GET c", 0);
+    assert!(waits(&world, now_us));
+}
+
+#[test]
+fn nothing_waits_behind_a_request_that_may_take_long() {
+    for (head, expected) in
+        [("GET a", true), ("SET a 1", true), ("MGET a b", true), ("KEYS *", false), ("EVAL x 0", false)]
+    {
+        let world = World::new();
+        world.request(head, 0);
+        let now_us = wait_for_an_answer(&world);
+        world.request_of(&Client::default(), "GET b", 0);
+        assert_eq!(waits(&world, now_us), expected, "{head}");
+    }
+}

@@ -10,6 +10,7 @@ mod counters;
 mod doubt;
 mod driver;
 mod fault;
+mod gather;
 mod handshake;
 mod io;
 mod link;

@@ -20,6 +20,9 @@ const WRITE_PROBE_TTL_MS: &str = "5000";
 /// Pauses before a lost connection is tried again, before the interval takes over: a dead process is told within
 /// milliseconds, and a connection that was merely closed is back as quickly.
 const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
+/// Pauses before a server that answered, and refused, is asked again: a verdict takes three such answers 100 ms apart, and
+/// where nothing but probes is under way they should not take three intervals.
+const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
 const LOOKS: usize = 5;
@@ -153,15 +156,15 @@ pub(super) async fn run(
 ) {
     let random = settings.seed | 1;
     let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0) };
-    let mut quick = 0;
+    let mut row = Row::default();
     let mut next = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
                 let found = prober.probe().await;
-                let lost = matches!(found.outcome, ProbeOutcome::Failed(_));
+                let pause = prober.pause(row.quick_pause(&found.outcome));
                 report(found);
-                next = Instant::now() + prober.pause(&mut quick, lost);
+                next = Instant::now() + pause;
             }
             command = commands.recv() => match command {
                 None => return,
@@ -184,6 +187,34 @@ pub(super) async fn run(
     }
 }
 
+/// How often in a row a server was lost, or refused, and was asked again at once.
+#[derive(Default)]
+struct Row {
+    lost: usize,
+    refused: usize,
+}
+
+impl Row {
+    /// The pause after this outcome where the interval would be too long.
+    fn quick_pause(&mut self, outcome: &ProbeOutcome) -> Option<Duration> {
+        let before = std::mem::take(self);
+        let refuses = match outcome {
+            ProbeOutcome::Failed(_) => false,
+            ProbeOutcome::NotReady(_) => true,
+            ProbeOutcome::Ok(answer) if answer.write_ok == Some(false) => true,
+            ProbeOutcome::Ok(_) | ProbeOutcome::AuthenticationFailed | ProbeOutcome::TimedOut { .. } => return None,
+        };
+        let pause = if refuses {
+            self.refused = before.refused + 1;
+            REFUSED_PAUSES_MS.get(before.refused)
+        } else {
+            self.lost = before.lost + 1;
+            QUICK_PAUSES_MS.get(before.lost)
+        };
+        pause.copied().map(Duration::from_millis)
+    }
+}
+
 async fn closed(connection: Option<&mut Connection>) {
     match connection {
         Some(connection) => connection.conversation.wait_closed().await,
@@ -192,15 +223,10 @@ async fn closed(connection: Option<&mut Connection>) {
 }
 
 impl Prober {
-    /// The interval with a tenth of jitter, so that many sidecars do not probe in step; shortly after a loss, less.
-    fn pause(&mut self, quick: &mut usize, lost: bool) -> Duration {
-        if lost && *quick < QUICK_PAUSES_MS.len() {
-            let pause = QUICK_PAUSES_MS[*quick];
-            *quick += 1;
-            return Duration::from_millis(pause);
-        }
-        if !lost {
-            *quick = 0;
+    /// The interval with a tenth of jitter, so that many sidecars do not probe in step, unless less is asked for.
+    fn pause(&mut self, quick: Option<Duration>) -> Duration {
+        if let Some(quick) = quick {
+            return quick.min(self.settings.interval);
         }
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -396,6 +422,19 @@ mod tests {
         let keyspace = Keyspace::read(&Reply::Bulk(Bytes::from_static(text.as_bytes())));
         assert_eq!(keyspace.0, [(0, 3), (15, 1)]);
         assert_eq!((keyspace.keys(15, 1), keyspace.keys(15, 0)), (3, 4));
+    }
+
+    #[test]
+    fn a_server_that_is_lost_or_refuses_is_asked_again_soon_twice_and_then_at_the_interval() {
+        let mut row = Row::default();
+        let lost = ProbeOutcome::Failed(Edge::ConnectRefused);
+        let loading = ProbeOutcome::NotReady(NotReadyWord::Loading);
+        let full = ProbeOutcome::Ok(ProbeAnswer { write_ok: Some(false), ..ProbeAnswer::default() });
+        let well = ProbeOutcome::Ok(ProbeAnswer { write_ok: Some(true), ..ProbeAnswer::default() });
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!([&lost, &lost, &lost, &lost].map(|outcome| row.quick_pause(outcome)), [ms(0), ms(2), None, None]);
+        assert_eq!([&loading, &full, &loading].map(|outcome| row.quick_pause(outcome)), [ms(120), ms(120), None]);
+        assert_eq!([&well, &loading, &well].map(|outcome| row.quick_pause(outcome)), [None, ms(120), None]);
     }
 
     #[test]
