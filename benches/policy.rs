@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use standin::policy::{
-    BackendId, BackendRole, BackendSettings, Breaker, BreakerSettings, Edge, Engine, Event, ProbeAnswer, ProbeOutcome,
-    Role, Settings, Sketch, Standing, Time, WindowSummary,
+    BackendId, BackendRole, BackendSettings, Breaker, BreakerSettings, Calls, Edge, Engine, Event, Phi, PhiSettings,
+    ProbeAnswer, ProbeOutcome, Role, Settings, Sketch, Standing, Time, WindowSummary,
 };
 
 const BACKENDS: u8 = 8;

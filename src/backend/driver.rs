@@ -187,6 +187,14 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
             }
         }
     }
+    if backend.is_sealed(link.lane.database) {
+        tokio::select! {
+            () = backend.wait_unsealed(link.lane.database) => {}
+            () = ready.conversation.wait_closed() => {
+                return Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+    }
     link.client_id.set(ready.client_id);
     ready.conversation.into_io().ok_or_else(|| HandshakeError::Broken(io::ErrorKind::InvalidData.into()))
 }

@@ -3,6 +3,7 @@
 //!
 //! It works in the mark's database, so that neither its probes nor the mark show in a database of the application.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 5;
+const LOOKS: usize = 6;
 
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
@@ -49,6 +50,12 @@ impl Keyspace {
             if database == mark_database { keys.saturating_sub(marks) } else { keys }
         };
         self.0.iter().map(counted).sum()
+    }
+
+    /// The databases that hold more than those marks.
+    pub(super) fn filled(&self, mark_database: u32, marks: u64) -> BTreeSet<u32> {
+        let held_by_us = |database: u32| if database == mark_database { marks } else { 0 };
+        self.0.iter().filter(|(number, keys)| *keys > held_by_us(*number)).map(|(number, _)| *number).collect()
     }
 
     /// The databases of a group, by their numbers as clients know them; database 0 is `base` on the server.
@@ -91,15 +98,18 @@ pub(super) struct Marks {
     pub(super) generation: Option<String>,
     /// Every group that has put its mark there, ours included.
     pub(super) owners: Vec<String>,
+    /// Who keeps it in step, or kept it when it ended: the name of the connections of that Standin.
+    pub(super) mirror: Option<String>,
 }
 
 impl Marks {
-    /// From the replies to GET of the mark and SMEMBERS of the owners.
-    pub(super) fn read(mark: &Reply, owners: &Reply) -> Self {
+    /// From the replies to GET of the mark, SMEMBERS of the owners and GET of the mark of an open mirror.
+    pub(super) fn read(mark: &Reply, owners: &Reply, mirror: &Reply) -> Self {
         let owners = owners.elements().unwrap_or_default();
         Self {
             generation: mark.text().map(str::to_owned),
             owners: owners.iter().filter_map(|owner| owner.text().map(str::to_owned)).collect(),
+            mirror: mirror.text().map(str::to_owned),
         }
     }
 
@@ -108,10 +118,11 @@ impl Marks {
         self.owners.iter().filter(|owner| *owner != group).cloned().collect()
     }
 
-    /// Keys that all these take: one mark for each owner, and the set of owners.
+    /// Keys that all these take: one mark for each owner, the set of owners, and the mark of an open mirror.
     pub(super) fn keys(&self) -> u64 {
         let unlisted = u64::from(self.generation.is_some() && self.owners.is_empty());
-        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted
+        let mirror = u64::from(self.mirror.is_some());
+        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted + mirror
     }
 }
 
@@ -128,6 +139,7 @@ pub(super) struct ProbeSettings {
     pub(super) write_probe: bool,
     pub(super) mark_key: String,
     pub(super) owners_key: String,
+    pub(super) mirror_key: String,
     pub(super) probe_key: String,
     pub(super) seed: u64,
 }
@@ -317,6 +329,7 @@ impl Prober {
 fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
     requests.extend([vec!["GET", settings.mark_key.as_str()], vec!["SMEMBERS", &settings.owners_key]]);
+    requests.push(vec!["GET", &settings.mirror_key]);
     debug_assert_eq!(requests.len(), LOOKS);
     if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
@@ -381,7 +394,7 @@ impl Connection {
             error,
             identity: Some(self.identity.clone()),
             keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
-            marks: Marks::read(&replies[3], &replies[4]),
+            marks: Marks::read(&replies[3], &replies[4], &replies[5]),
             mark_database: self.mark_database,
         }
     }
@@ -442,6 +455,7 @@ mod tests {
         let marks = |generation: Option<&str>, owners: &[&str]| Marks {
             generation: generation.map(str::to_owned),
             owners: owners.iter().map(|owner| (*owner).to_owned()).collect(),
+            mirror: None,
         };
         assert_eq!(marks(None, &[]).keys(), 0);
         assert_eq!(marks(Some("g"), &["cache"]).keys(), 2);

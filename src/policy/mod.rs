@@ -29,10 +29,13 @@ mod event;
 mod evidence;
 mod failure;
 mod figures;
+mod guards;
+mod incident;
 mod memory;
 mod operator;
 mod performance;
 mod phi;
+mod proposals;
 mod recording;
 mod recovery;
 mod reliability;
@@ -48,22 +51,27 @@ mod switching;
 mod time;
 mod view;
 
-pub use action::{Action, Availability, Candidate, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger};
+pub use action::{
+    Action, Availability, Candidate, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
+};
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Calls};
 pub use engine::Engine;
 pub use event::{
-    BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, OperatorCommand, ProbeAnswer,
-    ProbeOutcome, Role, Standing, SwitchResult, WindowSummary,
+    BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, ProbeAnswer, ProbeOutcome, Role,
+    Standing, SwitchResult, WindowSummary,
 };
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
 pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown};
+pub use incident::{Incident, Resolution};
 pub use memory::BackendMemory;
+pub use operator::{Exclusion, OperatorCommand, Order, Pin};
 pub use phi::Phi;
+pub use proposals::{Proposal, ProposalId};
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
 pub use reliability::{LastFailure, ReliabilityView, Tally};
 pub use settings::{
-    BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, PerformanceSettings, PhiSettings,
-    ProbeSettings, RecoverySettings, Settings, TimeoutSettings,
+    BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,
+    ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,
 };
 pub use sketch::{LATENCY_BUCKETS, Sketch, latency_bucket, latency_bucket_bound};
 pub use time::Time;

@@ -9,7 +9,10 @@ use super::action::{Availability, Switch};
 use super::breaker::BreakerState;
 use super::event::{BackendId, Standing};
 use super::figures::Figures;
-use super::settings::BackendRole;
+use super::incident::Incident;
+use super::operator::{Exclusion, Pin};
+use super::proposals::Proposal;
+use super::settings::{BackendRole, Mode};
 use super::time::Time;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,14 @@ pub struct View {
     pub epoch: u64,
     /// The switch that is being carried out.
     pub switching: Option<Switch>,
+    pub mode: Mode,
+    /// Waits for a person's word.
+    pub proposal: Option<Proposal>,
+    pub pin: Option<Pin>,
+    /// Until then no switch is made that can wait.
+    pub cools_until: Option<Time>,
+    /// The one that is not resolved.
+    pub incident: Option<Incident>,
     /// An operator chose the active: no automatic recovery until `Recover`.
     pub recovery_held_by_operator: bool,
     /// Earliest automatic recovery, while one is waited for.
@@ -50,6 +61,8 @@ pub struct BackendView {
     pub standing: Standing,
     pub in_flight: u32,
     pub last_progress: Option<Time>,
+    /// By an operator.
+    pub excluded: Option<Exclusion>,
     pub last_failure: Option<(Time, String)>,
     pub figures: Figures,
 }
