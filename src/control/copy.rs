@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::entry::words;
 use super::shared::Shared;
 use crate::backend::{Identity, Reply};
-use crate::divergence::{DirtyKey, SNAPSHOT, State, read_copy};
+use crate::divergence::{DirtyKey, MissedByBackend, SNAPSHOT, State, read_copy};
 use crate::policy::BackendId;
 use crate::route::Route;
 
@@ -112,7 +112,7 @@ impl Shared {
 struct Copy {
     /// By name: number and run id.
     backends: BTreeMap<String, (u8, String)>,
-    missed: BTreeMap<u8, Option<BTreeSet<DirtyKey>>>,
+    missed: MissedByBackend,
     nothing: BTreeSet<DirtyKey>,
 }
 

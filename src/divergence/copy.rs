@@ -111,9 +111,12 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// The entries of a block: backend and key, or no key for "anything". `None` if it is not as it was written.
+/// A backend's number and a key in its database; no key: anything may differ.
+pub type Missed<'a> = (u8, Option<(u32, &'a [u8])>);
+
+/// The entries of a block. `None` if it is not as it was written.
 #[must_use]
-pub fn entries(value: &[u8]) -> Option<Vec<(u8, Option<(u32, &[u8])>)>> {
+pub fn entries(value: &[u8]) -> Option<Vec<Missed<'_>>> {
     let (sum, mut rest) = value.split_first_chunk::<8>()?;
     if u64::from_be_bytes(*sum) != checksum(rest) {
         return None;
@@ -140,16 +143,16 @@ pub fn block_name(process: &str, link: u32, incident: u32, number: u32) -> Strin
     format!("block:{process}.{link:x}.{incident:x}:{number}")
 }
 
+/// By backend number: the keys that it has missed; `None`: anything may differ.
+pub type MissedByBackend = BTreeMap<u8, Option<BTreeSet<DirtyKey>>>;
+
 /// The blocks of a whole copy, from what an incident holds. `snapshot` is how many were written when it began.
 ///
 /// Returns for each backend, by its number then, the keys that it has missed, or `None` when anything may differ; no map
 /// at all when a block is missing or not as it was written.
 #[must_use]
-pub fn read_copy<'a>(
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    snapshot: u32,
-) -> Option<BTreeMap<u8, Option<BTreeSet<DirtyKey>>>> {
-    let mut missed: BTreeMap<u8, Option<BTreeSet<DirtyKey>>> = BTreeMap::new();
+pub fn read_copy<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, snapshot: u32) -> Option<MissedByBackend> {
+    let mut missed = MissedByBackend::new();
     let mut numbers: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for (name, value) in fields {
         let Some(name) = std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix("block:")) else { continue };
@@ -222,7 +225,7 @@ mod tests {
         assert!(again.is_empty());
     }
 
-    fn copy(blocks: &[(String, Vec<u8>)], snapshot: u32) -> Option<BTreeMap<u8, Option<BTreeSet<DirtyKey>>>> {
+    fn copy(blocks: &[(String, Vec<u8>)], snapshot: u32) -> Option<MissedByBackend> {
         read_copy(blocks.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())), snapshot)
     }
 

@@ -9,7 +9,7 @@ mod scripts;
 mod translate;
 mod writes;
 
-pub use copy::{Ahead, SNAPSHOT, block_name, entries, read_copy};
+pub use copy::{Ahead, Missed, MissedByBackend, SNAPSHOT, block_name, entries, read_copy};
 pub use mirror::{Acknowledged, Chunk, Mirror, Source, Waiting};
 pub use record::{DirtyKey, Record, State, Summary};
 pub use scripts::Scripts;
