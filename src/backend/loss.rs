@@ -134,6 +134,12 @@ impl<S: Owner> Link<S> {
         sent: bool,
         may_repeat: impl Fn(Category, u8) -> bool,
     ) -> Verdict {
+        if entry.flags & flag::AHEAD != 0 {
+            // What follows it was promised that it goes before, so it is kept also when nobody wants what followed.
+            entry.confirmations = u32::from(entry.attempts);
+            entry.seq = 0;
+            return Verdict::Keep;
+        }
         let category = category(bytes);
         let only_queued = entry.flags & flag::QUEUED != 0;
         if sent && category > Category::Read && !only_queued {

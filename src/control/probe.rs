@@ -222,6 +222,7 @@ impl Prober {
             Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };
         let bound = self.backend.timing.handshake;
         connection.choose_mark_database(self.backend.target.database, bound).await.map_err(HandshakeError::Broken)?;
+        self.backend.set_mark_database(connection.mark_database);
         self.connection = Some(connection);
         Ok(())
     }
