@@ -145,9 +145,13 @@ pub(super) async fn run(
                 Some(ProbeCommand::Now) => next = Instant::now(),
                 Some(ProbeCommand::Ask { requests, within, reply }) => {
                     let answer = prober.ask(requests, within).await;
-                    let failed = answer.is_err();
+                    let failed = answer.as_ref().err().map(io::Error::kind);
                     let _ = reply.send(answer);
-                    if failed {
+                    if failed == Some(io::ErrorKind::TimedOut) {
+                        // As telling as a probe: what a new connection says of the silence comes two handshakes later.
+                        report(timed_out(within));
+                    }
+                    if failed.is_some() {
                         next = Instant::now();
                     }
                 }
@@ -255,8 +259,7 @@ impl Prober {
             Err(error) => {
                 self.connection = None;
                 if error.kind() == io::ErrorKind::TimedOut {
-                    let outcome = ProbeOutcome::TimedOut { silent_for: timeout };
-                    return Report { outcome, ..broken(Edge::LinkLost, "the probe was not answered in time") };
+                    return timed_out(timeout);
                 }
                 // Whether the server is gone or only the connection, the next attempt tells.
                 match self.connect().await {
@@ -427,6 +430,11 @@ impl Connection {
             mark_database: self.mark_database,
         }
     }
+}
+
+fn timed_out(silent_for: Duration) -> Report {
+    let outcome = ProbeOutcome::TimedOut { silent_for };
+    Report { outcome, ..broken(Edge::LinkLost, "the probe was not answered in time") }
 }
 
 fn broken(edge: Edge, text: &str) -> Report {
