@@ -152,6 +152,7 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
     if link.unanswered_since_us.get() == 0 {
         link.unanswered_since_us.set(clock::micros());
     }
+    let began_us = clock::micros();
     let outcome = handshake::connect(backend, link.lane, login, depth).await;
     if !matches!(outcome, Err(HandshakeError::ConnectTimedOut | HandshakeError::TimedOut)) {
         link.unanswered_since_us.set(0);
@@ -201,6 +202,7 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
         }
     }
     link.client_id.set(ready.client_id);
+    link.greeted_us.set(began_us);
     ready.conversation.into_io().ok_or_else(|| HandshakeError::Broken(io::ErrorKind::InvalidData.into()))
 }
 

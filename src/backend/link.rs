@@ -198,6 +198,8 @@ pub struct Link<S: Owner> {
     /// The incident in which blocks were written ahead on it, and how many.
     blocks: Cell<(u32, u32)>,
     pub(super) client_id: Cell<u64>,
+    /// When the handshake of its present connection began, which proves connections dead that were lost before.
+    pub(super) greeted_us: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
     /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
     pub(super) unanswered_since_us: Cell<u64>,
@@ -243,6 +245,7 @@ impl<S: Owner> Link<S> {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             blocks: Cell::new((0, 0)),
             client_id: Cell::new(0),
+            greeted_us: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             unanswered_since_us: Cell::new(0),
             long_reply_since_us: Cell::new(0),
@@ -283,6 +286,14 @@ impl<S: Owner> Link<S> {
     #[must_use]
     pub fn client_id(&self) -> u64 {
         self.client_id.get()
+    }
+
+    /// Whether its connection was made before another one to the same server was lost with requests on it: what is sent
+    /// here might be executed before what still lies there.
+    #[must_use]
+    pub fn may_overtake_the_lost(&self) -> bool {
+        let lost_at_us = self.backend.lost_at_us();
+        lost_at_us != 0 && self.state.get() == State::Ready && self.greeted_us.get() <= lost_at_us
     }
 
     /// Requests without a reply.

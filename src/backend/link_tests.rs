@@ -545,3 +545,15 @@ fn a_block_is_sent_again_whole_on_its_own_connection_and_on_no_other() {
     world.link.lose();
     assert_eq!(world.left(), ["set"], "another server gets a block of its own");
 }
+
+#[test]
+fn a_connection_from_before_a_loss_may_overtake_what_was_lost_and_one_from_after_it_may_not() {
+    let world = World::new();
+    world.link.state.set(super::link::State::Ready);
+    world.link.greeted_us.set(clock::micros());
+    assert!(!world.link.may_overtake_the_lost(), "nothing was lost");
+    world.link.backend.add_undead(7);
+    assert!(world.link.may_overtake_the_lost());
+    world.link.greeted_us.set(clock::micros() + 1);
+    assert!(!world.link.may_overtake_the_lost(), "its handshake has killed the lost one");
+}

@@ -120,6 +120,10 @@ pub struct Backend {
     prober_address: std::sync::Mutex<Option<SocketAddr>>,
     /// Where Standin's own keys lie, by the server's numbers (control plane).
     mark_database: AtomicU32,
+    /// When the last of these was lost, in microseconds since the origin; 0 before the first.
+    lost_at_us: AtomicU64,
+    /// There were more of them than are remembered.
+    has_forgotten_undead: AtomicBool,
     /// Server-side client ids of connections that died with requests in flight and are not yet proven dead.
     undead: std::sync::Mutex<Vec<u64>>,
 }
@@ -153,6 +157,8 @@ impl Backend {
             sealed: watch::Sender::new(BTreeSet::new()),
             prober_address: std::sync::Mutex::new(None),
             mark_database: AtomicU32::new(0),
+            lost_at_us: AtomicU64::new(0),
+            has_forgotten_undead: AtomicBool::new(false),
             undead: std::sync::Mutex::new(Vec::new()),
         };
         for class in [Class::Script, Class::Slow, Class::Blocking, Class::Admin] {
@@ -274,11 +280,29 @@ impl Backend {
         if client_id != 0 {
             let mut undead = self.undead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if undead.len() >= crate::limits::UNDEAD_CONNECTIONS_MAX {
-                // The oldest is the likeliest to be gone already.
                 undead.remove(0);
+                self.has_forgotten_undead.store(true, Ordering::Relaxed);
             }
             undead.push(client_id);
+            self.lost_at_us.store(super::clock::micros(), Ordering::Relaxed);
         }
+    }
+
+    /// When a connection was last lost with requests on it, in microseconds since the origin; 0: never.
+    #[must_use]
+    pub fn lost_at_us(&self) -> u64 {
+        self.lost_at_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether more connections were lost than are remembered: then all that have our name must go.
+    #[must_use]
+    pub fn has_forgotten_undead(&self) -> bool {
+        self.has_forgotten_undead.load(Ordering::Relaxed)
+    }
+
+    /// All connections that have our name are gone.
+    pub fn remembers_all_undead(&self) {
+        self.has_forgotten_undead.store(false, Ordering::Relaxed);
     }
 
     /// The connections that are not yet proven dead.

@@ -151,7 +151,8 @@ impl Context {
     /// not queue behind it, and `SCRIPT KILL` or the server's `-BUSY` find their way. The old one ends when its last
     /// reply has come; only so many may be left at a time.
     pub(super) fn spill(&self, link: &Rc<Link<Session>>, now_us: u64) -> Rc<Link<Session>> {
-        if !is_held_up(link, now_us) || self.retired.borrow().len() >= limits::RETIRED_LINKS_MAX {
+        let must_leave = is_held_up(link, now_us) || link.may_overtake_the_lost();
+        if !must_leave || self.retired.borrow().len() >= limits::RETIRED_LINKS_MAX {
             return Rc::clone(link);
         }
         link.retire();
@@ -211,8 +212,10 @@ impl Context {
     /// A connection of the session's own: from the pool, or new. `None` when the bound is reached.
     pub(super) fn pin(&self, active: BackendId, lane: Lane, owner: Session) -> Option<Rc<Link<Session>>> {
         let mut pool = self.pool.borrow_mut();
-        let fits =
-            |link: &Rc<Link<Session>>| link.backend.id == active && link.lane == lane && link.state() == State::Ready;
+        let fits = |link: &Rc<Link<Session>>| {
+            let is_of_lane = link.backend.id == active && link.lane == lane;
+            is_of_lane && link.state() == State::Ready && !link.may_overtake_the_lost()
+        };
         if let Some(at) = pool.iter().rposition(|(_, link)| fits(link)) {
             let (_, link) = pool.swap_remove(at);
             link.set_owner(Some(owner));
@@ -373,7 +376,8 @@ impl Context {
         let keep_us = self.settings.pinned_idle.as_micros() as u64;
         let mut leave = Vec::new();
         self.pool.borrow_mut().retain(|(since, link)| {
-            let keep = link.state() == State::Ready && now_us.saturating_sub(*since) < keep_us;
+            let is_idle_too_long = now_us.saturating_sub(*since) >= keep_us;
+            let keep = link.state() == State::Ready && !is_idle_too_long && !link.may_overtake_the_lost();
             if !keep {
                 leave.push(Rc::clone(link));
             }

@@ -283,6 +283,11 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
 /// Proves that connections which died with requests in flight will not execute them any more.
 async fn bury_the_undead(shared: &Rc<Shared>, id: BackendId) -> io::Result<()> {
     let backend = shared.group.backend(id);
+    if backend.has_forgotten_undead() {
+        // More were lost than are remembered: all that have our name go. Those that still stand are made anew.
+        incident::bury_all_named(shared, id, std::slice::from_ref(&shared.client_name)).await?;
+        backend.remembers_all_undead();
+    }
     let undead = backend.undead();
     if undead.is_empty() {
         return Ok(());

@@ -202,16 +202,23 @@ pub(super) async fn bury_predecessors(shared: &Rc<Shared>, id: BackendId) -> io:
     if known == buried || shared.rules(id).is_embedded {
         return Ok(());
     }
-    let replies = shared.ask(id, vec![words(&["CLIENT", "LIST"])], shared.entry_timeout).await?;
-    let kills: Vec<_> = {
-        let incidents = shared.incidents.borrow();
-        let list = replies[0].text().unwrap_or_default();
-        connections_of(list, &incidents.predecessors).map(|id| words(&["CLIENT", "KILL", "ID", id])).collect()
-    };
+    let names = shared.incidents.borrow().predecessors.clone();
+    bury_all_named(shared, id, &names).await?;
+    shared.facts.borrow_mut()[id.index()].predecessors_buried = known;
+    Ok(())
+}
+
+/// Kills every connection with one of these names, but not the one on which this is said.
+pub(super) async fn bury_all_named(shared: &Rc<Shared>, id: BackendId, names: &[String]) -> io::Result<()> {
+    let questions = vec![words(&["CLIENT", "ID"]), words(&["CLIENT", "LIST"])];
+    let replies = shared.ask(id, questions, shared.entry_timeout).await?;
+    let own = replies[0].integer().unwrap_or_default().to_string();
+    let list = replies[1].text().unwrap_or_default();
+    let others = connections_of(list, names).filter(|id| *id != own);
+    let kills: Vec<_> = others.map(|id| words(&["CLIENT", "KILL", "ID", id])).collect();
     if !kills.is_empty() {
         shared.ask(id, kills, shared.entry_timeout).await?;
     }
-    shared.facts.borrow_mut()[id.index()].predecessors_buried = known;
     Ok(())
 }
 
