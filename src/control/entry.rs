@@ -106,6 +106,8 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
     }
     let began = Instant::now();
     let before = shared.group.route().availability;
+    // Also when a mirror has closed just now: what was sent while it was open is in no record.
+    let in_doubt = !planned && is_move && (shared.mirrors_any() || shared.may_mirror(wanted.to));
     if planned {
         hold_and_drain(shared, wanted).await?;
         if mirrored && shared.mirror(wanted.to).is_on() && !shared.wait_in_step(wanted.to, IN_STEP_MAX).await {
@@ -113,7 +115,7 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
             let why = format!("the last writes had not reached it after {IN_STEP_MAX:?}");
             return Err(Obstacle::Failed(why));
         }
-    } else if is_move && shared.mirrors_any() {
+    } else if in_doubt {
         doubt_what_is_in_flight(shared).await;
     }
     if mirrored {
@@ -122,8 +124,7 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
     let ended = enter_and_publish(shared, wanted, outcome).await;
     shared.release_mirror(wanted.to);
     outcome.held = if planned { began.elapsed() } else { Duration::ZERO };
-    let is_ours = planned || (is_move && shared.mirrors_any());
-    if ended.is_err() && is_ours && shared.group.route().availability == Availability::Holding {
+    if ended.is_err() && (planned || in_doubt) && shared.group.route().availability == Availability::Holding {
         shared.set_availability(before);
     }
     ended

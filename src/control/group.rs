@@ -193,6 +193,7 @@ impl GroupControl {
             own_prefix: setup.mark_prefix,
             mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
             mirror_settings: setup.mirror,
+            other_writer: RefCell::new(None),
             client_name: setup.client_name,
             entry_timeout,
             newest_switch: Cell::new(0),

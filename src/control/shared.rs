@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::entry;
 use super::facts::{self, BackendRules, Facts, Remedy};
 use super::group::Message;
-use super::mirror::{MirrorControl, MirrorSettings};
+use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, Marks, ProbeCommand};
 use crate::backend::{Identity, Reply, clock};
 use crate::config::DivergencePolicy;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// By backend id.
     pub(super) mirrors: Vec<MirrorControl>,
     pub(super) mirror_settings: MirrorSettings,
+    /// Somebody else who writes to the active, seen lately.
+    pub(super) other_writer: RefCell<Option<OtherWriter>>,
     pub(super) client_name: String,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,

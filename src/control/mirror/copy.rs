@@ -20,7 +20,7 @@ use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
 
 /// Looks for keys this often when nobody says that there are some.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(50);
 /// After the active could not be asked.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What a value is taken to be before any was seen.
