@@ -58,7 +58,10 @@ pub(super) async fn look(shared: &Rc<Shared>) {
     let list = reply.ok().and_then(|replies| replies.first().and_then(|reply| reply.text().map(str::to_owned)));
     let Some(list) = list else { return };
     let mut other = shared.other_writer.borrow_mut();
-    if let Some(who) = writer(&list, &shared.client_name) {
+    // What is left of an earlier run of ours is proven dead when a backend is entered.
+    let mut ours = shared.incidents.borrow().predecessors.clone();
+    ours.push(shared.client_name.clone());
+    if let Some(who) = writer(&list, &ours) {
         *other = Some(OtherWriter { who, seen: Instant::now() });
     } else if other.as_ref().is_some_and(|other| other.seen.elapsed() > REMEMBERED) {
         *other = None;
@@ -85,11 +88,14 @@ pub(super) async fn keep_empty(shared: &Rc<Shared>, id: BackendId) {
 }
 
 /// A client of somebody else that writes, or another Standin, which writes for its clients.
-fn writer(list: &str, our_name: &str) -> Option<String> {
+fn writer(list: &str, our_names: &[String]) -> Option<String> {
     list.lines().find_map(|line| {
         let field = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
         let name = field("name").unwrap_or_default();
-        if name == our_name || name == "standin-check" || field("flags").is_some_and(|flags| flags.contains('S')) {
+        if our_names.iter().any(|ours| ours == name)
+            || name == "standin-check"
+            || field("flags").is_some_and(|flags| flags.contains('S'))
+        {
             return None;
         }
         let idle: u64 = field("idle").and_then(|idle| idle.parse().ok()).unwrap_or(0);
@@ -114,7 +120,7 @@ mod tests {
         let line = |name: &str, flags: &str, idle: u64, command: &str| {
             format!("id=1 addr=1.1.1.1:1 name={name} idle={idle} flags={flags} cmd={command}\n")
         };
-        let is_writer = |line: &str| writer(line, "standin-1").is_some();
+        let is_writer = |line: &str| writer(line, &["standin-1".to_owned()]).is_some();
         assert!(is_writer(&line("standin-2", "N", 600, "ping")));
         assert!(is_writer(&line("", "N", 0, "set")));
         for harmless in [
