@@ -33,6 +33,8 @@ const IN_STEP_MAX: Duration = Duration::from_millis(250);
 const DOUBT_MAX: Duration = Duration::from_secs(1);
 /// So long may it take until clients that wait on purpose are let go by the old active.
 const PARTING_MAX: Duration = Duration::from_millis(20);
+/// Why a backend that is kept in step is not entered by plan yet.
+pub(super) const STILL_FILLING: &str = "it is still being filled from the active";
 /// A foreign client that worked within this many seconds counts as being at work.
 const FOREIGN_IDLE_SECONDS: u64 = 10;
 
@@ -158,9 +160,7 @@ fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     let control = shared.mirror(id);
     let fill = control.fill.borrow();
     if control.is_on() && shared.mirror_settings.fill && !fill.is_done {
-        return Err(Obstacle::Refused(
-            "it is still being filled from the active; `standin status` says how far".to_owned(),
-        ));
+        return Err(Obstacle::Refused(STILL_FILLING.to_owned()));
     }
     Ok(())
 }

@@ -45,6 +45,8 @@ const ROUTE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct MirrorSettings {
     pub fill: bool,
+    /// Also the primary, while another serves.
+    pub primary: bool,
     /// Keys each second.
     pub copy_rate: u32,
     /// Bytes.
@@ -116,8 +118,8 @@ impl Shared {
     /// when it is well again until it serves.
     pub(super) fn may_mirror(&self, id: BackendId) -> bool {
         let rules = self.rules(id);
-        let has_backup = self.rules.len() > 1;
-        rules.data == DataMode::Mirrored || (rules.role == BackendRole::Primary && has_backup)
+        let is_kept_up = self.mirror_settings.primary && self.rules.len() > 1;
+        rules.data == DataMode::Mirrored || (rules.role == BackendRole::Primary && is_kept_up)
     }
 
     /// What the workers are to keep while `active` serves.
@@ -250,7 +252,9 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     // From now on until it is confirmed that the backend is in step, a successor of ours must not take it for clean.
     let mark = words(&["SET", &shared.mark_keys.mirror, &shared.client_name]);
     shared.ask(id, vec![mark], shared.entry_timeout).await.map_err(|error| error.to_string())?;
-    if control.stop.get() {
+    // It may have begun to serve while it was asked. From here to the phase nothing is waited for, and whoever enters it
+    // later waits for this mirror to close.
+    if !shared.mirror_is_wanted(id) {
         return Ok(());
     }
     if record.state() == State::Empty {
