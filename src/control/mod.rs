@@ -4,6 +4,7 @@
 
 pub mod api;
 mod check;
+mod copy;
 mod databases;
 mod entry;
 mod facts;

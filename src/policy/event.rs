@@ -320,6 +320,16 @@ impl Edge {
 }
 
 impl NotReadyWord {
+    pub const ALL: [Self; 7] = [
+        Self::Loading,
+        Self::MasterDown,
+        Self::ClusterDown,
+        Self::Misconf,
+        Self::NoReplicas,
+        Self::TryAgain,
+        Self::Busy,
+    ];
+
     #[must_use]
     pub fn cause(self) -> Cause {
         match self {
