@@ -203,3 +203,22 @@ fn beside_another_writer_a_mirrored_backup_is_kept_empty() {
     eventually(secs(20), "nothing old is kept there", || backup.command(&["DBSIZE"]) == Reply::Integer(0));
     standin.finish();
 }
+
+#[test]
+fn a_mirror_that_is_being_opened_does_not_open_on_a_backend_that_serves_by_then() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut standin = mirrored(&primary, &backup, "[failover]\nprofile = \"fast\"").start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    assert!(!client.command(&["GET", "k"]).is_error());
+    // What is asked of the primary while the mirror is opened gets no answer until the backup serves.
+    primary.freeze();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(standin.active(), "backup-a");
+    let failover = standin.events_of("failover")[0]["id"].as_u64();
+    support::throughout(secs(2), "nothing is copied to the backend that serves", || {
+        standin.events_of("reconciled").iter().all(|event| event["id"].as_u64() < failover)
+    });
+    primary.thaw();
+    standin.finish();
+}

@@ -262,14 +262,14 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     }
     mirror.open(shared.group.backend(id).target.database);
     control.set_phase(Phase::Opening);
-    let opened = publish(shared).await;
-    let ended = if opened {
-        control.set_phase(Phase::Open);
-        publish(shared).await;
-        control.why.borrow_mut().clear();
-        work(shared, id, &mut stream).await
-    } else {
-        Err("the workers did not take up the new route in time".to_owned())
+    let ended = match opened(shared).await {
+        Ok(()) => {
+            control.set_phase(Phase::Open);
+            publish(shared).await;
+            control.why.borrow_mut().clear();
+            work(shared, id, &mut stream).await
+        }
+        Err(why) => Err(why),
     };
     // Recorded from now on, when it is sent; what was sent before finds the mirror closed.
     control.phase.set(Phase::Off);
@@ -303,6 +303,15 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         let _ = tokio::time::timeout(DRAIN_MAX, stream.drain(mirror, record, control)).await;
     }
     ended
+}
+
+/// Whether everything that is sent from now on is mirrored, and no surviving copy says less than is so.
+async fn opened(shared: &Rc<Shared>) -> Result<(), String> {
+    if !publish(shared).await {
+        return Err("the workers did not take up the new route in time".to_owned());
+    }
+    let told = shared.give_up_copy().await;
+    told.map_err(|error| format!("the active could not be told that it is kept in step: {error}"))
 }
 
 async fn publish(shared: &Rc<Shared>) -> bool {
