@@ -294,7 +294,10 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
         why = others::wait_for_one(shared) => {
-            record.become_unknown(&why);
+            if shared.rules(id).data == DataMode::Mirrored {
+                record.become_unknown(&why);
+            }
+            // A primary goes on as without a mirror: what we write is recorded, and `divergence.source` says what else.
             Err(why)
         }
     };
