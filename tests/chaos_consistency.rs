@@ -269,7 +269,7 @@ fn returned_with_an_old_content(divergence: &str) -> (World, RegisterReport) {
 
 #[test]
 fn the_checker_finds_old_values_when_an_unknown_content_is_trusted() {
-    let (world, report) = returned_with_an_old_content("[divergence]\npolicy = \"trust\"");
+    let (world, report) = returned_with_an_old_content("[divergence]\npolicy = \"trust\"\n[mirror]\nprimary = false");
     println!("{} old values of {} reads", report.stale_count, report.reads);
     assert!(report.stale_count > 100, "the checker is blind: {report:?}");
     world.standin.finish();

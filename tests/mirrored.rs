@@ -118,6 +118,8 @@ fn a_failover_to_a_mirrored_backup_keeps_the_hits() {
     for n in 0..5_000 {
         direct.command(&["SET", &format!("old:{n}"), &format!("value {n}")]);
     }
+    // One that goes on writing there would keep the backup empty.
+    drop(direct);
     let mut standin = mirrored(&primary, &backup, "").start();
     standin.declare(PRIMARY_LOST);
     standin.declare(&["primary"]);
@@ -134,5 +136,89 @@ fn a_failover_to_a_mirrored_backup_keeps_the_hits() {
     println!("{hits} of 5000 old keys are hits, {} misses in {} requests", report.misses, report.operations);
     assert!(hits >= 4_995, "only {hits} of 5000 keys were there after the failover");
     assert!(report.misses <= report.operations / 1_000, "{} misses in {}", report.misses, report.operations);
+    standin.finish();
+}
+
+#[test]
+fn planned_switches_between_a_primary_and_a_mirrored_backup_lose_no_write() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut standin = mirrored(&primary, &backup, "").start();
+    standin.declare(PRIMARY_LOST);
+    in_step(&standin, "backup-a");
+    let load = support::Load::new(standin.address()).clients(8).requests_per_second(4_000).start();
+    for (path, active, other) in [("/v1/failover", "backup-a", "primary"), ("/v1/recover", "primary", "backup-a")] {
+        load.wait_for_successes(1_000);
+        let answer = standin.post(path, &serde_json::json!({}));
+        assert_eq!(answer.code, 200, "{answer:?}");
+        assert_eq!(standin.active(), active);
+        in_step(&standin, other);
+    }
+    load.wait_for_successes(1_000);
+    let report = load.stop();
+    assert_eq!(report.misses, 0, "of {} requests", report.operations);
+    assert!(report.stale.is_empty() && report.foreign.is_empty(), "{:?} {:?}", report.stale, report.foreign);
+    assert_eq!(report.error_count, 0, "{:?}", report.errors);
+    standin.finish();
+}
+
+#[test]
+fn what_the_primary_has_missed_is_copied_before_it_serves_again() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let relay = support::FaultRelay::start(primary.address());
+    let mut standin = StandinConfig::quick_pair(relay.address(), backup.address()).start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    for n in 0..500 {
+        client.command(&["SET", &format!("k:{n}"), "before"]);
+    }
+    relay.set(support::Fault::Refuse);
+    standin.wait_until_active("backup-a", secs(5));
+    for n in 0..100 {
+        client.command(&["SET", &format!("k:{n}"), "meanwhile", "EX", "1000"]);
+    }
+    relay.heal();
+    standin.wait_until_active("primary", secs(20));
+    for n in 0..500 {
+        let expected = if n < 100 { "meanwhile" } else { "before" };
+        assert_eq!(client.command(&["GET", &format!("k:{n}")]), Reply::bulk(expected), "k:{n}");
+    }
+    assert!(client.command(&["TTL", "k:0"]).integer() > 900, "with its time of life");
+    standin.finish();
+}
+
+#[test]
+fn beside_another_writer_a_mirrored_backup_is_kept_empty() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let standin = mirrored(&primary, &backup, "").start();
+    in_step(&standin, "backup-a");
+    let mut client = standin.connect();
+    client.command(&["SET", "ours", "1"]);
+    eventually(secs(5), "it is mirrored", || backup.command(&["GET", "ours"]) == Reply::bulk("1"));
+    let mut stranger = primary.connect();
+    eventually(secs(10), "the other writer is seen", || {
+        stranger.command(&["SET", "ours", "2"]);
+        standin.backend("backup-a")["mirror"]["state"] == "off"
+    });
+    assert!(standin.group("default")["notes"].to_string().contains("writes to the active"), "{}", standin.status());
+    eventually(secs(20), "nothing old is kept there", || backup.command(&["DBSIZE"]) == Reply::Integer(0));
+    standin.finish();
+}
+
+#[test]
+fn a_mirror_that_is_being_opened_does_not_open_on_a_backend_that_serves_by_then() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut standin = mirrored(&primary, &backup, "[failover]\nprofile = \"fast\"").start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    assert!(!client.command(&["GET", "k"]).is_error());
+    // What is asked of the primary while the mirror is opened gets no answer until the backup serves.
+    primary.freeze();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(standin.active(), "backup-a");
+    let failover = standin.events_of("failover")[0]["id"].as_u64();
+    support::throughout(secs(2), "nothing is copied to the backend that serves", || {
+        standin.events_of("reconciled").iter().all(|event| event["id"].as_u64() < failover)
+    });
+    primary.thaw();
     standin.finish();
 }

@@ -93,7 +93,9 @@ impl After {
     fn flushed(&self) -> bool {
         let recoveries = self.standin.events_of("recovery");
         assert_eq!(recoveries.len(), 1, "{recoveries:#?}");
-        recoveries[0]["detail"]["flushed"] == true
+        // Usually long before, so that it could be filled.
+        let is_emptied = |event: &serde_json::Value| event["message"].to_string().contains("primary was emptied");
+        recoveries[0]["detail"]["flushed"] == true || self.standin.events_of("reconciled").iter().any(is_emptied)
     }
 }
 

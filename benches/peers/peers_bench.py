@@ -32,6 +32,8 @@ import processes
 HERE = pathlib.Path(__file__).resolve().parent
 REDIS_PORT = 7400
 BACKUP_PORTS = (7410, 7411)
+# Primary and mirrored backup of the second Standin; it must be the only writer there.
+MIRRORED_PORTS = (7420, 7421)
 FILL_KEYS = 10_000
 BENCH_TIMEOUT_S = 300
 # Requests of the one-client probe per peer and round, in chunks that alternate between the peers.
@@ -71,7 +73,8 @@ def arguments():
     parser.add_argument("--n", type=int, default=200_000, help="requests of a plain case (default 200000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {','.join(CASES)}")
-    parser.add_argument("--only", help="peers to measure, of twemproxy,haproxy,envoy,standin")
+    parser.add_argument("--only", help="peers to measure, of twemproxy,haproxy,envoy,standin,mirrored (a Standin with a "
+                                       "mirrored backup and servers of its own; not measured by default)")
     parser.add_argument("--smoke", action="store_true", help="one small round")
     parser.add_argument("--json", type=pathlib.Path, help="also write every sample here")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a promise is missed or cannot be judged")
@@ -99,6 +102,7 @@ def peer_commands(options):
                   else "not to be had from PyPI here", 7403),
         "standin": ([str(standin), "run", "--config", "standin.toml"] if os.access(standin, os.X_OK)
                     else f"no program at {standin}: make build", 7404),
+        "mirrored": ([str(standin), "run", "--config", "standin-mirrored.toml"], 7406),
     }
     unknown = set(chosen) - set(commands)
     if unknown:
@@ -121,7 +125,8 @@ def start_all(stack, folder, options):
         stack.callback(processes.stop, process)
         return process
 
-    for port in (REDIS_PORT, *BACKUP_PORTS):
+    mirrored = MIRRORED_PORTS if "mirrored" in peers else ()
+    for port in (REDIS_PORT, *BACKUP_PORTS, *mirrored):
         start(f"redis-{port}", [redis, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                                 "--dir", folder], port)
     started = {"direct": (None, REDIS_PORT)}
@@ -150,8 +155,10 @@ def load(port, case, requests):
 def fill(case):
     """GET cases read values of the size they name."""
     size = CASES[case][0][CASES[case][0].index("-d") + 1]
-    subprocess.run(["redis-benchmark", "-p", str(REDIS_PORT), "-t", "set", "-n", "60000", "-r", str(FILL_KEYS), "-P", "16",
-                    "-d", size, "-q"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True)
+    for port in (REDIS_PORT, MIRRORED_PORTS[0]):
+        if processes.in_use(port):
+            subprocess.run(["redis-benchmark", "-p", str(port), "-t", "set", "-n", "60000", "-r", str(FILL_KEYS), "-P", "16",
+                            "-d", size, "-q"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True)
 
 
 def probe_p50_us(started):

@@ -21,7 +21,7 @@ use super::gather::Gather;
 use super::handshake::Lane;
 use super::loss::category;
 use super::shared::Backend;
-use crate::command::{Category, Class};
+use crate::command::{Category, Class, Handling};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::resp::FrameLimits;
@@ -385,7 +385,8 @@ impl<S: Owner> Link<S> {
             let range = start..start + entry.len as usize;
             start = range.end;
             let is_flagged = entry.flags & (flag::ASIDE | flag::QUEUED) != 0;
-            if !is_flagged && crate::command::of_request(&queue.bytes[range]).is_write() {
+            let spec = crate::command::of_request(&queue.bytes[range]);
+            if !is_flagged && (spec.is_write() || spec.handling == Handling::Exec) {
                 entry.flags |= flag::MIRRORED;
             }
         }

@@ -464,7 +464,12 @@ impl Host<Session> for Context {
 
     fn acknowledged(&self, link: &Link<Session>, entry: &Entry<Session>, bytes: &[u8], now_us: u64) {
         let mut batch = self.acknowledged.borrow_mut();
-        if link.pinned {
+        let in_doubt = if link.pinned { entry.owner.in_doubt.take() } else { Vec::new() };
+        if !in_doubt.is_empty() {
+            // EXEC: its writes were queued in databases of their own. Entered before its reply is passed on, so that what
+            // looks drained is.
+            self.mirror_values(in_doubt.iter().map(|(database, request)| (*database, request.as_slice())));
+        } else if link.pinned {
             batch.push_value(bytes);
         } else if entry.flags & flag::MIRRORED_AS_IT_IS != 0 {
             batch.push_as_it_is(bytes);

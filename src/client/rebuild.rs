@@ -24,6 +24,7 @@ const PIN_CALM_US: u64 = 2_000_000;
 
 impl SessionTask {
     pub(super) fn follow_route(&mut self, active: BackendId) {
+        self.doubt_sent_transaction();
         if let Some(link) = self.state.pinned.clone().filter(|link| link.backend.id != active) {
             link.set_owner(None);
             let left = link.abort();

@@ -83,7 +83,9 @@ impl SessionTask {
         let mut flags = if is_queued { flag::QUEUED } else { 0 };
         if route.mirroring != 0 && !is_queued {
             flags |= mirror_flag(spec, resp::arguments(request).len() as u32);
-            self.doubt_transaction(spec);
+            if self.doubt_transaction(spec) {
+                flags |= flag::MIRRORED;
+            }
         }
         let mut confirmations = 0;
         if let Some(expected) = expected {

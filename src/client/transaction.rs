@@ -166,16 +166,25 @@ impl SessionTask {
         self.end_transaction();
     }
 
-    /// An EXEC is about to be sent: what it will write is known here alone.
-    pub(super) fn doubt_transaction(&self, spec: &Spec) {
-        let Some(log) = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref()) else {
-            return;
-        };
-        if spec.handling == Handling::Exec {
+    /// An EXEC is about to be sent: what it will write is known here alone. Says whether the request is one.
+    pub(super) fn doubt_transaction(&self, spec: &Spec) -> bool {
+        let is_exec = spec.handling == Handling::Exec;
+        let log = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref());
+        if let Some(log) = log.filter(|_| is_exec) {
             let writes = in_databases(self.state.database(), log.iter().map(Vec::as_slice))
                 .filter(|(_, request)| command::of_request(request).is_write());
             *self.session.in_doubt.borrow_mut() =
                 writes.map(|(database, request)| (database, request.to_vec())).collect();
+        }
+        is_exec
+    }
+
+    /// A mirror may have opened while an EXEC was on its way.
+    pub(super) fn doubt_sent_transaction(&self) {
+        let is_mirrored = self.session.context.route_facts().2.mirroring != 0;
+        let is_sent = || self.state.expected.iter().any(|(.., expected)| matches!(expected, Expected::Exec));
+        if is_mirrored && self.session.in_doubt.borrow().is_empty() && is_sent() {
+            self.doubt_transaction(command::lookup(b"exec").unwrap_or(&command::UNKNOWN));
         }
     }
 

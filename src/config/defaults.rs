@@ -177,6 +177,7 @@ impl Default for Mirror {
         Self {
             buffer: limits::MIRROR_BUFFER_BYTES,
             fill: true,
+            primary: true,
             // Some 3 % of what a server can do, so that filling a new backup is not felt.
             copy_rate: 10_000,
             value_max: 8 * 1024 * 1024,

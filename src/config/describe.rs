@@ -139,6 +139,7 @@ fn policies(group: &Group) -> Map<String, Json> {
         "mirror": {
             "buffer": show_size(group.mirror.buffer),
             "fill": group.mirror.fill,
+            "primary": group.mirror.primary,
             "copy_rate": group.mirror.copy_rate,
             "value_max": show_size(group.mirror.value_max),
         },

@@ -338,6 +338,8 @@ pub struct Mirror {
     pub buffer: usize,
     /// A mirrored backend that is empty is filled from the active.
     pub fill: bool,
+    /// What the primary has missed is copied to it before it serves again, whatever the data mode of the backups.
+    pub primary: bool,
     /// Keys copied each second at most.
     pub copy_rate: u32,
     /// A value whose serialised form is longer is removed from the mirrored backend instead of copied.

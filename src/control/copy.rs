@@ -24,7 +24,7 @@ impl Shared {
     /// again after a restart. Where others write too there is none either: nobody listens to them while Standin is dead.
     pub(super) fn copy_of_records(&self, active: BackendId, incident: u32) -> Vec<Vec<u8>> {
         let recording = self.keeping(active).recording;
-        if recording == 0 || self.mirrors_any() || self.tracks_writers {
+        if recording == 0 || self.has_mirrored_backup() || self.tracks_writers {
             return Vec::new();
         }
         let (mut fields, mut blocks) = (Vec::new(), 0);
@@ -77,6 +77,25 @@ impl Shared {
                 shared.tell(route.active, vec![words(&["HDEL", &shared.mark_keys.incident, "snapshot"])]);
             }
         });
+    }
+
+    /// From now on the copy would not say everything: a backend is kept in step, and what it has not confirmed is known
+    /// here alone. After a restart nothing is known of it then, and it is emptied and filled again.
+    ///
+    /// # Errors
+    /// When the active cannot be told.
+    pub(super) async fn give_up_copy(&self) -> io::Result<()> {
+        let route = self.group.route();
+        if route.copying == 0 || self.group.is_copy_broken(route.copying) {
+            return Ok(());
+        }
+        self.group.break_copy(route.copying);
+        let forget = words(&["HDEL", &self.mark_keys.incident, "snapshot"]);
+        let replies = self.ask(route.active, vec![forget], self.entry_timeout).await?;
+        match replies.first().and_then(Reply::error) {
+            Some(error) => Err(io::Error::other(error.to_owned())),
+            None => Ok(()),
+        }
     }
 
     /// Takes over what other backends have missed, as the one that served last has it.

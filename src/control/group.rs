@@ -192,6 +192,7 @@ impl GroupControl {
             own_prefix: setup.mark_prefix,
             mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
             mirror_settings: setup.mirror,
+            other_writer: RefCell::new(None),
             client_name: setup.client_name,
             incidents: RefCell::default(),
             tracks_writers: setup.tracks_writers,

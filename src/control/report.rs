@@ -47,6 +47,9 @@ impl GroupControl {
         if view.recovery_held_by_operator {
             notes.push("an operator chose the active backend; `standin recover` lifts that".to_owned());
         }
+        if let Some(why) = self.shared.other_writer().filter(|_| self.shared.has_mirrored_backup()) {
+            notes.push(why);
+        }
         if let Some(at) = view.recovery_at {
             let left = at.since(clock::now()).as_secs();
             notes.push(format!("recovery of the primary waits for {left} s more of good health"));
@@ -125,7 +128,10 @@ impl GroupControl {
             (true, false) => "filling",
             (false, _) => "off",
         };
-        let why = control.why.borrow().clone();
+        let why = match self.shared.other_writer() {
+            Some(why) => why,
+            None => control.why.borrow().clone(),
+        };
         Some(MirrorReport {
             state: state.into(),
             lag_us: match waiting.since_us {

@@ -33,6 +33,7 @@ pub fn group_setup(
         mark_prefix: config.divergence.mark_prefix.clone(),
         mirror: MirrorSettings {
             fill: config.mirror.fill,
+            primary: config.mirror.primary,
             copy_rate: config.mirror.copy_rate,
             value_max: config.mirror.value_max,
         },

@@ -13,7 +13,7 @@ use super::facts::{self, BackendRules, Facts, Remedy};
 use super::group::Message;
 use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
-use super::mirror::{MirrorControl, MirrorSettings};
+use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, ProbeCommand};
 use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// By backend id.
     pub(super) mirrors: Vec<MirrorControl>,
     pub(super) mirror_settings: MirrorSettings,
+    /// Somebody else who writes to the active, seen lately.
+    pub(super) other_writer: RefCell<Option<OtherWriter>>,
     pub(super) client_name: String,
     /// Which Standin this is: the same after a restart.
     pub(super) instance: String,

@@ -69,9 +69,17 @@ impl GroupControl {
             }),
             SwitchResult::Refused { why } | SwitchResult::Failed { why } => Err(CommandError::Refused {
                 why: format!("backend {to} was not entered: {why}"),
-                hint: facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]),
+                hint: self.mend(switch.to, why),
             }),
         }
+    }
+
+    /// What helps against a refusal.
+    fn mend(&self, id: BackendId, why: &str) -> String {
+        if why == entry::STILL_FILLING {
+            return "wait until `standin status` shows it in step".to_owned();
+        }
+        facts::mend(self.shared.rules(id), &self.shared.facts.borrow()[id.index()])
     }
 
     pub(super) fn record_switch(&mut self, switch: &Switch, outcome: &Outcome, took: Duration) {
@@ -96,7 +104,7 @@ impl GroupControl {
                 (kind, "done", format!("backend {to} {what}{content}: {reason}"))
             }
             SwitchResult::Refused { why } => {
-                let mend = facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]);
+                let mend = self.mend(switch.to, why);
                 (
                     EventKind::SwitchRefused,
                     "refused",

@@ -20,7 +20,7 @@ use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
 
 /// Looks for keys this often when nobody says that there are some.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(50);
 /// After the active could not be asked.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What a value is taken to be before any was seen.
@@ -77,7 +77,14 @@ impl Source {
 }
 
 /// The connection to the active as it is now, opened if need be.
-pub(super) async fn source<'a>(shared: &Rc<Shared>, held: &'a mut Option<Source>) -> io::Result<&'a mut Source> {
+pub(super) async fn source<'a>(
+    shared: &Rc<Shared>,
+    id: BackendId,
+    held: &'a mut Option<Source>,
+) -> io::Result<&'a mut Source> {
+    if shared.group.route().active == id {
+        return Err(io::Error::other("it serves itself"));
+    }
     if !held.as_ref().is_some_and(|source| source.is_of(shared)) {
         *held = Some(Source::connect(shared).await?);
     }
@@ -132,12 +139,12 @@ struct Copies {
 
 async fn copies(
     shared: &Rc<Shared>,
-    _id: BackendId,
+    id: BackendId,
     held: &mut Option<Source>,
     keys: &[DirtyKey],
 ) -> io::Result<Copies> {
     let barrier = shared.group.begin_barrier();
-    let source = source(shared, held).await?;
+    let source = source(shared, id, held).await?;
     while !shared.group.is_behind_barrier(barrier) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

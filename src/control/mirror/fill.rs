@@ -50,7 +50,7 @@ pub(super) async fn run(shared: &Rc<Shared>, id: BackendId) -> String {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
-        let step = match source(shared, &mut held).await {
+        let step = match source(shared, id, &mut held).await {
             Ok(source) => scan(shared, id, source).await,
             Err(error) => Err(error.to_string()),
         };

@@ -7,6 +7,7 @@
 
 mod copy;
 mod fill;
+mod others;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use self::fill::Fill;
+pub(super) use self::others::OtherWriter;
 use self::stream::Stream;
 use super::entry::{self, words};
 use super::facts::{Remedy, remedy};
@@ -43,6 +45,8 @@ const ROUTE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct MirrorSettings {
     pub fill: bool,
+    /// Also the primary, while another serves.
+    pub primary: bool,
     /// Keys each second.
     pub copy_rate: u32,
     /// Bytes.
@@ -110,12 +114,12 @@ impl Shared {
         &self.mirrors[id.index()]
     }
 
-    /// Whether a backend is one that is kept in step while another serves.
+    /// Whether a backend is one that is kept in step while another serves: a mirrored backup always, the primary from
+    /// when it is well again until it serves.
     pub(super) fn may_mirror(&self, id: BackendId) -> bool {
         let rules = self.rules(id);
-        let is_in_step = |data: DataMode| data == DataMode::Mirrored;
-        let is_primary = rules.role == BackendRole::Primary;
-        !rules.is_embedded && (is_in_step(rules.data) || (is_primary && self.mirrors_any()))
+        let is_kept_up = self.mirror_settings.primary && self.rules.len() > 1;
+        rules.data == DataMode::Mirrored || (rules.role == BackendRole::Primary && is_kept_up)
     }
 
     /// What the workers are to keep while `active` serves.
@@ -171,9 +175,18 @@ impl Shared {
         self.mirror(id).is_on() && is_idle && self.group.record(id).is_without_keys()
     }
 
-    /// Whether the group keeps any backend in step.
-    pub(super) fn mirrors_any(&self) -> bool {
+    /// Who else writes to the active, in one sentence.
+    pub(super) fn other_writer(&self) -> Option<String> {
+        others::why(&self.other_writer.borrow())
+    }
+
+    pub(super) fn has_mirrored_backup(&self) -> bool {
         self.rules.iter().any(|rules| rules.data == DataMode::Mirrored)
+    }
+
+    /// Whether any backend is kept in step now.
+    pub(super) fn mirrors_any(&self) -> bool {
+        self.group.route().mirroring != 0
     }
 
     fn mirror_is_wanted(&self, id: BackendId) -> bool {
@@ -187,6 +200,7 @@ impl Shared {
             && !self.rules(route.active).is_embedded
             && is_well
             && !facts.emptying
+            && self.other_writer.borrow().is_none()
             && !self.mirror(id).stop.get()
             && self.newest_is_done()
     }
@@ -194,6 +208,7 @@ impl Shared {
 
 /// Keeps one backend in step for as long as the process lives.
 pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
+    let _watch = tokio::task::spawn_local(others::watch(Rc::clone(&shared), id));
     let control = shared.mirror(id);
     let mut pause = PAUSE_MIN;
     loop {
@@ -203,6 +218,7 @@ pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
                 control.fill.borrow_mut().is_done = true;
                 control.why.borrow_mut().clear();
             }
+            others::keep_empty(&shared, id).await;
             tokio::time::sleep(LOOK).await;
         }
         let began = Instant::now();
@@ -228,11 +244,17 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     if record.state() == State::Empty {
         *control.fill.borrow_mut() = Fill::default();
     }
+    others::look(shared).await;
+    if let Some(why) = shared.other_writer() {
+        return Err(why);
+    }
     let mut stream = Stream::connect(shared, id).await?;
     // From now on until it is confirmed that the backend is in step, a successor of ours must not take it for clean.
     let mark = words(&["SET", &shared.mark_keys.mirror, &shared.client_name]);
     shared.ask(id, vec![mark], shared.entry_timeout).await.map_err(|error| error.to_string())?;
-    if control.stop.get() {
+    // It may have begun to serve while it was asked. From here to the phase nothing is waited for, and whoever enters it
+    // later waits for this mirror to close.
+    if !shared.mirror_is_wanted(id) {
         return Ok(());
     }
     if record.state() == State::Empty {
@@ -240,14 +262,14 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     }
     mirror.open(shared.group.backend(id).target.database);
     control.set_phase(Phase::Opening);
-    let opened = publish(shared).await;
-    let ended = if opened {
-        control.set_phase(Phase::Open);
-        publish(shared).await;
-        control.why.borrow_mut().clear();
-        work(shared, id, &mut stream).await
-    } else {
-        Err("the workers did not take up the new route in time".to_owned())
+    let ended = match opened(shared).await {
+        Ok(()) => {
+            control.set_phase(Phase::Open);
+            publish(shared).await;
+            control.why.borrow_mut().clear();
+            work(shared, id, &mut stream).await
+        }
+        Err(why) => Err(why),
     };
     // Recorded from now on, when it is sent; what was sent before finds the mirror closed.
     control.phase.set(Phase::Off);
@@ -271,12 +293,28 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = stream.run(mirror, record, control) => Err(why),
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
+        why = others::wait_for_one(shared) => {
+            if shared.rules(id).data == DataMode::Mirrored {
+                record.become_unknown(&why);
+            }
+            // A primary goes on as without a mirror: what we write is recorded, and `divergence.source` says what else.
+            Err(why)
+        }
     };
     if ended.is_ok() {
         // What waits is confirmed in a round trip, as a rule; what is not, is recorded.
         let _ = tokio::time::timeout(DRAIN_MAX, stream.drain(mirror, record, control)).await;
     }
     ended
+}
+
+/// Whether everything that is sent from now on is mirrored, and no surviving copy says less than is so.
+async fn opened(shared: &Rc<Shared>) -> Result<(), String> {
+    if !publish(shared).await {
+        return Err("the workers did not take up the new route in time".to_owned());
+    }
+    let told = shared.give_up_copy().await;
+    told.map_err(|error| format!("the active could not be told that it is kept in step: {error}"))
 }
 
 async fn publish(shared: &Rc<Shared>) -> bool {
