@@ -139,11 +139,11 @@ impl Group {
         index: usize,
         name: String,
         backends: Vec<Arc<Backend>>,
-        record_bytes: usize,
+        records: Vec<Record>,
         mirror_bytes: usize,
         workers: usize,
     ) -> (Arc<Self>, Publisher) {
-        let records = backends.iter().map(|_| Record::new(record_bytes)).collect();
+        debug_assert_eq!(records.len(), backends.len());
         let mirrors = backends.iter().map(|_| Mirror::new(mirror_bytes)).collect();
         let first = Route {
             version: 0,

@@ -21,10 +21,10 @@ impl Shared {
     /// The fields with which a copy begins on a backend that is about to serve; none while no copy is kept.
     ///
     /// Where backends are kept in step there is none: what they have missed changes with every write, and they are filled
-    /// again after a restart.
+    /// again after a restart. Where others write too there is none either: nobody listens to them while Standin is dead.
     pub(super) fn copy_of_records(&self, active: BackendId, incident: u32) -> Vec<Vec<u8>> {
         let recording = self.keeping(active).recording;
-        if recording == 0 || self.mirrors_any() {
+        if recording == 0 || self.mirrors_any() || self.tracks_writers {
             return Vec::new();
         }
         let (mut fields, mut blocks) = (Vec::new(), 0);

@@ -22,6 +22,7 @@ mod shared;
 mod standing;
 mod start;
 mod switches;
+mod tracking;
 mod watch;
 mod window;
 

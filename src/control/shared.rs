@@ -15,6 +15,7 @@ use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
 use super::mirror::{MirrorControl, MirrorSettings};
 use super::probe::{Keyspace, ProbeCommand};
+use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
 use crate::config::DivergencePolicy;
 use crate::divergence::{Scripts, State};
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     /// Which Standin this is: the same after a restart.
     pub(super) instance: String,
     pub(super) incidents: RefCell<Incidents>,
+    /// Whether the active is asked what others write, and by whom it is asked now.
+    pub(super) tracks_writers: bool,
+    pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
     pub(super) scripts: Arc<Scripts>,

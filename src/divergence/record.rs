@@ -68,6 +68,7 @@ struct Inner {
 /// The record of one backend. Workers add, the control plane takes away; each holds the lock for one batch only.
 pub struct Record {
     bytes_max: usize,
+    doubts_scripts: bool,
     inner: Mutex<Inner>,
 }
 
@@ -79,6 +80,7 @@ impl Record {
         let keys = HashMap::with_hasher(RandomState::default());
         Self {
             bytes_max,
+            doubts_scripts: false,
             inner: Mutex::new(Inner {
                 base: State::Unknown,
                 keys,
@@ -88,6 +90,16 @@ impl Record {
                 unknown_carrier: Carrier::NOBODY,
             }),
         }
+    }
+
+    /// Whether a script may have written any key, whatever it declares.
+    #[must_use]
+    pub fn doubting_scripts(self, doubts_scripts: bool) -> Self {
+        Self { doubts_scripts, ..self }
+    }
+
+    pub(super) fn doubts_scripts(&self) -> bool {
+        self.doubts_scripts
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

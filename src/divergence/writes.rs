@@ -2,7 +2,7 @@
 
 use super::copy::Ahead;
 use super::record::Record;
-use crate::command::{self, KeyScope, Spec};
+use crate::command::{self, Class, KeyScope, Spec};
 use crate::resp;
 
 /// Enters what `frame` may write into each record. An answer that never comes, or comes late, changes nothing: the keys
@@ -38,7 +38,11 @@ fn note<'a>(
             record.dirty_ahead(other, [key], ahead.as_deref_mut().map(|ahead| (number, ahead)));
         }
         let ahead = ahead.as_deref_mut().map(|ahead| (number, ahead));
+        let is_doubted = spec.class == Class::Script && scope != KeyScope::None && record.doubts_scripts();
         match scope {
+            _ if is_doubted => {
+                record.become_unknown_ahead("a script ran, which may write any key (divergence.scripts)", ahead);
+            }
             KeyScope::None => {}
             KeyScope::Keys => record.dirty_ahead(database, keys.iter().copied(), ahead),
             KeyScope::Database | KeyScope::Everything => {
@@ -61,6 +65,7 @@ fn other_database<'a>(spec: &Spec, frame: &'a [u8]) -> Option<(u32, &'a [u8])> {
     if spec.name == "move" {
         return Some((number(arguments.get(2)?)?, arguments.get(1)?));
     }
-    let at = arguments.iter().position(|word| word.eq_ignore_ascii_case(b"db"))?;
+    // Behind both keys, either of which may be called "db".
+    let at = arguments.iter().skip(3).position(|word| word.eq_ignore_ascii_case(b"db"))? + 3;
     Some((number(arguments.get(at + 1)?)?, arguments.get(2)?))
 }
