@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::round::Round;
 use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
+use crate::config::HealthCheck;
 use crate::policy::{Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role};
 use crate::resp::Protocol;
 
@@ -130,9 +132,7 @@ pub(super) fn owners_key(prefix: &str) -> String {
 /// How a prober is set up.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeSettings {
-    pub(super) interval: Duration,
-    pub(super) timeout: Duration,
-    pub(super) write_probe: bool,
+    pub(super) rules: HealthCheck,
     pub(super) mark_key: String,
     pub(super) owners_key: String,
     pub(super) probe_key: String,
@@ -168,7 +168,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
-                let found = prober.probe().await;
+                let found = prober.round().await;
                 let pause = prober.pause(row.quick_pause(&found.outcome));
                 report(found);
                 next = Instant::now() + pause;
@@ -233,13 +233,14 @@ impl Prober {
     /// The interval with a tenth of jitter, so that many sidecars do not probe in step, unless less is asked for.
     fn pause(&mut self, quick: Option<Duration>) -> Duration {
         if let Some(quick) = quick {
-            return quick.min(self.settings.interval);
+            return quick.min(self.settings.rules.interval);
         }
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let tenth = (self.settings.interval / 10).as_micros() as u64;
-        self.settings.interval - self.settings.interval / 20 + Duration::from_micros(self.random % tenth.max(1))
+        let tenth = (self.settings.rules.interval / 10).as_micros() as u64;
+        self.settings.rules.interval - self.settings.rules.interval / 20
+            + Duration::from_micros(self.random % tenth.max(1))
     }
 
     async fn connect(&mut self) -> Result<(), HandshakeError> {
@@ -259,6 +260,18 @@ impl Prober {
         Ok(())
     }
 
+    /// As many questions as `health_check.policy` needs.
+    async fn round(&mut self) -> Report {
+        let mut round = Round::new(&self.settings.rules);
+        loop {
+            let report = self.probe().await;
+            if round.settles(&report.outcome) {
+                return report;
+            }
+            tokio::time::sleep(self.settings.rules.probe_delay).await;
+        }
+    }
+
     async fn probe(&mut self) -> Report {
         if self.connection.is_none()
             && let Err(error) = self.connect().await
@@ -266,7 +279,7 @@ impl Prober {
             return failed(&error);
         }
         let started = clock::micros();
-        let timeout = self.settings.timeout;
+        let timeout = self.settings.rules.timeout;
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
         let write_proven = self.write_proven();
         let requests = requests(&self.settings, is_replica || write_proven);
@@ -274,7 +287,7 @@ impl Prober {
         match connection.conversation.ask_within(timeout, &requests).await {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
-                let report = connection.judge(&replies, latency, self.settings.write_probe, write_proven);
+                let report = connection.judge(&replies, latency, self.settings.rules.write_probe, write_proven);
                 let is_named = matches!(&self.backend.target.address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
                 if connection.identity.is_replica && is_named {
                     // The name may lead to another server by now.
@@ -325,7 +338,7 @@ fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
     requests.extend([vec!["GET", settings.mark_key.as_str()], vec!["SMEMBERS", &settings.owners_key]]);
     debug_assert_eq!(requests.len(), LOOKS);
-    if settings.write_probe && !without_write {
+    if settings.rules.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
         requests.push(vec!["MULTI"]);
         requests.push(vec!["SET", &settings.probe_key, "1", "PX", WRITE_PROBE_TTL_MS]);

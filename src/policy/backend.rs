@@ -318,7 +318,8 @@ impl Backend {
         self.breaker.trip(now);
     }
 
-    fn unwell(&mut self) {
+    /// It has to prove anew, from now on, that it is well.
+    pub(super) fn unwell(&mut self) {
         self.healthy_since = None;
         self.probes_ok_in_row = 0;
     }

@@ -16,8 +16,9 @@
 //! - `handle_timeout` when `poll_timeout` is due, and `TickStalled` first thing when it was called late.
 //!
 //! Where the rules are: `failure` is the table of what failures mean; `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
-//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. All switches begin in
-//! `Engine::begin`: a mode that asks before it acts is one gate there.
+//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. `guards` are asked about
+//! switches that can wait, never about a death. All switches that nobody ordered pass `Engine::want` (`proposals`), the one
+//! gate of a mode that asks before it acts.
 
 mod action;
 mod allowance;
@@ -39,6 +40,7 @@ mod selection;
 mod settings;
 mod sketch;
 mod switching;
+mod tally;
 mod time;
 mod view;
 
@@ -55,12 +57,13 @@ pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, St
 pub use incident::{Incident, Resolution};
 pub use operator::{Exclusion, OperatorCommand, Order, Pin};
 pub use proposals::{Proposal, ProposalId};
-pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
+pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Rerun, Told};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,
 };
 pub use sketch::{LATENCY_BUCKETS, Sketch, latency_bucket, latency_bucket_bound};
+pub use tally::{Counts, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Tally};
 pub use time::Time;
 pub use view::{BackendView, Factor, Health, Reason, Status, View};
 

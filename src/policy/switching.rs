@@ -109,6 +109,7 @@ impl Engine {
             let decision = Decision {
                 trigger: Some(trigger),
                 switch: Some(id),
+                switch_kind: Some(kind),
                 evidence_for: self.backend(self.active).evidence_for(now),
                 candidates: self.explain(now, to),
                 checks,
@@ -176,6 +177,7 @@ impl Engine {
             let decision = Decision {
                 trigger: Some(switch.trigger),
                 switch: Some(switch.id),
+                switch_kind: Some(switch.kind),
                 result: Some(result.clone()),
                 ..Decision::about(now, DecisionKind::SwitchEnded, switch.to, switch.reason.clone())
             };
@@ -194,6 +196,9 @@ impl Engine {
         let moved = switch.to != self.active;
         if moved && !switch.planned {
             self.recovery.left(now, &self.settings.recovery);
+            // Probes may have been well all the time: the delay of the way back counts from here.
+            let left = self.active;
+            self.backend_mut(left).unwell();
         }
         let by_recovery = self.is_recovery_of(switch.to, switch.kind);
         if moved {
