@@ -9,7 +9,7 @@ use super::api::{IncidentReport, RecordingReport, StatisticsReport};
 use super::flights::Flights;
 use super::group::GroupControl;
 use crate::backend::clock;
-use crate::policy::{Action, BreakerState, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Incident, Resolution, Tally, Time};
+use crate::policy::{Action, BreakerState, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Incident, Periods, Resolution, Time};
 use crate::telemetry::events::{Event as Entry, EventKind};
 use crate::telemetry::wall_time::WallTime;
 
@@ -19,7 +19,7 @@ const INCIDENTS_KEPT_MAX: usize = 64;
 const WRITTEN_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Account {
-    tally: Tally,
+    periods: Periods,
     /// The newest last; an open one is replaced when it ends.
     incidents: VecDeque<IncidentReport>,
     pub(super) flights: Flights,
@@ -38,14 +38,14 @@ impl Account {
         let file = state.map(|state| state.join(format!("statistics-{group}.json")));
         let read = file.as_ref().and_then(|file| std::fs::read(file).ok());
         // A file that cannot be read any more costs its counts, not the start.
-        let tally = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let periods = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let written_at = Instant::now();
-        Self { tally, incidents: VecDeque::new(), flights, file, written_at, changed: false, epoch_ms }
+        Self { periods, incidents: VecDeque::new(), flights, file, written_at, changed: false, epoch_ms }
     }
 
     pub(super) fn note(&mut self, action: &Action) {
         if matches!(action, Action::Record(_) | Action::Incident(_)) {
-            self.tally.note(WallTime::now().as_ms(), action);
+            self.periods.note(WallTime::now().as_ms(), action);
             self.changed = true;
         }
     }
@@ -60,14 +60,14 @@ impl Account {
             return;
         };
         (self.changed, self.written_at) = (false, Instant::now());
-        let tally = self.tally.clone();
+        let periods = self.periods.clone();
         tokio::task::spawn_blocking(move || {
             let write = || -> std::io::Result<()> {
                 if let Some(directory) = file.parent() {
                     std::fs::create_dir_all(directory)?;
                 }
                 let partial = file.with_extension("partial");
-                std::fs::write(&partial, serde_json::to_vec(&tally)?)?;
+                std::fs::write(&partial, serde_json::to_vec(&periods)?)?;
                 std::fs::rename(partial, &file)
             };
             if let Err(error) = write() {
@@ -133,8 +133,8 @@ impl GroupControl {
         StatisticsReport {
             group: self.shared.group.name.clone(),
             at: now,
-            day: self.account.tally.period(now.as_ms(), HOURS_OF_A_DAY),
-            month: self.account.tally.period(now.as_ms(), HOURS_OF_A_MONTH),
+            day: self.account.periods.period(now.as_ms(), HOURS_OF_A_DAY),
+            month: self.account.periods.period(now.as_ms(), HOURS_OF_A_MONTH),
             open_breakers: open.map(|backend| backend.name.clone()).collect(),
             incidents: self.account.incidents.iter().cloned().collect(),
         }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::facts::BackendRules;
 use super::group::GroupControlSetup;
+use super::mirror::MirrorSettings;
 use crate::config::{self, BackendAddress, FailoverMode, Profile, TriggerName};
 use crate::divergence::Scripts;
 use crate::policy::{
@@ -34,6 +35,11 @@ pub fn group_setup(
         rules,
         divergence_policy: config.divergence.policy,
         mark_prefix: config.divergence.mark_prefix.clone(),
+        mirror: MirrorSettings {
+            fill: config.mirror.fill,
+            copy_rate: config.mirror.copy_rate,
+            value_max: config.mirror.value_max,
+        },
         health_check: config.health_check.clone(),
         initialization: config.initialization.clone(),
         state,
@@ -132,8 +138,10 @@ pub(super) fn engine_backend(rules: &BackendRules) -> BackendSettings {
     settings.zone.clone_from(&rules.zone);
     settings.region.clone_from(&rules.region);
     settings.last_resort = rules.is_embedded;
-    if rules.data == config::DataMode::Replica {
-        settings.data = DataMode::Replica;
-    }
+    settings.data = match rules.data {
+        config::DataMode::Cold => DataMode::Cold,
+        config::DataMode::Mirrored => DataMode::Mirrored,
+        config::DataMode::Replica => DataMode::Replica,
+    };
     settings
 }

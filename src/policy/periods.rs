@@ -18,7 +18,7 @@ pub const HOURS_OF_A_MONTH: u64 = 30 * 24;
 /// Counts of the last 30 days.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Tally {
+pub struct Periods {
     /// The oldest first; hours in which nothing happened are not there.
     hours: VecDeque<(u64, Counts)>,
 }
@@ -48,7 +48,7 @@ pub struct Counts {
     pub resolution_ms_max: u64,
 }
 
-impl Tally {
+impl Periods {
     /// Counts what the engine asked for at this time.
     pub fn note(&mut self, at_ms: u64, action: &Action) {
         match action {
@@ -166,35 +166,35 @@ mod tests {
 
     #[test]
     fn a_day_forgets_yesterday_and_a_month_what_is_older() {
-        let mut tally = Tally::default();
+        let mut periods = Periods::default();
         let day = HOURS_OF_A_DAY * HOUR_MS;
         for number in 0..40 {
-            tally.note(1_000 * day + number * day, &done(Trigger::Connection, SwitchKind::Failover));
+            periods.note(1_000 * day + number * day, &done(Trigger::Connection, SwitchKind::Failover));
         }
         let now = 1_000 * day + 39 * day;
-        assert_eq!(tally.period(now, HOURS_OF_A_DAY).switches_by_trigger["connection"], 1);
-        assert_eq!(tally.period(now, HOURS_OF_A_MONTH).switches_by_kind["failover"], 30);
-        assert!(tally.hours.len() <= 31, "{}", tally.hours.len());
-        assert_eq!(tally.period(now + 60 * day, HOURS_OF_A_MONTH), Counts::default());
+        assert_eq!(periods.period(now, HOURS_OF_A_DAY).switches_by_trigger["connection"], 1);
+        assert_eq!(periods.period(now, HOURS_OF_A_MONTH).switches_by_kind["failover"], 30);
+        assert!(periods.hours.len() <= 31, "{}", periods.hours.len());
+        assert_eq!(periods.period(now + 60 * day, HOURS_OF_A_MONTH), Counts::default());
     }
 
     #[test]
     fn incidents_are_counted_when_they_begin_and_measured_when_they_end() {
-        let mut tally = Tally::default();
-        tally.note(5 * HOUR_MS, &incident(None));
-        tally.note(5 * HOUR_MS + 1, &incident(Some(14)));
-        let counts = tally.period(5 * HOUR_MS, HOURS_OF_A_DAY);
+        let mut periods = Periods::default();
+        periods.note(5 * HOUR_MS, &incident(None));
+        periods.note(5 * HOUR_MS + 1, &incident(Some(14)));
+        let counts = periods.period(5 * HOUR_MS, HOURS_OF_A_DAY);
         assert_eq!((counts.incidents["connection"], counts.resolved["failover"]), (1, 1));
         assert_eq!((counts.resolution_ms_total, counts.resolution_ms_max), (4_000, 4_000));
     }
 
     #[test]
     fn a_clock_that_is_set_back_loses_nothing() {
-        let mut tally = Tally::default();
-        tally.note(9 * HOUR_MS, &incident(None));
-        tally.note(3 * HOUR_MS, &incident(None));
-        assert_eq!(tally.period(9 * HOUR_MS, HOURS_OF_A_DAY).incidents["connection"], 2);
-        let text = serde_json::to_string(&tally).unwrap_or_default();
-        assert_eq!(serde_json::from_str::<Tally>(&text).ok(), Some(tally));
+        let mut periods = Periods::default();
+        periods.note(9 * HOUR_MS, &incident(None));
+        periods.note(3 * HOUR_MS, &incident(None));
+        assert_eq!(periods.period(9 * HOUR_MS, HOURS_OF_A_DAY).incidents["connection"], 2);
+        let text = serde_json::to_string(&periods).unwrap_or_default();
+        assert_eq!(serde_json::from_str::<Periods>(&text).ok(), Some(periods));
     }
 }
