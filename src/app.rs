@@ -309,6 +309,7 @@ fn settings(config: &config::Group) -> Settings {
         logins,
         denied: Denied::new(denied.collect()),
         own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners"), format!("{prefix}groups")],
+        incident_key: format!("{prefix}{}:incident", config.name),
         links: link_settings(config),
         retry_percent: config.retry.budget_percent,
         retry_floor_per_second: f64::from(config.retry.budget_floor_per_second),

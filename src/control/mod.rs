@@ -5,6 +5,7 @@
 mod account;
 pub mod api;
 mod check;
+mod copy;
 mod databases;
 mod entry;
 mod facts;

@@ -87,9 +87,11 @@ impl Shared {
     }
 
     /// Publishes that a backend was entered.
-    pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
+    pub(super) fn enter(self: &Rc<Self>, active: BackendId) -> Arc<Route> {
         self.incident_began();
-        self.publisher.borrow_mut().enter(active, self.keeping(active))
+        let route = self.publisher.borrow_mut().enter(active, self.keeping(active));
+        self.complete_copy(&route);
+        route
     }
 
     /// Publishes whether requests are served.

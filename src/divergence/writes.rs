@@ -1,5 +1,6 @@
 //! Which keys a request may write, entered into records.
 
+use super::copy::Ahead;
 use super::record::Record;
 use crate::command::{self, KeyScope, Spec};
 use crate::resp;
@@ -7,21 +8,44 @@ use crate::resp;
 /// Enters what `frame` may write into each record. An answer that never comes, or comes late, changes nothing: the keys
 /// were entered before the request was sent.
 pub fn note_write<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, spec: &Spec, frame: &[u8]) {
+    note(records.map(|record| (0, record)), database, spec, frame, None);
+}
+
+/// As [`note_write`], for records with the numbers of their backends: what the server that serves has not been told goes
+/// into `ahead`.
+pub fn note_write_ahead<'a>(
+    records: impl Iterator<Item = (u8, &'a Record)> + Clone,
+    database: u32,
+    spec: &Spec,
+    frame: &[u8],
+    ahead: &mut Ahead,
+) {
+    note(records, database, spec, frame, Some(ahead));
+}
+
+fn note<'a>(
+    records: impl Iterator<Item = (u8, &'a Record)> + Clone,
+    database: u32,
+    spec: &Spec,
+    frame: &[u8],
+    mut ahead: Option<&mut Ahead>,
+) {
     let mut keys: Vec<&[u8]> = Vec::new();
     let scope = command::written_keys(spec, frame, &mut |key| keys.push(key));
     let elsewhere = other_database(spec, frame);
-    for record in records {
+    for (number, record) in records {
         if let Some((other, key)) = elsewhere {
-            record.dirty(other, [key]);
+            record.dirty_ahead(other, [key], ahead.as_deref_mut().map(|ahead| (number, ahead)));
         }
+        let ahead = ahead.as_deref_mut().map(|ahead| (number, ahead));
         match scope {
             KeyScope::None => {}
-            KeyScope::Keys => record.dirty(database, keys.iter().copied()),
+            KeyScope::Keys => record.dirty_ahead(database, keys.iter().copied(), ahead),
             KeyScope::Database | KeyScope::Everything => {
-                record.become_unknown("a whole database was written (FLUSHDB, FLUSHALL or SWAPDB)");
+                record.become_unknown_ahead("a whole database was written (FLUSHDB, FLUSHALL or SWAPDB)", ahead);
             }
             KeyScope::Unknown => {
-                record.become_unknown(&format!("{} wrote keys that it did not declare", spec.name));
+                record.become_unknown_ahead(&format!("{} wrote keys that it did not declare", spec.name), ahead);
             }
         }
     }

@@ -75,6 +75,7 @@ impl Engine {
             only_well,
             no_cascade_but: None,
             spent: false,
+            faster_than: None,
             excluded: &self.operators.excluded,
         }
     }
@@ -433,9 +434,13 @@ impl Engine {
     fn leave_troubled(&mut self, now: Time, failure: &Failure, actions: &mut Vec<Action>) {
         self.open_incident(now, failure, false, actions);
         let name = self.name(self.active).to_owned();
-        let best = selection::best(&self.backends, &self.settings, self.weighing(now, true));
+        let slow = self.backend(self.active).slowdown(now, &self.settings);
+        let slow = slow.filter(|_| failure.trigger == Trigger::Performance);
+        let faster_than = slow.as_ref().map(|slow| (slow.class, slow.degraded_from));
+        let weighing = Weighing { faster_than, ..self.weighing(now, true) };
+        let best = selection::best(&self.backends, &self.settings, weighing);
         let mut checks = vec![self.trigger_check(failure)];
-        checks.extend(self.guard_soft(now, failure, best));
+        checks.extend(self.guard_soft(now, failure, faster_than, best));
         let (backend, confidence) = (self.active, Some(failure.confidence()));
         if let Some(check) = checks.iter().find(|check| !check.passed) {
             // The percentage in a rate failure changes with every window, and so do scores; the reason to stay does not.
