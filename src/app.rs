@@ -74,7 +74,7 @@ fn bind_tcp(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
 async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stop = CancellationToken::new();
-    let readiness = Readiness::default();
+    let readiness = Readiness::waiting_for(config.groups.len());
     let history = Arc::new(History::default());
     let metrics = Metrics::new()?;
     let seed = process_seed();
@@ -88,7 +88,8 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
     let mut setups = Vec::new();
     let mut controls = Vec::new();
     for (index, (group, listener)) in config.groups.iter().zip(&bound.groups).enumerate() {
-        let (setup, control) = build_group(index, group, workers, seed, &client_name, &listener.describe())?;
+        let state = config.state.directory.clone();
+        let (setup, control) = build_group(index, group, workers, seed, &client_name, &listener.describe(), state)?;
         setups.push(setup);
         controls.push(control);
         tracing::info!(group = group.name, address = listener.describe(), "listening");
@@ -107,8 +108,13 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
         threads.push(thread.spawn(move || run_worker(setup)).context("cannot start a worker")?);
     }
     let (handle, requests) = api::channel(Arc::clone(&history));
-    let surroundings =
-        Surroundings { history: Arc::clone(&history), metrics: metrics.clone(), clients, stop: stop.clone() };
+    let surroundings = Surroundings {
+        history: Arc::clone(&history),
+        metrics: metrics.clone(),
+        clients,
+        readiness: readiness.clone(),
+        stop: stop.clone(),
+    };
     tokio::task::spawn_local(control::run(controls, surroundings, requests, readiness.clone()));
     for (index, listener) in bound.groups.into_iter().enumerate() {
         let accepting = client::listen(listener, index, senders.clone(), Arc::clone(&registry), stop.clone());
@@ -198,6 +204,7 @@ fn build_group(
     seed: u64,
     client_name: &str,
     listen: &str,
+    state: Option<std::path::PathBuf>,
 ) -> anyhow::Result<(GroupSetup, GroupControlSetup)> {
     let timing = timing(config);
     let mut backends = Vec::new();
@@ -225,6 +232,7 @@ fn build_group(
         seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
         client_name.to_owned(),
         listen.to_owned(),
+        state,
     );
     Ok((GroupSetup { group, settings: Arc::new(settings(config)), scripts, tls, edges }, control))
 }

@@ -93,6 +93,10 @@ pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// An operator's reason, which travels into the history and the log.
 pub const REASON_BYTES_MAX: usize = 512;
+/// The name of who gave an order.
+pub const AUTHOR_BYTES_MAX: usize = 64;
+/// Events before and after the one that is explained.
+pub const EVENTS_AROUND: usize = 12;
 /// Events in one answer of `GET /v1/events` unless `limit` says otherwise.
 pub const EVENTS_ANSWERED_DEFAULT: usize = 100;
 

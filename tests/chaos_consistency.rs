@@ -12,8 +12,7 @@ use support::{
 };
 
 /// Quick to fail over and to return, so that a minute sees many of both.
-const QUICK: &str =
-    "[failover]\nprofile = \"fast\"\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
+const QUICK: &str = "[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
 /// Operations of the short form.
 const OPERATIONS: u64 = 60_000;
 

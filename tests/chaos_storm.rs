@@ -321,7 +321,9 @@ fn an_increment_is_never_executed_twice_while_its_connections_are_killed() {
 #[test]
 fn servers_that_start_a_little_later_than_standin_are_no_outage() {
     let (mut primary, mut backup) = (RedisServer::stopped(), RedisServer::stopped());
-    let standin = StandinConfig::pair(primary.address(), backup.address()).start();
+    // Not waited for by readiness either: clients are there from the first moment.
+    let config = StandinConfig::pair(primary.address(), backup.address());
+    let standin = config.table("[initialization]\ntimeout = \"0s\"").start();
     let mut client = standin.connect();
     client.send(&["SET", "k", "1"]);
     // The backup is there first, which is what makes a failover possible.

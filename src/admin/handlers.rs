@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::AdminState;
 use super::error::ApiError;
 use super::guard;
-use crate::control::api::{CommandOutcome, StatusReport};
+use crate::config::units::parse_duration;
+use crate::control::api::{CommandOutcome, Note, Order, StatisticsReport, StatusReport};
 use crate::limits;
 use crate::telemetry::events::Event;
 
@@ -30,18 +31,72 @@ pub(super) struct EventsQuery {
 }
 
 #[derive(Debug, Deserialize)]
+pub(super) struct EventQuery {
+    event: Option<u64>,
+    group: Option<String>,
+}
+
+/// The answer to `GET /v1/explain`: an event and what its group's history has around it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplainReport {
+    pub event: Event,
+    /// The oldest first.
+    pub before: Vec<Event>,
+    pub after: Vec<Event>,
+}
+
+/// The answer to `GET /v1/statistics`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatisticsAnswer {
+    pub groups: Vec<StatisticsReport>,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FailoverBody {
     group: Option<String>,
     to: Option<String>,
     reason: Option<String>,
+    by: Option<String>,
+}
+
+/// Of orders that name no backend.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlainBody {
+    group: Option<String>,
+    reason: Option<String>,
+    by: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RecoverBody {
+struct PinBody {
     group: Option<String>,
+    backend: String,
+    /// As durations in the configuration: `"10m"`.
+    #[serde(rename = "for")]
+    lasts: String,
     reason: Option<String>,
+    by: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackendBody {
+    group: Option<String>,
+    backend: String,
+    reason: Option<String>,
+    by: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProposalBody {
+    group: Option<String>,
+    proposal: Option<u64>,
+    reason: Option<String>,
+    by: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,20 +122,112 @@ pub(super) async fn events(
     Ok(Json(EventsReport { events: state.control.events(query.since, limit).await, last_id }))
 }
 
+pub(super) async fn explain(
+    State(state): State<AdminState>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Result<Json<ExplainReport>, ApiError> {
+    let hint = "event is the id of an event: /v1/explain?event=17";
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text(), hint))?;
+    let id = query.event.ok_or_else(|| ApiError::bad_request("no event is named", hint))?;
+    let found = state.control.event(id, limits::EVENTS_AROUND).await;
+    let (event, before, after) = found.ok_or_else(|| {
+        let error = format!("there is no event {id}, or it is not kept any more");
+        ApiError::new(StatusCode::NOT_FOUND, error, "`standin events` shows what is kept")
+    })?;
+    Ok(Json(ExplainReport { event, before, after }))
+}
+
+pub(super) async fn statistics(State(state): State<AdminState>) -> Result<Json<StatisticsAnswer>, ApiError> {
+    Ok(Json(StatisticsAnswer { groups: state.control.statistics().await? }))
+}
+
+pub(super) async fn recording(
+    State(state): State<AdminState>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let hint = "event is the id of an event, group a name: /v1/recording?group=default&event=17";
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text(), hint))?;
+    match state.control.recording(query.group, query.event).await? {
+        // Megabytes of text: not on the thread that decides.
+        Some(recording) => match tokio::task::spawn_blocking(move || serde_json::to_vec(&*recording)).await {
+            Ok(Ok(bytes)) => Ok(([(header::CONTENT_TYPE, "application/json")], bytes)),
+            _ => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the recording could not be written out", "")),
+        },
+        None => Err(ApiError::new(StatusCode::NOT_FOUND, "nothing is recorded yet", "ask again in a moment")),
+    }
+}
+
 pub(super) async fn failover(
     State(state): State<AdminState>,
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
-    let FailoverBody { group, to, reason } = guard::command(request).await?;
-    Ok(Json(state.control.failover(group, to, checked(reason)?).await?))
+    let FailoverBody { group, to, reason, by } = guard::command(request).await?;
+    Ok(Json(state.control.order(group, Order::Failover { to }, note(reason, by)?).await?))
 }
 
 pub(super) async fn recover(
     State(state): State<AdminState>,
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
-    let RecoverBody { group, reason } = guard::command(request).await?;
-    Ok(Json(state.control.recover(group, checked(reason)?).await?))
+    plain(state, request, Order::Recover).await
+}
+
+pub(super) async fn unpin(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
+    plain(state, request, Order::Unpin).await
+}
+
+pub(super) async fn pin(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
+    let PinBody { group, backend, lasts, reason, by } = guard::command(request).await?;
+    let lasts = parse_duration(&lasts).map_err(|error| ApiError::bad_request(error, "write \"for\": \"10m\""))?;
+    Ok(Json(state.control.order(group, Order::Pin { backend, lasts }, note(reason, by)?).await?))
+}
+
+pub(super) async fn drain(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
+    about(state, request, |backend| Order::Drain { backend }).await
+}
+
+pub(super) async fn exclude(
+    State(state): State<AdminState>,
+    request: Request,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    about(state, request, |backend| Order::Exclude { backend }).await
+}
+
+pub(super) async fn include(
+    State(state): State<AdminState>,
+    request: Request,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    about(state, request, |backend| Order::Include { backend }).await
+}
+
+pub(super) async fn confirm(
+    State(state): State<AdminState>,
+    request: Request,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    let ProposalBody { group, proposal, reason, by } = guard::command(request).await?;
+    Ok(Json(state.control.order(group, Order::Confirm { proposal }, note(reason, by)?).await?))
+}
+
+pub(super) async fn reject(
+    State(state): State<AdminState>,
+    request: Request,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    let ProposalBody { group, proposal, reason, by } = guard::command(request).await?;
+    Ok(Json(state.control.order(group, Order::Reject { proposal }, note(reason, by)?).await?))
+}
+
+async fn plain(state: AdminState, request: Request, order: Order) -> Result<Json<CommandOutcome>, ApiError> {
+    let PlainBody { group, reason, by } = guard::command(request).await?;
+    Ok(Json(state.control.order(group, order, note(reason, by)?).await?))
+}
+
+async fn about(
+    state: AdminState,
+    request: Request,
+    order: impl FnOnce(String) -> Order,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    let BackendBody { group, backend, reason, by } = guard::command(request).await?;
+    Ok(Json(state.control.order(group, order(backend), note(reason, by)?).await?))
 }
 
 pub(super) async fn adopt(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
@@ -123,8 +270,9 @@ pub(super) async fn page_script() -> impl IntoResponse {
 }
 
 pub(super) async fn not_found(request: Request) -> ApiError {
-    let hint = "the control port answers /, /v1/status, /v1/events, /v1/failover, /v1/recover, /v1/adopt, /v1/disown, \
-                /metrics, /livez and /readyz; the observe port the last three";
+    let hint = "the control port answers /, /v1/status, /v1/events, /v1/explain, /v1/statistics, /v1/recording, \
+                /v1/failover, /v1/recover, /v1/pin, /v1/unpin, /v1/drain, /v1/exclude, /v1/include, /v1/confirm, \
+                /v1/reject, /v1/adopt, /v1/disown, /metrics, /livez and /readyz; the observe port the last three";
     ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()), hint)
 }
 
@@ -133,12 +281,16 @@ pub(super) async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, "reports are read with GET, commands are sent with POST")
 }
 
-/// The reason as it goes into the history; absent becomes empty.
-fn checked(reason: Option<String>) -> Result<String, ApiError> {
-    let reason = reason.unwrap_or_default();
+/// Who and why, as they go into the history; absent becomes empty.
+fn note(reason: Option<String>, by: Option<String>) -> Result<Note, ApiError> {
+    let (reason, by) = (reason.unwrap_or_default(), by.unwrap_or_default());
     if reason.len() > limits::REASON_BYTES_MAX {
         let error = format!("the reason is longer than {} bytes", limits::REASON_BYTES_MAX);
         return Err(ApiError::bad_request(error, "shorten it, and refer to a ticket"));
     }
-    Ok(reason)
+    if by.len() > limits::AUTHOR_BYTES_MAX {
+        let error = format!("the name in `by` is longer than {} bytes", limits::AUTHOR_BYTES_MAX);
+        return Err(ApiError::bad_request(error, "shorten it"));
+    }
+    Ok(Note { by, reason })
 }

@@ -22,7 +22,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 
 pub use error::ErrorBody;
-pub use handlers::EventsReport;
+pub use handlers::{EventsReport, ExplainReport, StatisticsAnswer};
 pub use server::serve;
 
 /// What the handlers share. Cheap to clone.
@@ -40,8 +40,18 @@ pub fn router(state: AdminState) -> Router {
     let guarded = Router::new()
         .route("/v1/status", get(handlers::status))
         .route("/v1/events", get(handlers::events))
+        .route("/v1/explain", get(handlers::explain))
+        .route("/v1/statistics", get(handlers::statistics))
+        .route("/v1/recording", get(handlers::recording))
         .route("/v1/failover", post(handlers::failover))
         .route("/v1/recover", post(handlers::recover))
+        .route("/v1/pin", post(handlers::pin))
+        .route("/v1/unpin", post(handlers::unpin))
+        .route("/v1/drain", post(handlers::drain))
+        .route("/v1/exclude", post(handlers::exclude))
+        .route("/v1/include", post(handlers::include))
+        .route("/v1/confirm", post(handlers::confirm))
+        .route("/v1/reject", post(handlers::reject))
         .route("/v1/adopt", post(handlers::adopt))
         .route("/v1/disown", post(handlers::disown))
         .route("/metrics", get(handlers::metrics))

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::control::api::tests::sample_status;
-use crate::control::api::{self, CommandError, CommandOutcome, Request};
+use crate::control::api::tests::{sample_statistics, sample_status};
+use crate::control::api::{self, CommandError, CommandOutcome, Order, Request};
 use crate::telemetry::events::{Event, EventKind, History};
 
 pub(crate) struct Port {
@@ -71,10 +71,19 @@ async fn answer_requests(mut receiver: api::Receiver) {
         // A caller that has gone away is no fault of the control task, so what `send` says does not matter.
         let _ = match request {
             Request::Status { reply } => reply.send(sample_status()).is_ok(),
-            Request::Failover { group, to, reason, reply } => {
-                reply.send(carry_out(group, &to.unwrap_or_else(|| "backup-a".into()), &reason)).is_ok()
+            Request::Statistics { reply } => reply.send(vec![sample_statistics()]).is_ok(),
+            Request::Recording { reply, .. } => reply.send(Ok(None)).is_ok(),
+            Request::Order { group, order, note, reply } => {
+                let backend = match order {
+                    Order::Failover { to } => to.unwrap_or_else(|| "backup-a".into()),
+                    Order::Pin { backend, .. }
+                    | Order::Drain { backend }
+                    | Order::Exclude { backend }
+                    | Order::Include { backend } => backend,
+                    Order::Recover | Order::Unpin | Order::Confirm { .. } | Order::Reject { .. } => "backup-a".into(),
+                };
+                reply.send(carry_out(group, &backend, &note.reason)).is_ok()
             }
-            Request::Recover { group, reason, reply } => reply.send(carry_out(group, "backup-a", &reason)).is_ok(),
             Request::Adopt { group, backend, reply } | Request::Disown { group, backend, reply } => {
                 reply.send(carry_out(group, &backend, "")).is_ok()
             }

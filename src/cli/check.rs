@@ -82,7 +82,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::config::{Backend, Control, Drain, Group, Log, Observe, Secret, Workers};
+    use crate::config::{Backend, Control, Drain, Group, Log, Observe, Secret, State, Workers};
 
     fn config() -> Config {
         let mut primary = Backend::new("primary", Role::Primary, "10.0.0.1", 6379);
@@ -97,6 +97,7 @@ mod tests {
             observe: Some(Observe { address: SocketAddr::from(([0, 0, 0, 0], 9181)) }),
             workers: Workers::default(),
             drain: Drain::default(),
+            state: State::default(),
             log: Log::default(),
         }
     }

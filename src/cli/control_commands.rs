@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::client::{ClientError, ControlClient, Target};
 use super::output;
-use super::{ControlArgs, EventsArgs, FailoverArgs, Failure, OwnershipArgs, RecoverArgs, StatusArgs, render};
+use super::{
+    BackendArgs, ControlArgs, EventsArgs, FailoverArgs, Failure, OwnershipArgs, PinArgs, ProposalArgs, RecoverArgs,
+    StatusArgs, render,
+};
 use crate::admin::EventsReport;
 use crate::control::api::{CommandOutcome, StatusReport};
 use crate::limits;
@@ -16,7 +19,7 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 
 /// Runs `body` with a client of the control port, on a runtime of its own.
-fn with_client<T>(
+pub(super) fn with_client<T>(
     arguments: &ControlArgs,
     body: impl AsyncFnOnce(ControlClient) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -102,13 +105,50 @@ fn print_events(report: &EventsReport, json: bool) {
 }
 
 pub(super) fn failover(arguments: &FailoverArgs) -> Result<(), Failure> {
-    let body = json!({ "group": arguments.group, "to": arguments.to, "reason": arguments.reason });
+    let body = json!({
+        "group": arguments.group, "to": arguments.to, "reason": arguments.reason, "by": author(),
+    });
     command(&arguments.control, "/v1/failover", &body)
 }
 
 pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
-    let body = json!({ "group": arguments.group, "reason": arguments.reason });
+    let body = json!({ "group": arguments.group, "reason": arguments.reason, "by": author() });
     command(&arguments.control, "/v1/recover", &body)
+}
+
+pub(super) fn unpin(arguments: &RecoverArgs) -> Result<(), Failure> {
+    let body = json!({ "group": arguments.group, "reason": arguments.reason, "by": author() });
+    command(&arguments.control, "/v1/unpin", &body)
+}
+
+pub(super) fn pin(arguments: &PinArgs) -> Result<(), Failure> {
+    let body = json!({
+        "group": arguments.group, "backend": arguments.name, "for": arguments.lasts, "reason": arguments.reason,
+        "by": author(),
+    });
+    command(&arguments.control, "/v1/pin", &body)
+}
+
+/// `path` is `/v1/drain`, `/v1/exclude` or `/v1/include`.
+pub(super) fn about(arguments: &BackendArgs, path: &str) -> Result<(), Failure> {
+    let body = json!({
+        "group": arguments.group, "backend": arguments.name, "reason": arguments.reason, "by": author(),
+    });
+    command(&arguments.control, path, &body)
+}
+
+/// `path` is `/v1/confirm` or `/v1/reject`.
+pub(super) fn answer(arguments: &ProposalArgs, path: &str) -> Result<(), Failure> {
+    let body = json!({
+        "group": arguments.group, "proposal": arguments.proposal, "reason": arguments.reason, "by": author(),
+    });
+    command(&arguments.control, path, &body)
+}
+
+/// Who is logged in here, for the history. A word for people, not a proof.
+fn author() -> Option<String> {
+    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()?;
+    Some(name.chars().take(limits::AUTHOR_BYTES_MAX / 4).collect()).filter(|name: &String| !name.is_empty())
 }
 
 /// `path` is `/v1/adopt` or `/v1/disown`.

@@ -7,9 +7,12 @@ mod check;
 mod client;
 mod control_commands;
 mod demo;
+mod explain;
 mod output;
 mod render;
+mod replay;
 mod run;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +63,28 @@ enum Command {
     Failover(FailoverArgs),
     /// Return to the primary now.
     Recover(RecoverArgs),
+    /// Enter a backend and stay there for a while.
+    Pin(PinArgs),
+    /// End a pin.
+    Unpin(RecoverArgs),
+    /// Leave a backend in order if it serves, and do not enter it until `include`.
+    Drain(BackendArgs),
+    /// Do not enter a backend until `include`.
+    Exclude(BackendArgs),
+    /// Let a backend be entered again.
+    Include(BackendArgs),
+    /// Carry out the switch that is proposed.
+    Confirm(ProposalArgs),
+    /// Drop the switch that is proposed.
+    Reject(ProposalArgs),
+    /// Show switches and incidents of the last day and the last 30.
+    Stats(StatusArgs),
+    /// Explain an event: what was seen, who was weighed, why the losers lost, what to do.
+    Explain(ExplainArgs),
+    /// Fetch what the engine was told around an event, for `replay`.
+    Recording(RecordingArgs),
+    /// Run a recording through the engine again: the same decisions must come out.
+    Replay(ReplayArgs),
     /// Let Standin empty a backend when that is needed to enter it.
     Adopt(OwnershipArgs),
     /// Take that permission back.
@@ -167,6 +192,91 @@ struct RecoverArgs {
 }
 
 #[derive(Debug, Args)]
+struct PinArgs {
+    /// The backend.
+    name: String,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// How long, as in 10m.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    lasts: String,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Goes into the event history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct BackendArgs {
+    /// The backend.
+    name: String,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Goes into the event history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ProposalArgs {
+    /// The proposal's number; the one that stands if absent.
+    proposal: Option<u64>,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Goes into the event history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// The event's number, as `standin events` shows it.
+    event: u64,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// The event and those around it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RecordingArgs {
+    /// The event's number; without one, what the engine was told lately.
+    event: Option<u64>,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Needed where there are several groups.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Where to write it; to standard output if absent.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// A recording, from `standin recording` or the state directory.
+    file: PathBuf,
+    /// Also show what this configuration would have done.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The group of that configuration, if it is not named as the recorded one.
+    #[arg(long, value_name = "GROUP", requires = "config")]
+    group: Option<String>,
+    /// One decision a line, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct OwnershipArgs {
     /// The backend.
     name: String,
@@ -182,6 +292,11 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(count) if (1..=limits::EVENTS_KEPT_MAX).contains(&count) => Ok(count),
         _ => Err(format!("a count from 1 to {}", limits::EVENTS_KEPT_MAX)),
     }
+}
+
+/// Checked here, sent as it is.
+fn duration(text: &str) -> Result<String, String> {
+    crate::config::units::parse_duration(text).map(|_| text.to_owned())
 }
 
 /// Carries out one command line and answers the exit code: 0, 1 (failed) or 64 (bad configuration or arguments).
@@ -238,6 +353,17 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Events(arguments) => control_commands::events(&arguments),
         Command::Failover(arguments) => control_commands::failover(&arguments),
         Command::Recover(arguments) => control_commands::recover(&arguments),
+        Command::Pin(arguments) => control_commands::pin(&arguments),
+        Command::Unpin(arguments) => control_commands::unpin(&arguments),
+        Command::Drain(arguments) => control_commands::about(&arguments, "/v1/drain"),
+        Command::Exclude(arguments) => control_commands::about(&arguments, "/v1/exclude"),
+        Command::Include(arguments) => control_commands::about(&arguments, "/v1/include"),
+        Command::Confirm(arguments) => control_commands::answer(&arguments, "/v1/confirm"),
+        Command::Reject(arguments) => control_commands::answer(&arguments, "/v1/reject"),
+        Command::Stats(arguments) => statistics::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Recording(arguments) => replay::fetch(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Adopt(arguments) => control_commands::own(&arguments, "/v1/adopt"),
         Command::Disown(arguments) => control_commands::own(&arguments, "/v1/disown"),
     }

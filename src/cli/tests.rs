@@ -83,6 +83,18 @@ fn every_documented_command_line_is_read() {
         "standin recover",
         "standin adopt backup-a --group default",
         "standin disown backup-a",
+        "standin pin backup-a --for 10m --reason maintenance",
+        "standin unpin",
+        "standin drain primary --reason upgrade",
+        "standin exclude backup-a",
+        "standin include backup-a --group default",
+        "standin confirm",
+        "standin confirm 3 --reason seen",
+        "standin reject 3",
+        "standin stats --json",
+        "standin explain 17",
+        "standin recording 17 --output 17.json",
+        "standin replay 17.json --config other.toml --group default --json",
     ] {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
     }
@@ -98,6 +110,10 @@ fn wrong_command_lines_are_refused_with_the_exit_code_of_bad_configuration() {
         "standin cache-server --port 1 --max-memory much",
         "standin adopt",
         "standin events --limit 0",
+        "standin pin backup-a",
+        "standin pin backup-a --for soon",
+        "standin explain",
+        "standin replay x.json --group default",
         "standin demo --seconds 0",
         "standin status --config",
     ] {
@@ -155,11 +171,25 @@ fn the_client_commands_do_what_they_say_and_show_the_refusals() {
         "recover",
         "adopt backup-a",
         "disown backup-a",
+        "pin backup-a --for 10m",
+        "unpin",
+        "drain backup-a",
+        "exclude backup-a",
+        "include backup-a",
+        "confirm 3",
+        "reject",
+        "stats",
+        "stats --json",
+        "explain 1",
+        "explain 1 --json",
     ] {
         assert_eq!(carried_out(&format!("standin {command} --control {address}")), Ok(()), "{command}");
     }
     for (command, text) in [
         ("failover --to backup-b", "it is not empty\n  standin adopt backup-b"),
+        ("explain 99", "there is no event 99"),
+        ("recording 1", "nothing is recorded yet"),
+        ("drain nowhere", "no backend named 'nowhere'"),
         ("adopt nowhere", "no backend named 'nowhere'\n  the backends of the group are: primary, backup-a"),
     ] {
         let failure = carried_out(&format!("standin {command} --control http://{address}/")).unwrap_err();

@@ -18,6 +18,7 @@ impl Backend {
             database: 0,
             weight: 100,
             zone: None,
+            region: None,
             data: DataMode::Cold,
             persistent: false,
             tls: None,
@@ -37,6 +38,7 @@ impl Group {
             links: Links::default(),
             pinned: Pinned::default(),
             health_check: HealthCheck::of(Profile::Default),
+            initialization: Initialization::default(),
             failover: Failover::default(),
             recovery: Recovery::default(),
             divergence: Divergence::default(),
@@ -132,7 +134,21 @@ impl HealthCheck {
             Profile::Default => (500, 650),
             Profile::Fast => (100, 190),
         };
-        Self { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout), write_probe: true }
+        Self {
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            // Several probes in a row make a verdict anyway, see `failover.failure_threshold`.
+            probes: 1,
+            probe_delay: Duration::from_millis(50),
+            policy: ProbePolicy::All,
+            write_probe: true,
+        }
+    }
+}
+
+impl Default for Initialization {
+    fn default() -> Self {
+        Self { policy: InitializationPolicy::One, timeout: Duration::from_secs(2) }
     }
 }
 
@@ -141,8 +157,21 @@ impl Default for Failover {
         Self {
             profile: Profile::Default,
             mode: FailoverMode::Automatic,
+            triggers: TriggerName::ALL.to_vec(),
+            cascade: true,
             // With probes alone, two misses are 1.65 s at worst; one would let a single lost packet decide.
             failure_threshold: 2,
+            failure_rate_threshold: 0.2,
+            min_failures: 5,
+            performance_degradation_threshold: 0.5,
+            performance_min_shift: Duration::from_millis(5),
+            max_attempts: 5,
+            cooldown: Duration::from_secs(5),
+            cooldown_max: Duration::from_secs(1_800),
+            max_per_hour: 12,
+            confirm_within: Duration::from_secs(300),
+            zone: None,
+            region: None,
             hold: Duration::ZERO,
         }
     }
@@ -155,6 +184,8 @@ impl Default for Recovery {
             threshold: 3,
             delay: Duration::from_secs(15),
             delay_max: Duration::from_secs(300),
+            grace_period: Duration::from_secs(60),
+            plan: RecoveryPlan::Immediate,
             latency_factor: 3.0,
         }
     }

@@ -14,6 +14,7 @@ pub fn describe_effective(config: &Config) -> Json {
         "observe": config.observe.as_ref().map(|observe| json!({ "address": observe.address.to_string() })),
         "workers": { "count": config.workers.count },
         "drain": { "timeout": show_duration(config.drain.timeout) },
+        "state": { "directory": config.state.directory },
         "log": { "level": config.log.level, "format": config.log.format.word() },
     })
 }
@@ -77,6 +78,7 @@ fn backend(backend: &Backend) -> Json {
         "database": backend.database,
         "weight": backend.weight,
         "zone": backend.zone,
+        "region": backend.region,
         "data": backend.data.word(),
         "persistent": backend.persistent,
         "tls": tls,
@@ -114,12 +116,32 @@ fn policies(group: &Group) -> Map<String, Json> {
         "health_check": {
             "interval": show_duration(group.health_check.interval),
             "timeout": show_duration(group.health_check.timeout),
+            "probes": group.health_check.probes,
+            "probe_delay": show_duration(group.health_check.probe_delay),
+            "policy": group.health_check.policy.word(),
             "write_probe": group.health_check.write_probe,
+        },
+        "initialization": {
+            "policy": group.initialization.policy.word(),
+            "timeout": show_duration(group.initialization.timeout),
         },
         "failover": {
             "profile": group.failover.profile.word(),
             "mode": group.failover.mode.word(),
+            "triggers": group.failover.triggers.iter().map(|trigger| trigger.word()).collect::<Vec<_>>(),
+            "cascade": group.failover.cascade,
             "failure_threshold": group.failover.failure_threshold,
+            "failure_rate_threshold": group.failover.failure_rate_threshold,
+            "min_failures": group.failover.min_failures,
+            "performance_degradation_threshold": group.failover.performance_degradation_threshold,
+            "performance_min_shift": show_duration(group.failover.performance_min_shift),
+            "max_attempts": group.failover.max_attempts,
+            "cooldown": show_duration(group.failover.cooldown),
+            "cooldown_max": show_duration(group.failover.cooldown_max),
+            "max_per_hour": group.failover.max_per_hour,
+            "confirm_within": show_duration(group.failover.confirm_within),
+            "zone": group.failover.zone,
+            "region": group.failover.region,
             "hold": show_duration(group.failover.hold),
         },
         "recovery": {
@@ -127,6 +149,8 @@ fn policies(group: &Group) -> Map<String, Json> {
             "threshold": group.recovery.threshold,
             "delay": show_duration(group.recovery.delay),
             "delay_max": show_duration(group.recovery.delay_max),
+            "grace_period": show_duration(group.recovery.grace_period),
+            "plan": group.recovery.plan.word(),
             "latency_factor": group.recovery.latency_factor,
         },
         "divergence": {

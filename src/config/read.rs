@@ -111,6 +111,7 @@ pub(super) fn backend(section: Section<'_>) -> Backend {
         database: target.database.unwrap_or(database),
         weight: section.take_within("weight", default.weight, 1, 10_000),
         zone: section.optional("zone"),
+        region: section.optional("region"),
         data: section.take("data", default.data),
         persistent: section.take("persistent", default.persistent),
         tls: tls.or(target.tls.then(BackendTls::default)),
@@ -196,10 +197,23 @@ pub(super) fn health_check(section: Section<'_>, profile: Profile) -> HealthChec
     let health_check = HealthCheck {
         interval: section.take_within("interval", default.interval, 10 * MILLISECOND, HOUR),
         timeout: section.take_within("timeout", default.timeout, 10 * MILLISECOND, MINUTE),
+        probes: section.take_within("probes", default.probes, 1, 100),
+        probe_delay: section.take_within("probe_delay", default.probe_delay, MILLISECOND, MINUTE),
+        policy: section.take("policy", default.policy),
         write_probe: section.take("write_probe", default.write_probe),
     };
     section.finish();
     health_check
+}
+
+pub(super) fn initialization(section: Section<'_>) -> Initialization {
+    let default = Initialization::default();
+    let initialization = Initialization {
+        policy: section.take("policy", default.policy),
+        timeout: section.take_within("timeout", default.timeout, Duration::ZERO, HOUR),
+    };
+    section.finish();
+    initialization
 }
 
 pub(super) fn failover(section: Section<'_>) -> Failover {
@@ -207,7 +221,35 @@ pub(super) fn failover(section: Section<'_>) -> Failover {
     let failover = Failover {
         profile: section.take("profile", default.profile),
         mode: section.take("mode", default.mode),
+        triggers: section.take("triggers", default.triggers),
+        cascade: section.take("cascade", default.cascade),
         failure_threshold: section.take_within("failure_threshold", default.failure_threshold, 1, 1_000),
+        failure_rate_threshold: section.take_within(
+            "failure_rate_threshold",
+            default.failure_rate_threshold,
+            0.001,
+            1.0,
+        ),
+        min_failures: section.take_within("min_failures", default.min_failures, 1, 1_000_000),
+        performance_degradation_threshold: section.take_within(
+            "performance_degradation_threshold",
+            default.performance_degradation_threshold,
+            0.01,
+            1_000.0,
+        ),
+        performance_min_shift: section.take_within(
+            "performance_min_shift",
+            default.performance_min_shift,
+            MILLISECOND / 100,
+            HOUR,
+        ),
+        max_attempts: section.take_within("max_attempts", default.max_attempts, 1, 1_000),
+        cooldown: section.take_within("cooldown", default.cooldown, Duration::ZERO, DAY),
+        cooldown_max: section.take_within("cooldown_max", default.cooldown_max, Duration::ZERO, 7 * DAY),
+        max_per_hour: section.take_within("max_per_hour", default.max_per_hour, 1, 1_000),
+        confirm_within: section.take_within("confirm_within", default.confirm_within, SECOND, 30 * DAY),
+        zone: section.optional("zone"),
+        region: section.optional("region"),
         hold: section.take_within("hold", default.hold, Duration::ZERO, HOUR),
     };
     section.finish();
@@ -221,6 +263,8 @@ pub(super) fn recovery(section: Section<'_>) -> Recovery {
         threshold: section.take_within("threshold", default.threshold, 1, 1_000),
         delay: section.take_within("delay", default.delay, Duration::ZERO, DAY),
         delay_max: section.take_within("delay_max", default.delay_max, Duration::ZERO, DAY),
+        grace_period: section.take_within("grace_period", default.grace_period, Duration::ZERO, DAY),
+        plan: section.take("plan", default.plan),
         latency_factor: section.take_within("latency_factor", default.latency_factor, 1.0, 1_000.0),
     };
     section.finish();
@@ -273,6 +317,12 @@ pub(super) fn drain(section: Section<'_>) -> Drain {
     let drain = Drain { timeout: section.take_within("timeout", Drain::default().timeout, Duration::ZERO, DAY) };
     section.finish();
     drain
+}
+
+pub(super) fn state(section: Section<'_>) -> State {
+    let state = State { directory: section.optional("directory") };
+    section.finish();
+    state
 }
 
 pub(super) fn log(section: Section<'_>) -> Log {

@@ -19,6 +19,7 @@ pub struct Config {
     pub observe: Option<Observe>,
     pub workers: Workers,
     pub drain: Drain,
+    pub state: State,
     pub log: Log,
 }
 
@@ -34,6 +35,7 @@ pub struct Group {
     pub links: Links,
     pub pinned: Pinned,
     pub health_check: HealthCheck,
+    pub initialization: Initialization,
     pub failover: Failover,
     pub recovery: Recovery,
     pub divergence: Divergence,
@@ -132,6 +134,7 @@ pub struct Backend {
     /// Preference among equals; 100 is neutral.
     pub weight: u32,
     pub zone: Option<String>,
+    pub region: Option<String>,
     pub data: DataMode,
     /// The content is not a cache's: it is never flushed.
     pub persistent: bool,
@@ -253,17 +256,71 @@ pub struct Pinned {
 pub struct HealthCheck {
     pub interval: Duration,
     pub timeout: Duration,
+    /// Questions that one probe asks at most.
+    pub probes: u32,
+    /// Between two of them.
+    pub probe_delay: Duration,
+    /// How many of them must be answered well.
+    pub policy: ProbePolicy,
     /// Also write a small key of Standin's own with a TTL; seen: servers that PING well and cannot write.
     pub write_probe: bool,
 }
 
-/// `[failover]`.
+/// Of several questions of one probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbePolicy {
+    All,
+    Majority,
+    Any,
+}
+
+/// `[initialization]`: what is waited for before the process says that it is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initialization {
+    pub policy: InitializationPolicy,
+    /// Ready after this in any case: a cache outage must not keep an application from starting.
+    pub timeout: Duration,
+}
+
+/// How many backends of each group must have answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitializationPolicy {
+    All,
+    Majority,
+    One,
+}
+
+/// `[failover]`.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Failover {
     pub profile: Profile,
     pub mode: FailoverMode,
+    /// What may cause a switch.
+    pub triggers: Vec<TriggerName>,
+    /// Whether another backup follows when the backup fails too.
+    pub cascade: bool,
     /// Failures in a row (probes, timeouts, refused connections) before the active is left.
     pub failure_threshold: u32,
+    /// Share of failed requests from which the active is left, 0 to 1.
+    pub failure_rate_threshold: f64,
+    /// Failed requests below which the share means nothing.
+    pub min_failures: u32,
+    /// Latency over the baseline, as a share of it.
+    pub performance_degradation_threshold: f64,
+    /// And by this much at least.
+    pub performance_min_shift: Duration,
+    /// Backends tried in a row in one outage.
+    pub max_attempts: u32,
+    /// After a switch none that can wait is made for so long; doubles with each, up to `cooldown_max`.
+    pub cooldown: Duration,
+    pub cooldown_max: Duration,
+    /// Switches within an hour past which none that can wait is made.
+    pub max_per_hour: u32,
+    /// A proposal expires after this.
+    pub confirm_within: Duration,
+    /// Where this process runs.
+    pub zone: Option<String>,
+    pub region: Option<String>,
     /// How long requests are held before a cold backup is entered.
     pub hold: Duration,
 }
@@ -278,6 +335,18 @@ pub enum Profile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailoverMode {
     Automatic,
+    SemiAutomatic,
+    Manual,
+}
+
+/// An entry of `failover.triggers`; a cascade has `failover.cascade`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriggerName {
+    HealthCheck,
+    Connection,
+    Performance,
+    Timeout,
+    Manual,
 }
 
 /// `[recovery]`.
@@ -289,8 +358,18 @@ pub struct Recovery {
     /// Least time since the primary came back; doubles with each relapse, up to `delay_max`.
     pub delay: Duration,
     pub delay_max: Duration,
+    /// A primary that fails within this time after a recovery has relapsed.
+    pub grace_period: Duration,
+    /// How clients are brought back.
+    pub plan: RecoveryPlan,
     /// Probe latency must be under this multiple of the baseline.
     pub latency_factor: f64,
+}
+
+/// Held and drained within one switch; returning in steps is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryPlan {
+    Immediate,
 }
 
 /// `[divergence]`.
@@ -368,6 +447,13 @@ pub struct Drain {
     pub timeout: Duration,
 }
 
+/// `[state]`: what outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Absent: nothing is kept.
+    pub directory: Option<PathBuf>,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -426,4 +512,8 @@ impl fmt::Display for DeniedCommand {
             None => f.write_str(&self.command),
         }
     }
+}
+
+impl TriggerName {
+    pub const ALL: [Self; 5] = [Self::HealthCheck, Self::Connection, Self::Performance, Self::Timeout, Self::Manual];
 }

@@ -9,8 +9,8 @@ use toml::de::DeValue;
 
 use super::address;
 use super::schema::{
-    DataMode, DeniedCommand, DivergencePolicy, DivergenceScripts, DivergenceSource, FailoverMode, ListenAddress,
-    LogFormat, Profile, RetryCeiling, Role,
+    DataMode, DeniedCommand, DivergencePolicy, DivergenceScripts, DivergenceSource, FailoverMode, InitializationPolicy,
+    ListenAddress, LogFormat, ProbePolicy, Profile, RecoveryPlan, RetryCeiling, Role, TriggerName,
 };
 use super::secret::Secret;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -348,7 +348,14 @@ choice!(RetryCeiling:
     "read" => Self::Read, "last_write_wins" => Self::LastWriteWins, "checked" => Self::Checked,
     "accumulating" => Self::Accumulating);
 choice!(Profile: "default" => Self::Default, "fast" => Self::Fast);
-choice!(FailoverMode: "automatic" => Self::Automatic; not_yet "semi_automatic", "manual");
+choice!(FailoverMode:
+    "automatic" => Self::Automatic, "semi_automatic" => Self::SemiAutomatic, "manual" => Self::Manual);
+choice!(TriggerName:
+    "health_check" => Self::HealthCheck, "connection" => Self::Connection, "performance" => Self::Performance,
+    "timeout" => Self::Timeout, "manual" => Self::Manual);
+choice!(ProbePolicy: "all" => Self::All, "majority" => Self::Majority, "any" => Self::Any);
+choice!(InitializationPolicy: "all" => Self::All, "majority" => Self::Majority, "one" => Self::One);
+choice!(RecoveryPlan: "immediate" => Self::Immediate; not_yet "drain", "gradual");
 choice!(DivergencePolicy:
     "auto" => Self::Auto, "flush" => Self::Flush, "refuse" => Self::Refuse, "trust" => Self::Trust);
 choice!(DivergenceSource: "commands" => Self::Commands, "tracking" => Self::Tracking);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::limits;
+use crate::policy::{Counts, Recording};
 use crate::telemetry::events::{Event, History, Word};
 use crate::telemetry::wall_time::WallTime;
 
@@ -42,6 +43,17 @@ pub struct GroupReport {
     pub epoch: u64,
     /// What clients get now: `serving`, `holding` (requests wait for the active to come back) or `no_backend`.
     pub availability: Word,
+    /// `automatic`, `semi_automatic` or `manual`.
+    #[serde(default)]
+    pub mode: Word,
+    /// Waits for `standin confirm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<ProposalReport>,
+    /// Switches and incidents of the last 24 hours.
+    #[serde(default)]
+    pub switches_today: u64,
+    #[serde(default)]
+    pub incidents_today: u64,
     /// What is under way or held back, one sentence each: a switch, a recovery that waits or that an operator holds.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -93,6 +105,79 @@ pub struct BackendReport {
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+}
+
+/// A switch that waits for a person's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposalReport {
+    pub id: u64,
+    pub from: String,
+    pub to: String,
+    pub trigger: Word,
+    pub kind: Word,
+    pub why: String,
+    pub at: WallTime,
+    pub expires_at: WallTime,
+}
+
+/// One outage or trouble of the active.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentReport {
+    pub id: u64,
+    pub backend: String,
+    pub trigger: Word,
+    /// It served nobody; else it served badly.
+    pub hard: bool,
+    /// How sure the rule was, 0 to 1.
+    pub confidence: f64,
+    pub why: String,
+    pub since: WallTime,
+    pub opened_at: WallTime,
+    pub resolved: bool,
+    pub resolved_at: Option<WallTime>,
+    /// `failover`, `cascade`, `reentry`, `waited` or `operator`.
+    pub resolution: Option<Word>,
+    pub served_by: Option<String>,
+    /// Switches that were tried.
+    pub attempts: u32,
+}
+
+/// One group's part of `GET /v1/statistics`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatisticsReport {
+    pub group: String,
+    pub at: WallTime,
+    /// The last 24 hours and the last 30 days, to the hour.
+    pub day: Counts,
+    pub month: Counts,
+    /// Backends whose breaker is not closed now.
+    pub open_breakers: Vec<String>,
+    /// The newest last.
+    pub incidents: Vec<IncidentReport>,
+}
+
+/// What can be replayed; `None` before the first event.
+pub type RecordingReport = Option<Arc<Recording>>;
+
+/// An operator's order, by the names of backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    Failover { to: Option<String> },
+    Recover,
+    Pin { backend: String, lasts: Duration },
+    Unpin,
+    Drain { backend: String },
+    Exclude { backend: String },
+    Include { backend: String },
+    Confirm { proposal: Option<u64> },
+    Reject { proposal: Option<u64> },
+}
+
+/// Who gives an order, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    pub by: String,
+    pub reason: String,
 }
 
 /// Over the last window, in microseconds.
@@ -230,17 +315,19 @@ pub enum Request {
     Status {
         reply: oneshot::Sender<StatusReport>,
     },
-    /// Leave the active backend, for `to` or for the best.
-    Failover {
-        group: Option<String>,
-        to: Option<String>,
-        reason: String,
-        reply: CommandReply,
+    /// Every group's.
+    Statistics {
+        reply: oneshot::Sender<Vec<StatisticsReport>>,
     },
-    /// Return to the primary without waiting for `recovery.threshold` and `recovery.delay`.
-    Recover {
+    Recording {
         group: Option<String>,
-        reason: String,
+        event: Option<u64>,
+        reply: oneshot::Sender<Result<RecordingReport, CommandError>>,
+    },
+    Order {
+        group: Option<String>,
+        order: Order,
+        note: Note,
         reply: CommandReply,
     },
     /// Standin may from now on empty this backend.
@@ -301,18 +388,28 @@ impl Handle {
         self.history.last_id()
     }
 
-    /// `group` may be left out where there is one group; without `to` the best backup is taken.
-    pub async fn failover(
-        &self,
-        group: Option<String>,
-        to: Option<String>,
-        reason: String,
-    ) -> Result<CommandOutcome, CommandError> {
-        self.command(|reply| Request::Failover { group, to, reason, reply }).await
+    /// The event with this id, and up to `around` of its group's before and after it; `None` when it is not kept.
+    pub async fn event(&self, id: u64, around: usize) -> Option<(Event, Vec<Event>, Vec<Event>)> {
+        let event = self.history.get(id)?;
+        let of_group = |other: &Event| other.group == event.group;
+        let before = self.history.since(id.saturating_sub(around as u64 + 1), around);
+        let before = before.into_iter().filter(|other| other.id < id && of_group(other)).collect();
+        let after = self.history.since(id, around).into_iter().filter(of_group).collect();
+        Some((event, before, after))
     }
 
-    pub async fn recover(&self, group: Option<String>, reason: String) -> Result<CommandOutcome, CommandError> {
-        self.command(|reply| Request::Recover { group, reason, reply }).await
+    pub async fn statistics(&self) -> Result<Vec<StatisticsReport>, CommandError> {
+        self.ask(limits::CONTROL_STATUS_TIMEOUT, |reply| Request::Statistics { reply }).await
+    }
+
+    /// The recording that holds this event; without one, what the engine was told lately.
+    pub async fn recording(&self, group: Option<String>, event: Option<u64>) -> Result<RecordingReport, CommandError> {
+        self.ask(limits::CONTROL_STATUS_TIMEOUT, |reply| Request::Recording { group, event, reply }).await?
+    }
+
+    /// `group` may be left out where there is one group.
+    pub async fn order(&self, group: Option<String>, order: Order, note: Note) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Order { group, order, note, reply }).await
     }
 
     pub async fn adopt(&self, group: Option<String>, backend: String) -> Result<CommandOutcome, CommandError> {
@@ -352,6 +449,43 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::telemetry::events::EventKind;
+
+    /// A quiet month with one bad minute.
+    pub(crate) fn sample_statistics() -> StatisticsReport {
+        let at = WallTime::from_ms(1_795_315_639_120);
+        let counts = |failovers| Counts {
+            switches_by_trigger: BTreeMap::from([("connection".to_owned(), failovers)]),
+            switches_by_kind: BTreeMap::from([("failover".to_owned(), failovers)]),
+            incidents: BTreeMap::from([("connection".to_owned(), failovers)]),
+            resolved: BTreeMap::from([("failover".to_owned(), failovers)]),
+            resolution_ms_total: 12 * failovers,
+            resolution_ms_max: 17,
+            ..Counts::default()
+        };
+        let incident = IncidentReport {
+            id: 1,
+            backend: "primary".to_owned(),
+            trigger: "connection".into(),
+            hard: true,
+            confidence: 0.99,
+            why: "primary: connection refused, 2 times in this outage".to_owned(),
+            since: at,
+            opened_at: at,
+            resolved: true,
+            resolved_at: Some(at),
+            resolution: Some("failover".into()),
+            served_by: Some("backup-a".to_owned()),
+            attempts: 1,
+        };
+        StatisticsReport {
+            group: "default".to_owned(),
+            at,
+            day: counts(1),
+            month: counts(3),
+            open_breakers: vec!["primary".to_owned()],
+            incidents: vec![incident],
+        }
+    }
 
     /// One group whose primary serves and whose first backup could not be entered.
     pub(crate) fn sample_status() -> StatusReport {
@@ -412,6 +546,10 @@ pub(crate) mod tests {
             active: Some("primary".to_owned()),
             epoch: 1,
             availability: "serving".into(),
+            mode: "automatic".into(),
+            proposal: None,
+            switches_today: 2,
+            incidents_today: 1,
             notes: vec!["an operator chose the active backend; `standin recover` returns to the primary".to_owned()],
             clients: 50,
             backends: vec![primary, backup],
@@ -450,14 +588,17 @@ pub(crate) mod tests {
         let (handle, mut receiver) = channel(Arc::default());
         let task = tokio::spawn(async move {
             match receiver.recv().await.unwrap() {
-                Request::Failover { group, to, reason, reply } => {
-                    assert_eq!((to.as_deref(), reason.as_str()), (Some("backup-a"), "maintenance"));
+                Request::Order { group, order, note, reply } => {
+                    assert_eq!(order, Order::Failover { to: Some("backup-a".into()) });
+                    assert_eq!(note.reason, "maintenance");
                     reply.send(Ok(outcome(&group.unwrap()))).unwrap();
                 }
                 other => panic!("{other:?}"),
             }
         });
-        let answer = handle.failover(Some("cache".into()), Some("backup-a".into()), "maintenance".into()).await;
+        let note = Note { by: "kim".into(), reason: "maintenance".into() };
+        let order = Order::Failover { to: Some("backup-a".into()) };
+        let answer = handle.order(Some("cache".into()), order, note).await;
         assert_eq!(answer, Ok(outcome("cache")));
         task.await.unwrap();
     }
@@ -468,11 +609,11 @@ pub(crate) mod tests {
         let refusal = CommandError::Refused { why: "it is not empty".into(), hint: "standin adopt backup-a".into() };
         let sent = refusal.clone();
         tokio::spawn(async move {
-            if let Some(Request::Recover { reply, .. }) = receiver.recv().await {
+            if let Some(Request::Order { reply, .. }) = receiver.recv().await {
                 reply.send(Err(sent)).unwrap();
             }
         });
-        assert_eq!(handle.recover(None, String::new()).await, Err(refusal));
+        assert_eq!(handle.order(None, Order::Recover, Note::default()).await, Err(refusal));
     }
 
     #[tokio::test]

@@ -96,5 +96,6 @@ fn rules(backend: &config::Backend) -> BackendRules {
         is_embedded: backend.address == BackendAddress::Embedded,
         weight: backend.weight,
         zone: backend.zone.clone(),
+        region: backend.region.clone(),
     }
 }

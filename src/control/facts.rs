@@ -19,6 +19,7 @@ pub(super) struct BackendRules {
     pub(super) is_embedded: bool,
     pub(super) weight: u32,
     pub(super) zone: Option<String>,
+    pub(super) region: Option<String>,
 }
 
 /// Learnt from probes.
@@ -163,6 +164,7 @@ mod tests {
             is_embedded: false,
             weight: 100,
             zone: None,
+            region: None,
         }
     }
 

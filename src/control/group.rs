@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,22 +10,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{CommandReply, GroupReport};
+use super::account::Account;
+use super::api::{CommandReply, GroupReport, Note, Order, RecordingReport, StatisticsReport};
 use super::entry::Outcome;
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::settings::engine_backend;
 use super::shared::Shared;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
-use crate::config::DivergencePolicy;
+use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy};
 use crate::divergence::Scripts;
-use crate::policy::{Action, Availability as EngineAvailability, BackendId, Edge, Engine, Event, Switch};
+use crate::policy::{
+    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, RecordedEngine, Switch,
+};
 use crate::route::{Availability, ClientCounts, EdgeReport, Publisher};
 use crate::telemetry::events::History;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 /// A tick that comes this much later than it should makes us suspect ourselves.
 const LATE_TICK: Duration = Duration::from_millis(100);
@@ -38,9 +44,10 @@ pub struct GroupControlSetup {
     pub tracks_writers: bool,
     pub mark_prefix: String,
     pub mirror: MirrorSettings,
-    pub probe_interval: Duration,
-    pub probe_timeout: Duration,
-    pub write_probe: bool,
+    pub health_check: HealthCheck,
+    pub initialization: Initialization,
+    /// Where what must outlive the process is kept.
+    pub state: Option<PathBuf>,
     pub scripts: Arc<Scripts>,
     pub edges: mpsc::Receiver<EdgeReport>,
     pub seed: u64,
@@ -54,14 +61,16 @@ pub struct Surroundings {
     pub history: Arc<History>,
     pub metrics: Metrics,
     pub clients: Arc<ClientCounts>,
+    pub readiness: Readiness,
     pub stop: CancellationToken,
 }
 
 /// What the API asks a group's control.
 pub(super) enum GroupRequest {
     Status(oneshot::Sender<GroupReport>),
-    Failover { to: Option<String>, reason: String, reply: CommandReply },
-    Recover { reason: String, reply: CommandReply },
+    Statistics(oneshot::Sender<StatisticsReport>),
+    Recording(Option<u64>, oneshot::Sender<RecordingReport>),
+    Order { order: Order, note: Note, reply: CommandReply },
     Own { backend: String, own: bool, reply: CommandReply },
 }
 
@@ -76,7 +85,13 @@ pub(super) enum Message {
 
 pub(super) struct GroupControl {
     pub(super) shared: Rc<Shared>,
-    pub(super) engine: Engine,
+    pub(super) engine: RecordedEngine,
+    pub(super) account: Account,
+    /// Decisions whose switch has not ended, for the event that tells its end.
+    pub(super) began: Vec<Decision>,
+    pub(super) initialization: Initialization,
+    /// Said once that as many backends have answered as were waited for.
+    pub(super) is_initialized: bool,
     pub(super) collectors: Vec<Collector>,
     pub(super) probe_progress_us: Vec<u64>,
     pub(super) surroundings: Surroundings,
@@ -157,9 +172,7 @@ impl GroupControl {
         for backend in &group.backends {
             let (sender, receiver) = mpsc::channel(16);
             let settings = ProbeSettings {
-                interval: setup.probe_interval,
-                timeout: setup.probe_timeout,
-                write_probe: setup.write_probe,
+                rules: setup.health_check.clone(),
                 mark_keys: mark_keys.clone(),
                 probe_key: probe_key.clone(),
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -175,7 +188,8 @@ impl GroupControl {
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
-        let engine = Engine::new(setup.engine_settings, settings, setup.seed, now);
+        let engine = RecordedEngine::new(Engine::new(setup.engine_settings, settings, setup.seed, now));
+        let account = Account::new(setup.state, &group.name);
         let names: Vec<&str> = group.backends.iter().map(|backend| backend.name.as_str()).collect();
         let publisher = MetricsPublisher::new(&surroundings.metrics, &group.name, &names);
         let count = group.backends.len();
@@ -211,6 +225,10 @@ impl GroupControl {
         let control = Self {
             shared: Rc::clone(&shared),
             engine,
+            account,
+            began: Vec::new(),
+            initialization: setup.initialization,
+            is_initialized: false,
             collectors: (0..count).map(|_| Collector::new()).collect(),
             probe_progress_us: vec![0; count],
             surroundings,
@@ -275,6 +293,27 @@ impl GroupControl {
             self.collect(BackendId(index as u8));
         }
         self.shared.note_databases();
+        self.initialize();
+    }
+
+    /// Tells once that as many backends have answered as `initialization.policy` waits for, or that it took too long.
+    fn initialize(&mut self) {
+        if self.is_initialized {
+            return;
+        }
+        let facts = self.shared.facts.borrow();
+        // The store in our own memory is always there: it counts only where it is all there is.
+        let real = || self.shared.rules.iter().filter(|rules| !rules.is_embedded);
+        let answered = real().filter(|rules| facts[rules.id.index()].last_ok_us > 0).count();
+        let needed = match self.initialization.policy {
+            InitializationPolicy::All => real().count(),
+            InitializationPolicy::Majority => real().count() / 2 + 1,
+            InitializationPolicy::One => 1,
+        };
+        if answered >= needed.min(real().count()) || self.born.elapsed() >= self.initialization.timeout {
+            self.is_initialized = true;
+            self.surroundings.readiness.group_is_ready();
+        }
     }
 
     fn on_message(&mut self, message: Message) {
@@ -296,6 +335,7 @@ impl GroupControl {
 
     pub(super) fn act(&mut self) {
         for action in std::mem::take(&mut self.actions) {
+            self.account.note(&action);
             match action {
                 Action::Switch(switch) => self.begin_switch(switch),
                 Action::Publish { availability } => self.publish_availability(availability),
@@ -308,7 +348,7 @@ impl GroupControl {
                     let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
                 }
                 Action::Record(decision) => self.record_decision(&decision),
-                Action::Incident(_) => {}
+                Action::Incident(incident) => self.record_incident(&incident),
             }
         }
     }
@@ -334,17 +374,4 @@ impl GroupControl {
 fn instance(listen: &str) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}/{listen}", host.trim())
-}
-
-fn engine_backend(rules: &BackendRules) -> crate::policy::BackendSettings {
-    let mut settings = crate::policy::BackendSettings::new(rules.id, &rules.name, rules.role);
-    settings.weight = rules.weight;
-    settings.zone.clone_from(&rules.zone);
-    settings.last_resort = rules.is_embedded;
-    settings.data = match rules.data {
-        crate::config::DataMode::Cold => crate::policy::DataMode::Cold,
-        crate::config::DataMode::Mirrored => crate::policy::DataMode::Mirrored,
-        crate::config::DataMode::Replica => crate::policy::DataMode::Replica,
-    };
-    settings
 }

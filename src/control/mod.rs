@@ -2,12 +2,14 @@
 //!
 //! It runs on a thread of its own and never touches a client's bytes. It must not know HTTP (see `admin`) or sessions.
 
+mod account;
 pub mod api;
 mod check;
 mod copy;
 mod databases;
 mod entry;
 mod facts;
+mod flights;
 mod group;
 mod incident;
 mod marks;
@@ -17,6 +19,7 @@ mod operators;
 mod probe;
 mod publish;
 mod report;
+mod round;
 mod settings;
 mod shared;
 mod standing;
@@ -30,14 +33,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use self::api::{CommandError, Receiver, Request, StatusReport};
+use self::api::{CommandError, Receiver, RecordingReport, Request, StatisticsReport, StatusReport};
 use self::group::GroupRequest;
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::wall_time::WallTime;
 
 pub use self::check::content_findings;
 pub use self::group::{GroupControlSetup, Surroundings};
-pub use self::settings::group_setup;
+pub use self::settings::{engine_backends, engine_settings, group_setup};
 
 /// Requests of operators that may wait for one group's control.
 const GROUP_QUEUE_MAX: usize = 64;
@@ -70,11 +73,14 @@ pub async fn run(
                 let report = status(&handles, &surroundings, &readiness).await;
                 let _ = reply.send(report);
             }
-            Some(Request::Failover { group, to, reason, reply }) => {
-                forward(&handles, group, reply, |reply| GroupRequest::Failover { to, reason, reply });
+            Some(Request::Statistics { reply }) => {
+                let _ = reply.send(statistics(&handles).await);
             }
-            Some(Request::Recover { group, reason, reply }) => {
-                forward(&handles, group, reply, |reply| GroupRequest::Recover { reason, reply });
+            Some(Request::Recording { group, event, reply }) => {
+                let _ = reply.send(recording(&handles, group, event).await);
+            }
+            Some(Request::Order { group, order, note, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Order { order, note, reply });
             }
             Some(Request::Adopt { group, backend, reply }) => {
                 forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: true, reply });
@@ -94,20 +100,11 @@ fn forward(
     reply: api::CommandReply,
     request: impl FnOnce(api::CommandReply) -> GroupRequest,
 ) {
-    let known = || handles.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    let chosen = match &group {
-        Some(name) => handles
-            .iter()
-            .find(|(known, _)| known == name)
-            .ok_or_else(|| CommandError::UnknownGroup { name: name.clone(), known: known() }),
-        None if handles.len() == 1 => Ok(&handles[0]),
-        None => Err(CommandError::GroupNeeded { known: known() }),
-    };
-    match chosen {
+    match choose(handles, group.as_deref()) {
         Err(error) => {
             let _ = reply.send(Err(error));
         }
-        Ok((_, sender)) => {
+        Ok(sender) => {
             if let Err(error) = sender.try_send(request(reply)) {
                 tracing::warn!(%error, "an operator's command could not be handed to its group");
             }
@@ -115,14 +112,54 @@ fn forward(
     }
 }
 
+fn choose<'h>(handles: &'h Handles, group: Option<&str>) -> Result<&'h mpsc::Sender<GroupRequest>, CommandError> {
+    let known = || handles.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let chosen = match group {
+        Some(name) => handles
+            .iter()
+            .find(|(known, _)| known == name)
+            .ok_or_else(|| CommandError::UnknownGroup { name: name.to_owned(), known: known() }),
+        None if handles.len() == 1 => Ok(&handles[0]),
+        None => Err(CommandError::GroupNeeded { known: known() }),
+    };
+    chosen.map(|(_, sender)| sender)
+}
+
+async fn statistics(handles: &Handles) -> Vec<StatisticsReport> {
+    let mut reports = Vec::new();
+    for (_, sender) in handles {
+        if let Some(report) = ask(sender, GroupRequest::Statistics).await {
+            reports.push(report);
+        }
+    }
+    reports
+}
+
+async fn recording(
+    handles: &Handles,
+    group: Option<String>,
+    event: Option<u64>,
+) -> Result<RecordingReport, CommandError> {
+    let sender = choose(handles, group.as_deref())?;
+    Ok(ask(sender, |reply| GroupRequest::Recording(event, reply)).await.flatten())
+}
+
+/// `None` when the group's control does not answer in time.
+async fn ask<T>(
+    sender: &mpsc::Sender<GroupRequest>,
+    request: impl FnOnce(oneshot::Sender<T>) -> GroupRequest,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    sender.send(request(reply)).await.ok()?;
+    tokio::time::timeout(STATUS_WAIT, answer).await.ok()?.ok()
+}
+
 async fn status(handles: &Handles, surroundings: &Surroundings, readiness: &Readiness) -> StatusReport {
     let mut groups = Vec::new();
     for (name, sender) in handles {
-        let (reply, answer) = oneshot::channel();
-        let asked = sender.send(GroupRequest::Status(reply)).await.is_ok();
-        match tokio::time::timeout(STATUS_WAIT, answer).await {
-            Ok(Ok(report)) if asked => groups.push(report),
-            _ => tracing::warn!(group = name, "the group's control did not answer a status request"),
+        match ask(sender, GroupRequest::Status).await {
+            Some(report) => groups.push(report),
+            None => tracing::warn!(group = name, "the group's control did not answer a status request"),
         }
     }
     StatusReport {

@@ -1,12 +1,12 @@
-//! What operators ask of a group: its status, a failover, a recovery, a backend taken as its own or given up.
+//! What operators ask of a group: its status and statistics, orders to the engine, a backend taken as its own or given up.
 
 use std::time::Instant;
 
-use super::api::{CommandError, CommandOutcome, CommandReply};
+use super::api::{self, CommandError, CommandOutcome, CommandReply, Note};
 use super::group::{GroupControl, GroupRequest};
 use super::probe::ProbeCommand;
 use crate::backend::clock;
-use crate::policy::{Action, BackendId, DecisionKind, Event, OperatorCommand, Order};
+use crate::policy::{Action, BackendId, DecisionKind, Event, OperatorCommand, Order, ProposalId};
 use crate::telemetry::events::{Event as Entry, EventKind};
 
 impl GroupControl {
@@ -15,17 +15,18 @@ impl GroupControl {
             GroupRequest::Status(reply) => {
                 let _ = reply.send(self.report());
             }
-            GroupRequest::Failover { to, reason, reply } => {
-                match to.map(|name| self.backend_named(&name)).transpose() {
-                    Err(error) => {
-                        let _ = reply.send(Err(error));
-                    }
-                    Ok(to) => self.command(OperatorCommand::new(Order::Failover { to }, reason), reply),
+            GroupRequest::Statistics(reply) => {
+                let _ = reply.send(self.statistics());
+            }
+            GroupRequest::Recording(event, reply) => {
+                let _ = reply.send(self.recording(event));
+            }
+            GroupRequest::Order { order, note, reply } => match self.order(&order) {
+                Ok(named) => self.command(&order, named, note, reply),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
                 }
-            }
-            GroupRequest::Recover { reason, reply } => {
-                self.command(OperatorCommand::new(Order::Recover, reason), reply)
-            }
+            },
             GroupRequest::Own { backend, own, reply } => match self.backend_named(&backend) {
                 Err(error) => {
                     let _ = reply.send(Err(error));
@@ -44,41 +45,67 @@ impl GroupControl {
         })
     }
 
-    pub(super) fn command(&mut self, mut command: OperatorCommand, reply: CommandReply) {
-        if command.reason.is_empty() {
-            "no reason given".clone_into(&mut command.reason);
-        }
-        let words = format!("an operator asked: {:?}: {}", command.order, command.reason);
+    /// The order with places instead of names.
+    fn order(&self, order: &api::Order) -> Result<Order, CommandError> {
+        let backend = |name: &String| self.backend_named(name);
+        let proposal = |id: &Option<u64>| id.map(ProposalId);
+        Ok(match order {
+            api::Order::Failover { to } => Order::Failover { to: to.as_ref().map(backend).transpose()? },
+            api::Order::Recover => Order::Recover,
+            api::Order::Pin { backend: name, lasts } => Order::Pin { backend: backend(name)?, lasts: *lasts },
+            api::Order::Unpin => Order::Unpin,
+            api::Order::Drain { backend: name } => Order::Drain { backend: backend(name)? },
+            api::Order::Exclude { backend: name } => Order::Exclude { backend: backend(name)? },
+            api::Order::Include { backend: name } => Order::Include { backend: backend(name)? },
+            api::Order::Confirm { proposal: id } => Order::Confirm { proposal: proposal(id) },
+            api::Order::Reject { proposal: id } => Order::Decline { proposal: proposal(id) },
+        })
+    }
+
+    /// Hands an order to the engine. Who gave it, and why, is in the history whatever becomes of it.
+    fn command(&mut self, order: &api::Order, named: Order, note: Note, reply: CommandReply) {
+        let reason = if note.reason.is_empty() { "no reason given".to_owned() } else { note.reason };
+        let (who, reason) = if note.by.is_empty() {
+            ("an operator".to_owned(), reason)
+        } else {
+            (note.by.clone(), format!("{reason} (by {})", note.by))
+        };
+        let words = format!("{who} asked for {}: {reason}", words(order));
         self.shared.record(Entry::new(EventKind::Operator, words));
+        let command = OperatorCommand::new(named, reason);
         self.engine.handle(clock::now(), Event::Operator(command), &mut self.actions);
         let switch = self.actions.iter().find_map(|action| match action {
             Action::Switch(switch) => Some(switch.id.0),
             _ => None,
         });
-        let rejected = self.actions.iter().find_map(|action| match action {
-            Action::Record(decision) if decision.kind == DecisionKind::Rejected => Some(decision.why.clone()),
+        let answers = self.actions.iter().filter_map(|action| match action {
+            Action::Record(decision) => Some((decision.kind, decision.why.clone())),
             _ => None,
         });
-        match (switch, rejected) {
-            (Some(id), _) => {
-                self.waiting.insert(id, (reply, Instant::now()));
-            }
-            (None, Some(why)) => {
-                let hint = "`standin status` shows each backend's health and what would mend it".to_owned();
-                let _ = reply.send(Err(CommandError::Refused { why, hint }));
-            }
-            (None, None) => {
-                let route = self.shared.group.route();
-                let _ = reply.send(Ok(CommandOutcome {
-                    group: self.shared.group.name.clone(),
-                    result: "nothing_to_do".into(),
-                    message: format!("backend {} serves already", self.shared.rules(route.active).name),
-                    from: None,
-                    to: Some(self.shared.rules(route.active).name.clone()),
-                    epoch: route.epoch,
-                    duration_us: 0,
-                }));
-            }
+        let answers: Vec<_> = answers.collect();
+        let answer = |kind| answers.iter().find(|(of, _)| *of == kind).map(|(_, why)| why.clone());
+        let done = answer(DecisionKind::Commanded).or_else(|| answer(DecisionKind::ProposalEnded));
+        if let Some(why) = answer(DecisionKind::Rejected) {
+            let hint = "`standin status` shows each backend's health and what would mend it".to_owned();
+            let _ = reply.send(Err(CommandError::Refused { why, hint }));
+        } else if let Some(id) = switch {
+            self.waiting.insert(id, (reply, Instant::now()));
+        } else {
+            let route = self.shared.group.route();
+            let serves = || format!("backend {} serves already", self.shared.rules(route.active).name);
+            let (result, message) = match done {
+                Some(why) => ("done", why),
+                None => ("nothing_to_do", answer(DecisionKind::Stayed).unwrap_or_else(serves)),
+            };
+            let _ = reply.send(Ok(CommandOutcome {
+                group: self.shared.group.name.clone(),
+                result: result.into(),
+                message,
+                from: None,
+                to: Some(self.shared.rules(route.active).name.clone()),
+                epoch: route.epoch,
+                duration_us: 0,
+            }));
         }
         self.act();
     }
@@ -120,5 +147,21 @@ impl GroupControl {
         let _ = reply.send(answer);
         let _ = self.shared.probers[id.index()].try_send(ProbeCommand::Now);
         self.update_standing(id);
+    }
+}
+
+fn words(order: &api::Order) -> String {
+    let numbered = |proposal: &Option<u64>| proposal.map_or("the proposal".to_owned(), |id| format!("proposal {id}"));
+    match order {
+        api::Order::Failover { to: Some(to) } => format!("a failover to {to}"),
+        api::Order::Failover { to: None } => "a failover to the best backup".to_owned(),
+        api::Order::Recover => "a recovery".to_owned(),
+        api::Order::Pin { backend, lasts } => format!("a pin to {backend} for {lasts:?}"),
+        api::Order::Unpin => "the end of the pin".to_owned(),
+        api::Order::Drain { backend } => format!("{backend} to be drained"),
+        api::Order::Exclude { backend } => format!("{backend} to be excluded"),
+        api::Order::Include { backend } => format!("{backend} to be included"),
+        api::Order::Confirm { proposal } => format!("{} to be carried out", numbered(proposal)),
+        api::Order::Reject { proposal } => format!("{} to be dropped", numbered(proposal)),
     }
 }

@@ -12,8 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::marks::{MarkKeys, Marks};
+use super::round::Round;
 use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
+use crate::config::HealthCheck;
 use crate::policy::{Cause, Edge, FailureKind, MemoryUse, NotReadyWord, ProbeAnswer, ProbeOutcome, Role};
 use crate::resp::Protocol;
 
@@ -97,9 +99,7 @@ pub(super) struct Report {
 /// How a prober is set up.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeSettings {
-    pub(super) interval: Duration,
-    pub(super) timeout: Duration,
-    pub(super) write_probe: bool,
+    pub(super) rules: HealthCheck,
     pub(super) mark_keys: MarkKeys,
     pub(super) probe_key: String,
     pub(super) seed: u64,
@@ -135,7 +135,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
-                let found = prober.probe().await;
+                let found = prober.round().await;
                 let pause = prober.pause(row.quick_pause(&found.outcome));
                 report(found);
                 next = Instant::now() + pause;
@@ -204,13 +204,14 @@ impl Prober {
     /// The interval with a tenth of jitter, so that many sidecars do not probe in step, unless less is asked for.
     fn pause(&mut self, quick: Option<Duration>) -> Duration {
         if let Some(quick) = quick {
-            return quick.min(self.settings.interval);
+            return quick.min(self.settings.rules.interval);
         }
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let tenth = (self.settings.interval / 10).as_micros() as u64;
-        self.settings.interval - self.settings.interval / 20 + Duration::from_micros(self.random % tenth.max(1))
+        let tenth = (self.settings.rules.interval / 10).as_micros() as u64;
+        self.settings.rules.interval - self.settings.rules.interval / 20
+            + Duration::from_micros(self.random % tenth.max(1))
     }
 
     async fn connect(&mut self) -> Result<(), HandshakeError> {
@@ -231,6 +232,18 @@ impl Prober {
         Ok(())
     }
 
+    /// As many questions as `health_check.policy` needs.
+    async fn round(&mut self) -> Report {
+        let mut round = Round::new(&self.settings.rules);
+        loop {
+            let report = self.probe().await;
+            if round.settles(&report.outcome) {
+                return report;
+            }
+            tokio::time::sleep(self.settings.rules.probe_delay).await;
+        }
+    }
+
     async fn probe(&mut self) -> Report {
         if self.connection.is_none()
             && let Err(error) = self.connect().await
@@ -238,7 +251,7 @@ impl Prober {
             return failed(&error);
         }
         let started = clock::micros();
-        let timeout = self.settings.timeout;
+        let timeout = self.settings.rules.timeout;
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
         let write_proven = self.write_proven();
         self.probes = self.probes.wrapping_add(1);
@@ -248,7 +261,7 @@ impl Prober {
         match connection.conversation.ask_within(timeout, &requests).await {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
-                let report = connection.judge(&replies, latency, looks, self.settings.write_probe, write_proven);
+                let report = connection.judge(&replies, latency, looks, self.settings.rules.write_probe, write_proven);
                 let is_named = matches!(&self.backend.target.address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
                 if connection.identity.is_replica && is_named {
                     // The name may lead to another server by now.
@@ -331,7 +344,10 @@ fn replication_lag(info: &Reply) -> Option<Duration> {
 
 fn memory_use(info: &Reply) -> Option<MemoryUse> {
     let used_bytes = info_number(info, "used_memory")?;
-    Some(MemoryUse { used_bytes, max_bytes: info_number(info, "maxmemory").unwrap_or(0) })
+    let mut lines = info.text()?.lines();
+    let policy = lines.find_map(|line| line.strip_prefix("maxmemory_policy:"));
+    let evicts = policy.is_some_and(|policy| policy.trim() != "noeviction");
+    Some(MemoryUse { used_bytes, max_bytes: info_number(info, "maxmemory").unwrap_or(0), evicts })
 }
 
 /// Bytes of the replication stream: `["master", offset, ..]`, or `["slave", host, port, state, offset]`.
@@ -349,7 +365,7 @@ fn requests(settings: &ProbeSettings, looks: Looks, without_write: bool) -> Vec<
     requests.extend(looks.replication.then(|| vec!["INFO", "replication"]));
     requests.extend(looks.memory.then(|| vec!["INFO", "memory"]));
     debug_assert_eq!(requests.len(), looks.count());
-    if settings.write_probe && !without_write {
+    if settings.rules.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
         requests.push(vec!["MULTI"]);
         requests.push(vec!["SET", &settings.probe_key, "1", "PX", WRITE_PROBE_TTL_MS]);
@@ -476,7 +492,7 @@ mod tests {
         assert_eq!(replication_lag(&info("role:master\r\n")), None);
         let memory =
             info("used_memory:1000\r\nused_memory_peak:5\r\nmaxmemory:4000\r\nmaxmemory_policy:noeviction\r\n");
-        assert_eq!(memory_use(&memory), Some(MemoryUse { used_bytes: 1_000, max_bytes: 4_000 }));
+        assert_eq!(memory_use(&memory), Some(MemoryUse { used_bytes: 1_000, max_bytes: 4_000, evicts: false }));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::api::{
     BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, ProbeReport,
+    ProposalReport,
 };
 use super::facts;
 use super::group::GroupControl;
 use super::publish::{breaker_word, state_word};
 use crate::backend::{Counters, clock};
-use crate::policy::{BackendRole, BackendView, Health, Standing};
+use crate::policy::{BackendId, BackendRole, BackendView, Health, Proposal, Standing};
 use crate::route::Availability;
 
 impl GroupControl {
@@ -27,6 +28,7 @@ impl GroupControl {
         let mut backends: Vec<BackendReport> =
             view.backends.iter().map(|backend| self.backend_report(backend)).collect();
         backends.sort_by_key(|backend| !backend.active);
+        let today = self.statistics().day;
         GroupReport {
             name: self.shared.group.name.clone(),
             listen: self.listen.clone(),
@@ -36,8 +38,25 @@ impl GroupControl {
             epoch: route.epoch,
             availability: availability.into(),
             clients: self.surroundings.clients.connected(self.shared.group.index) as u64,
+            mode: view.mode.name().into(),
+            proposal: view.proposal.as_ref().map(|proposal| self.proposal_report(proposal)),
+            switches_today: today.switches_by_trigger.values().sum(),
+            incidents_today: today.incidents.values().sum(),
             notes: self.notes(&view),
             backends,
+        }
+    }
+
+    fn proposal_report(&self, proposal: &Proposal) -> ProposalReport {
+        ProposalReport {
+            id: proposal.id.0,
+            from: self.shared.rules(proposal.from).name.clone(),
+            to: self.shared.rules(proposal.to).name.clone(),
+            trigger: proposal.trigger.name().into(),
+            kind: proposal.kind.name().into(),
+            why: proposal.why.clone(),
+            at: self.account.wall(proposal.at),
+            expires_at: self.account.wall(proposal.expires_at),
         }
     }
 
@@ -49,6 +68,33 @@ impl GroupControl {
         }
         if let Some(why) = self.shared.other_writer().filter(|_| self.shared.has_mirrored_backup()) {
             notes.push(why);
+        }
+        let name = |id: BackendId| &self.shared.rules(id).name;
+        if let Some(proposal) = &view.proposal {
+            let (id, until) = (proposal.id, self.account.wall(proposal.expires_at));
+            let to = name(proposal.to);
+            notes.push(format!("proposal {id}: enter {to}: {}; `standin confirm {id}` until {until}", proposal.why));
+        }
+        if let Some(pin) = &view.pin {
+            let until = self.account.wall(pin.until);
+            notes.push(format!("pinned to {} until {until}: {}", name(pin.backend), pin.reason));
+        }
+        for backend in &view.backends {
+            if let Some(exclusion) = &backend.excluded {
+                notes.push(format!("{} is excluded: {}", backend.name, exclusion.reason));
+            }
+        }
+        if let Some(incident) = &view.incident {
+            notes.push(format!(
+                "incident {} since {}: {}",
+                incident.id,
+                self.account.wall(incident.since),
+                incident.why
+            ));
+        }
+        if let Some(until) = view.cools_until {
+            let left = until.since(clock::now()).as_secs();
+            notes.push(format!("switches that can wait do so for {left} s more (failover.cooldown)"));
         }
         if let Some(at) = view.recovery_at {
             let left = at.since(clock::now()).as_secs();
@@ -116,7 +162,7 @@ impl GroupControl {
     }
 
     /// How far a backend is kept in step; `None` for those that never are.
-    pub(super) fn mirror_report(&self, id: crate::policy::BackendId) -> Option<MirrorReport> {
+    pub(super) fn mirror_report(&self, id: BackendId) -> Option<MirrorReport> {
         let control = self.shared.mirror(id);
         if !self.shared.may_mirror(id) {
             return None;
@@ -149,7 +195,7 @@ impl GroupControl {
         })
     }
 
-    fn latency(&self, id: crate::policy::BackendId) -> Option<LatencyReport> {
+    fn latency(&self, id: BackendId) -> Option<LatencyReport> {
         self.recent[id.index()].report()
     }
 }

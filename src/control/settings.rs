@@ -1,5 +1,6 @@
 //! From the configuration to what the control of a group starts with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -7,12 +8,15 @@ use tokio::sync::mpsc;
 use super::facts::BackendRules;
 use super::group::GroupControlSetup;
 use super::mirror::MirrorSettings;
-use crate::config::{self, BackendAddress, Profile};
+use crate::config::{self, BackendAddress, FailoverMode, Profile, TriggerName};
 use crate::divergence::Scripts;
-use crate::policy::{BackendId, BackendRole, Settings};
+use crate::policy::{
+    BackendId, BackendRole, BackendSettings, DataMode, FailoverSettings, Mode, RecoverySettings, Settings, Triggers,
+};
 use crate::route::{EdgeReport, Publisher};
 
 /// Puts together the control of one group.
+#[allow(clippy::too_many_arguments, reason = "each is handed on as it is")]
 #[must_use]
 pub fn group_setup(
     config: &config::Group,
@@ -22,6 +26,7 @@ pub fn group_setup(
     seed: u64,
     client_name: String,
     listen: String,
+    state: Option<PathBuf>,
 ) -> GroupControlSetup {
     let rules = config.backends.iter().enumerate().map(|(index, backend)| rules(index, backend)).collect();
     GroupControlSetup {
@@ -37,9 +42,9 @@ pub fn group_setup(
             copy_rate: config.mirror.copy_rate,
             value_max: config.mirror.value_max,
         },
-        probe_interval: config.health_check.interval,
-        probe_timeout: config.health_check.timeout,
-        write_probe: config.health_check.write_probe,
+        health_check: config.health_check.clone(),
+        initialization: config.initialization.clone(),
+        state,
         scripts,
         edges,
         seed,
@@ -61,23 +66,84 @@ fn rules(index: usize, backend: &config::Backend) -> BackendRules {
         is_embedded: backend.address == BackendAddress::Embedded,
         weight: backend.weight,
         zone: backend.zone.clone(),
+        region: backend.region.clone(),
     }
 }
 
-fn engine_settings(config: &config::Group) -> Settings {
+/// What the engine is told of a group's configuration.
+#[must_use]
+pub fn engine_settings(config: &config::Group) -> Settings {
     let mut settings = match config.failover.profile {
         Profile::Default => Settings::default(),
         Profile::Fast => Settings::fast(),
     };
-    settings.failover.failure_threshold = config.failover.failure_threshold;
-    settings.failover.hold = config.failover.hold;
-    settings.recovery.enabled = config.recovery.enabled;
-    settings.recovery.threshold = config.recovery.threshold;
-    settings.recovery.delay = config.recovery.delay;
-    settings.recovery.delay_max = config.recovery.delay_max;
-    settings.recovery.latency_factor = config.recovery.latency_factor;
-    settings.timeout.floor = config.timeout.floor;
-    settings.timeout.request = config.timeout.request;
-    settings.timeout.slow = config.timeout.slow;
+    let (failover, recovery, timeout) = (&config.failover, &config.recovery, &config.timeout);
+    settings.zone.clone_from(&failover.zone);
+    settings.region.clone_from(&failover.region);
+    settings.failover = FailoverSettings {
+        mode: match failover.mode {
+            FailoverMode::Automatic => Mode::Automatic,
+            FailoverMode::SemiAutomatic => Mode::SemiAutomatic,
+            FailoverMode::Manual => Mode::Manual,
+        },
+        triggers: triggers(&failover.triggers),
+        cascade: failover.cascade,
+        failure_threshold: failover.failure_threshold,
+        max_attempts: failover.max_attempts,
+        cooldown: failover.cooldown,
+        cooldown_max: failover.cooldown_max,
+        max_per_hour: failover.max_per_hour,
+        confirm_within: failover.confirm_within,
+        hold: failover.hold,
+        ..settings.failover
+    };
+    settings.breaker.failure_rate_threshold = failover.failure_rate_threshold;
+    settings.breaker.min_failures = failover.min_failures;
+    settings.performance.degradation_threshold = failover.performance_degradation_threshold;
+    settings.performance.min_shift = failover.performance_min_shift;
+    settings.recovery = RecoverySettings {
+        enabled: recovery.enabled,
+        threshold: recovery.threshold,
+        delay: recovery.delay,
+        delay_max: recovery.delay_max,
+        grace_period: recovery.grace_period,
+        latency_factor: recovery.latency_factor,
+        ..settings.recovery
+    };
+    settings.timeout.floor = timeout.floor;
+    settings.timeout.request = timeout.request;
+    settings.timeout.slow = timeout.slow;
+    settings
+}
+
+fn triggers(names: &[TriggerName]) -> Triggers {
+    let has = |name| names.contains(&name);
+    Triggers {
+        health_check: has(TriggerName::HealthCheck),
+        connection: has(TriggerName::Connection),
+        performance: has(TriggerName::Performance),
+        timeout: has(TriggerName::Timeout),
+        manual: has(TriggerName::Manual),
+    }
+}
+
+/// What the engine is told of a group's backends.
+#[must_use]
+pub fn engine_backends(config: &config::Group) -> Vec<BackendSettings> {
+    let backends = config.backends.iter().enumerate();
+    backends.map(|(index, backend)| engine_backend(&rules(index, backend))).collect()
+}
+
+pub(super) fn engine_backend(rules: &BackendRules) -> BackendSettings {
+    let mut settings = BackendSettings::new(rules.id, &rules.name, rules.role);
+    settings.weight = rules.weight;
+    settings.zone.clone_from(&rules.zone);
+    settings.region.clone_from(&rules.region);
+    settings.last_resort = rules.is_embedded;
+    settings.data = match rules.data {
+        config::DataMode::Cold => DataMode::Cold,
+        config::DataMode::Mirrored => DataMode::Mirrored,
+        config::DataMode::Replica => DataMode::Replica,
+    };
     settings
 }

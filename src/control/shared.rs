@@ -84,8 +84,8 @@ impl Shared {
         Some(format!("database {numbers} was not used when the others were emptied, and kept its keys"))
     }
 
-    pub(super) fn record(&self, event: Entry) {
-        self.history.record(event.group(self.group.name.clone()));
+    pub(super) fn record(&self, event: Entry) -> u64 {
+        self.history.record(event.group(self.group.name.clone()))
     }
 
     pub(super) fn newest_is_done(&self) -> bool {

@@ -9,6 +9,7 @@ use super::api::{CommandError, CommandOutcome};
 use super::entry::{self, Outcome, Wanted};
 use super::facts;
 use super::group::{GroupControl, Message};
+use crate::backend::clock;
 use crate::policy::{BackendId, Event, Switch, SwitchKind, SwitchResult};
 use crate::telemetry::events::{Event as Entry, EventKind};
 
@@ -115,6 +116,8 @@ impl GroupControl {
                 (EventKind::SwitchFailed, "failed", format!("the switch from {from} to {to} was given up: {why}"))
             }
         };
+        let began = self.began.iter().position(|decision| decision.switch == Some(switch.id));
+        let began = began.map(|index| self.began.remove(index));
         let seconds = took.as_secs_f64();
         self.publisher.switched(switch.trigger.name(), result, seconds);
         let detail = json!({
@@ -123,6 +126,8 @@ impl GroupControl {
             "flushed": outcome.flushed,
             "planned": switch.planned,
             "reason": reason,
+            // What it was decided from; absent for an attempt that follows a fruitless one like it.
+            "decision": began,
         });
         let mut event = Entry::new(kind, message)
             .backend(to.clone())
@@ -134,6 +139,7 @@ impl GroupControl {
         if outcome.epoch > 0 {
             event = event.epoch(outcome.epoch);
         }
-        self.shared.record(event);
+        let id = self.shared.record(event);
+        self.account.flights.decided(id, clock::now());
     }
 }

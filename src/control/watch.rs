@@ -9,6 +9,8 @@ use crate::telemetry::events::{Event as Entry, EventKind, Severity};
 
 /// A backend that is degraded for so many seconds in a row is worth an event; one slow probe is not.
 const DEGRADED_SECONDS_MIN: u32 = 3;
+/// Switches of which the beginning is remembered until they end.
+const BEGAN_MAX: usize = 8;
 /// Authentication of one backend failing or working again is told at most this often.
 const AUTHENTICATION_EVERY: Duration = Duration::from_secs(5);
 
@@ -16,6 +18,7 @@ impl GroupControl {
     pub(super) fn on_second(&mut self) {
         let view = self.engine.view(clock::now());
         self.watch_health(&view);
+        self.tend_account();
         if view.status != self.status_since.0 {
             self.status_since = (view.status, crate::telemetry::wall_time::WallTime::now());
         }
@@ -61,6 +64,14 @@ impl GroupControl {
                 return;
             }
         }
+        if decision.kind == DecisionKind::SwitchBegan {
+            // Told with the switch's end; a handful at most are under way.
+            if self.began.len() >= BEGAN_MAX {
+                self.began.remove(0);
+            }
+            self.began.push(decision.clone());
+            return;
+        }
         let name = &self.shared.rules(decision.backend).name;
         let detail = serde_json::to_value(decision).unwrap_or_default();
         let (kind, severity) = match decision.kind {
@@ -69,13 +80,21 @@ impl GroupControl {
             DecisionKind::Stayed | DecisionKind::Held | DecisionKind::SelfSuspected => {
                 (EventKind::Decision, Severity::Info)
             }
-            DecisionKind::Proposed | DecisionKind::ProposalEnded => (EventKind::Decision, Severity::Warning),
+            DecisionKind::Proposed => (EventKind::Proposed, Severity::Warning),
+            DecisionKind::ProposalEnded => (EventKind::ProposalEnded, Severity::Info),
             DecisionKind::Commanded => (EventKind::Operator, Severity::Info),
             DecisionKind::NoBackend => (EventKind::NoBackend, Severity::Error),
             DecisionKind::Authentication => (EventKind::AuthenticationFailed, Severity::Error),
             DecisionKind::Rejected => (EventKind::SwitchRefused, Severity::Warning),
         };
-        self.shared
-            .record(Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail));
+        let mut event = Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail);
+        if let Some(trigger) = decision.trigger {
+            event = event.trigger(trigger.name());
+        }
+        let id = self.shared.record(event);
+        let is_told_anyway = matches!(decision.kind, DecisionKind::Authentication | DecisionKind::Commanded);
+        if !is_told_anyway {
+            self.account.flights.decided(id, decision.at);
+        }
     }
 }

@@ -71,6 +71,17 @@ pub enum Trigger {
     Manual,
 }
 
+impl SwitchKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Recovery => "recovery",
+            Self::Manual => "manual",
+            Self::Reentry => "reentry",
+        }
+    }
+}
+
 impl Trigger {
     pub const ALL: [Self; 6] =
         [Self::HealthCheck, Self::Connection, Self::Performance, Self::Timeout, Self::Cascade, Self::Manual];
@@ -116,6 +127,7 @@ pub struct Decision {
     pub trigger: Option<Trigger>,
     /// The switch that it began or ended.
     pub switch: Option<SwitchId>,
+    pub switch_kind: Option<SwitchKind>,
     /// Set on `SwitchEnded`.
     pub result: Option<SwitchResult>,
     /// From the first evidence to this decision, where there was evidence.
@@ -244,6 +256,7 @@ impl Decision {
             backend,
             trigger: None,
             switch: None,
+            switch_kind: None,
             result: None,
             evidence_for: None,
             candidates: Vec::new(),

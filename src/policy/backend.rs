@@ -404,7 +404,8 @@ impl Backend {
         if trigger == Trigger::Timeout { of_attempts.max(1.0 - 10.0_f64.powf(-silence)) } else { of_attempts }
     }
 
-    fn unwell(&mut self) {
+    /// It has to prove anew, from now on, that it is well.
+    pub(super) fn unwell(&mut self) {
         self.healthy_since = None;
         self.probes_ok_in_row = 0;
     }

@@ -103,6 +103,11 @@ impl Breaker {
         }
     }
 
+    /// Other rules from now on; what was counted stays.
+    pub(super) fn configure(&mut self, settings: BreakerSettings) {
+        self.settings = settings;
+    }
+
     /// Whether traffic may pass: closed, or the open time is over and a trial is due.
     #[inline]
     pub fn allows(&self, now: Time) -> bool {

@@ -154,6 +154,22 @@ impl Engine {
         }
     }
 
+    /// The same engine in the same situation, under other rules: for asking what another configuration would have done.
+    /// Backends keep what is known of them; those that are not in the list keep their settings too.
+    #[must_use]
+    pub fn reconfigured(mut self, settings: Settings, backends: &[BackendSettings]) -> Self {
+        for backend in &mut self.backends {
+            backend.breaker.configure(settings.breaker.clone());
+            if let Some(other) = backends.iter().find(|other| other.name == backend.settings.name) {
+                // Its place and its role are facts of the recording.
+                let (id, role) = (backend.settings.id, backend.settings.role);
+                backend.settings = BackendSettings { id, role, ..other.clone() };
+            }
+        }
+        self.settings = settings;
+        self
+    }
+
     /// Takes one event and appends what is to be done, in order.
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         match event {
@@ -207,6 +223,12 @@ impl Engine {
     /// The backend that serves, or served last when nobody does.
     pub fn active(&self) -> BackendId {
         self.active
+    }
+
+    /// As configured; the place itself for a backend that the group does not have.
+    pub fn backend_name(&self, id: BackendId) -> String {
+        let backend = self.backends.get(id.index());
+        backend.map_or_else(|| id.to_string(), |backend| backend.settings.name.clone())
     }
 
     pub fn availability(&self) -> Availability {

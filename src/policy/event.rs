@@ -262,6 +262,8 @@ pub struct MemoryUse {
     pub used_bytes: u64,
     /// `maxmemory`; 0: no limit.
     pub max_bytes: u64,
+    /// At the limit it makes room by itself (`maxmemory-policy` other than noeviction); else it refuses writes.
+    pub evicts: bool,
 }
 
 /// The server's replication role, from ROLE or HELLO.

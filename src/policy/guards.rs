@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Check, CheckName, Trigger};
 use super::backend::Backend;
 use super::engine::Engine;
-use super::event::BackendId;
+use super::event::{BackendId, CommandClass};
 use super::evidence::Failure;
 use super::score::score;
 use super::settings::{FailoverSettings, RecoverySettings, Settings};
@@ -135,9 +135,21 @@ impl Engine {
     }
 
     /// The guards of a switch away from a living active, also: is the target any better?
-    pub(super) fn guard_soft(&self, now: Time, failure: &Failure, to: Option<BackendId>) -> Vec<Check> {
+    pub(super) fn guard_soft(
+        &self,
+        now: Time,
+        failure: &Failure,
+        faster_than: Option<(CommandClass, Duration)>,
+        to: Option<BackendId>,
+    ) -> Vec<Check> {
         let mut checks = self.guard(now, failure.trigger, to);
-        if let Some(to) = to {
+        if let (Some(to), Some((class, limit))) = (to, faster_than) {
+            // Compared in what it is left for: the score of a backend that serves nobody knows of no slow requests.
+            let latency = self.backend(to).expected_latency(now, class).map(|expected| expected.latency);
+            let faster = latency.is_some_and(|latency| latency < limit);
+            let text = format!("{} is expected to take {latency:?}, less than {limit:?}", self.name(to));
+            checks.push(Check::new(CheckName::Better, faster, text));
+        } else if let Some(to) = to {
             let (here, there) =
                 (score(self.backend(self.active), &self.settings, now), score(self.backend(to), &self.settings, now));
             let names = (self.name(self.active), self.name(to));

@@ -16,8 +16,9 @@
 //! - `handle_timeout` when `poll_timeout` is due, and `TickStalled` first thing when it was called late.
 //!
 //! Where the rules are: `failure` is the table of what failures mean; `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
-//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. All switches begin in
-//! `Engine::begin`: a mode that asks before it acts is one gate there.
+//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. `guards` are asked about
+//! switches that can wait, never about a death. All switches that nobody ordered pass `Engine::want` (`proposals`), the one
+//! gate of a mode that asks before it acts.
 
 mod action;
 mod allowance;
@@ -34,6 +35,7 @@ mod incident;
 mod memory;
 mod operator;
 mod performance;
+mod periods;
 mod phi;
 mod proposals;
 mod recording;
@@ -65,9 +67,10 @@ pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown
 pub use incident::{Incident, Resolution};
 pub use memory::BackendMemory;
 pub use operator::{Exclusion, OperatorCommand, Order, Pin};
+pub use periods::{Counts, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Periods};
 pub use phi::Phi;
 pub use proposals::{Proposal, ProposalId};
-pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
+pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Rerun, Told};
 pub use reliability::{LastFailure, ReliabilityView, Tally};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,

@@ -6,12 +6,14 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 use super::engine::Engine;
-use super::event::Event;
+use super::event::{BackendId, Event, SwitchResult};
+use super::settings::{BackendSettings, Settings};
 use super::time::Time;
 use crate::limits;
 
@@ -40,6 +42,13 @@ pub struct Recording {
     pub before: Engine,
     pub told: Vec<Told>,
     /// As it was after the last.
+    pub after: Engine,
+}
+
+/// What an engine with other settings made of a recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rerun {
+    pub asked: Vec<(Time, Action)>,
     pub after: Engine,
 }
 
@@ -86,6 +95,51 @@ impl Recording {
             }
         }
         if engine == self.after { Ok(()) } else { Err(Difference::State) }
+    }
+
+    /// What an engine with other settings would have asked for. The world is the recorded one: backends answer as they did,
+    /// and requests went where they went, so what follows from the first other decision is an estimate. A switch to a
+    /// backend ends as one to it did in the recording, or well.
+    #[must_use]
+    pub fn rerun(&self, settings: Settings, backends: &[BackendSettings]) -> Rerun {
+        let mut engine = self.before.clone().reconfigured(settings, backends);
+        let mut asked = Vec::new();
+        let mut ends: VecDeque<(Time, Event)> = VecDeque::new();
+        let mut told = self.told.iter().filter(|told| is_of_the_world(told)).peekable();
+        while let Some(next) = told.peek() {
+            let end = ends.front().map(|(at, _)| *at);
+            let due = engine.poll_timeout().into_iter().chain(end).min();
+            let (at, event) = match due.filter(|due| *due <= next.at) {
+                Some(at) if end == Some(at) => (at, ends.pop_front().map(|(_, event)| event)),
+                Some(at) => (at, None),
+                None => (next.at, told.next().and_then(|told| told.event.clone())),
+            };
+            for action in tell(&mut engine, at, event) {
+                if let Action::Switch(switch) = &action {
+                    let (took, result) = self.end_of_a_switch_to(switch.to);
+                    ends.push_back((at + took, Event::SwitchDone { id: switch.id, result }));
+                }
+                asked.push((at, action));
+            }
+        }
+        Rerun { asked, after: engine }
+    }
+
+    /// How long the recorded switches to this backend took and how the first of them ended.
+    fn end_of_a_switch_to(&self, to: BackendId) -> (Duration, SwitchResult) {
+        let began = self.actions().find_map(|(at, action)| match action {
+            Action::Switch(switch) if switch.to == to => Some((at, switch.id)),
+            _ => None,
+        });
+        let recorded = began.and_then(|(began, id)| {
+            self.told.iter().find_map(|told| match &told.event {
+                Some(Event::SwitchDone { id: ended, result }) if *ended == id => {
+                    Some((told.at - began, result.clone()))
+                }
+                _ => None,
+            })
+        });
+        recorded.unwrap_or((Duration::from_millis(5), SwitchResult::Done))
     }
 
     /// Every action that was asked for, in order.
@@ -161,6 +215,11 @@ impl Deref for RecordedEngine {
     fn deref(&self) -> &Engine {
         &self.engine
     }
+}
+
+/// Neither the engine's own timer nor the end of a switch that another engine may not have begun.
+fn is_of_the_world(told: &Told) -> bool {
+    !matches!(told.event, None | Some(Event::SwitchDone { .. }))
 }
 
 /// Tells an engine one thing; what it asked for.

@@ -15,6 +15,9 @@ use super::time::Time;
 /// First wait before the last resort is left again for a backend that did not last; doubles with each relapse.
 const LAST_RESORT_WAIT: Duration = Duration::from_millis(500);
 
+/// A server that evicts nothing is full from here: what it missed is still to come.
+const FULL_SHARE: f64 = 0.95;
+
 /// The memory of earlier recoveries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recovery {
@@ -116,7 +119,17 @@ impl Engine {
             Standing::Unknown => "not known yet; the switch itself finds out".to_owned(),
             Standing::Refused { why } => why.clone(),
         };
+        let memory = backend.signals.memory;
+        let full =
+            memory.is_some_and(|memory| !memory.evicts && memory.share().is_some_and(|share| share >= FULL_SHARE));
+        let room = match memory {
+            Some(memory) if memory.max_bytes > 0 => {
+                format!("{} of {} bytes are used", memory.used_bytes, memory.max_bytes)
+            }
+            _ => "its memory has no limit, as far as is known".to_owned(),
+        };
         vec![
+            Check::new(CheckName::Memory, !full, room),
             Check::new(CheckName::Connect, ok >= recovery.threshold, format!("{ok} good probes in a row")),
             Check::new(CheckName::Role, !backend.wrong_role.any(now), "it is a master, or takes writes"),
             Check::new(CheckName::Ready, !backend.not_ready.signs.any(now), "it is not loading, and can write"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::action::Candidate;
 use super::backend::Backend;
 use super::breaker::BreakerState;
-use super::event::{BackendId, Standing};
+use super::event::{BackendId, CommandClass, Standing};
 use super::guards;
 use super::operator::Exclusion;
 use super::score::{reasons, score};
@@ -29,6 +29,8 @@ const SHAKY_MALUS: u32 = 1_500;
 const DOMAIN_MALUS: u32 = 800;
 /// Each second that a replica is behind, and the most of it.
 const LAG_MALUS: u32 = 20;
+/// It keeps the hits: worth more than its place, less than half a healthy score.
+const MIRRORED_BONUS: u32 = 2_000;
 const LAG_MALUS_MAX: u32 = 1_200;
 /// Keeps the value above zero when a malus is taken off.
 const VALUE_BASE: u32 = 10_000;
@@ -52,6 +54,8 @@ pub(super) struct Weighing<'a> {
     pub(super) no_cascade_but: Option<BackendId>,
     /// `failover.max_attempts` are spent: only the last resort.
     pub(super) spent: bool,
+    /// The active is left for being slow: only who can be expected to answer this class of requests faster than that.
+    pub(super) faster_than: Option<(CommandClass, Duration)>,
     /// By backend: taken out by an operator.
     pub(super) excluded: &'a [Option<Exclusion>],
 }
@@ -113,6 +117,7 @@ pub(super) enum Against<'a> {
     LastResort,
     Unwell,
     Slow,
+    NoFaster(Option<Duration>),
     Breaker { failure_rate: f64 },
 }
 
@@ -150,11 +155,16 @@ pub(super) fn against<'a>(backend: &'a Backend, settings: &Settings, weighing: W
     if weighing.no_cascade_but.is_some_and(|home| home != id) && !backend.settings.last_resort {
         return Some(Against::NoCascade);
     }
-    if weighing.only_well { not_well(backend, settings, now) } else { None }
+    if weighing.only_well { not_well(backend, settings, weighing) } else { None }
 }
 
 /// What speaks against leaving a living active for this one.
-fn not_well<'a>(backend: &Backend, settings: &Settings, now: Time) -> Option<Against<'a>> {
+fn not_well<'a>(backend: &Backend, settings: &Settings, weighing: Weighing<'_>) -> Option<Against<'a>> {
+    let now = weighing.now;
+    let no_faster = |(class, limit): (CommandClass, Duration)| {
+        let expected = backend.expected_latency(now, class).map(|expected| expected.latency);
+        expected.is_none_or(|expected| expected >= limit).then_some(Against::NoFaster(expected))
+    };
     if backend.settings.last_resort {
         Some(Against::LastResort)
     } else if !backend.looks_well(now) {
@@ -164,7 +174,7 @@ fn not_well<'a>(backend: &Backend, settings: &Settings, now: Time) -> Option<Aga
     } else if guards::is_slow(backend, settings) {
         Some(Against::Slow)
     } else {
-        None
+        weighing.faster_than.and_then(no_faster)
     }
 }
 
@@ -183,6 +193,8 @@ impl fmt::Display for Against<'_> {
             Self::Spent => f.write_str("failover.max_attempts are spent in this outage"),
             Self::LastResort => f.write_str("the last resort is not needed"),
             Self::Unwell => f.write_str("it does not look well"),
+            Self::NoFaster(None) => f.write_str("nothing is known of how fast it is"),
+            Self::NoFaster(Some(latency)) => write!(f, "it is no faster: {latency:?} are to be expected"),
             Self::Slow => f.write_str("it is slower than usual itself"),
             Self::Breaker { failure_rate } => {
                 write!(f, "its breaker is not closed: {:.0} % of its requests failed", failure_rate * 100.0)
@@ -215,6 +227,9 @@ fn value(backend: &Backend, backends: &[Backend], settings: &Settings, weighing:
     if same(&settings.zone, &own.zone) {
         value += ZONE_BONUS;
     }
+    if own.data == DataMode::Mirrored {
+        value += MIRRORED_BONUS;
+    }
     if weighing.sticky == Some(own.id) {
         value += STICKY_BONUS;
     }
@@ -237,7 +252,7 @@ fn malus(backend: &Backend, backends: &[Backend], settings: &Settings, now: Time
         malus += DOMAIN_MALUS;
     }
     if own.data == DataMode::Replica {
-        let behind = backend.lag().map_or(0, |lag| u32::try_from(lag.as_secs()).unwrap_or(u32::MAX));
+        let behind = backend.signals.replication_lag.map_or(0, |lag| u32::try_from(lag.as_secs()).unwrap_or(u32::MAX));
         malus += behind.saturating_mul(LAG_MALUS).min(LAG_MALUS_MAX);
     }
     malus
@@ -274,11 +289,4 @@ fn worse(
         );
     };
     why.to_owned()
-}
-
-/// How far a replica is behind its master, for those who say.
-impl Backend {
-    fn lag(&self) -> Option<Duration> {
-        None
-    }
 }

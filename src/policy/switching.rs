@@ -75,6 +75,7 @@ impl Engine {
             only_well,
             no_cascade_but: None,
             spent: false,
+            faster_than: None,
             excluded: &self.operators.excluded,
         }
     }
@@ -109,6 +110,7 @@ impl Engine {
             let decision = Decision {
                 trigger: Some(trigger),
                 switch: Some(id),
+                switch_kind: Some(kind),
                 evidence_for: self.backend(self.active).evidence_for(now),
                 candidates: self.explain(now, to),
                 checks,
@@ -176,6 +178,7 @@ impl Engine {
             let decision = Decision {
                 trigger: Some(switch.trigger),
                 switch: Some(switch.id),
+                switch_kind: Some(switch.kind),
                 result: Some(result.clone()),
                 ..Decision::about(now, DecisionKind::SwitchEnded, switch.to, switch.reason.clone())
             };
@@ -194,6 +197,9 @@ impl Engine {
         let moved = switch.to != self.active;
         if moved && !switch.planned {
             self.recovery.left(now, &self.settings.recovery);
+            // Probes may have been well all the time: the delay of the way back counts from here.
+            let left = self.active;
+            self.backend_mut(left).unwell();
         }
         let by_recovery = self.is_recovery_of(switch.to, switch.kind);
         if moved {
@@ -428,9 +434,13 @@ impl Engine {
     fn leave_troubled(&mut self, now: Time, failure: &Failure, actions: &mut Vec<Action>) {
         self.open_incident(now, failure, false, actions);
         let name = self.name(self.active).to_owned();
-        let best = selection::best(&self.backends, &self.settings, self.weighing(now, true));
+        let slow = self.backend(self.active).slowdown(now, &self.settings);
+        let slow = slow.filter(|_| failure.trigger == Trigger::Performance);
+        let faster_than = slow.as_ref().map(|slow| (slow.class, slow.degraded_from));
+        let weighing = Weighing { faster_than, ..self.weighing(now, true) };
+        let best = selection::best(&self.backends, &self.settings, weighing);
         let mut checks = vec![self.trigger_check(failure)];
-        checks.extend(self.guard_soft(now, failure, best));
+        checks.extend(self.guard_soft(now, failure, faster_than, best));
         let (backend, confidence) = (self.active, Some(failure.confidence()));
         if let Some(check) = checks.iter().find(|check| !check.passed) {
             // The percentage in a rate failure changes with every window, and so do scores; the reason to stay does not.

@@ -80,12 +80,18 @@ pub enum EventKind {
     Config,
     /// An operator's command by the control port.
     Operator,
+    /// A switch waits for `standin confirm` (`failover.mode = "semi_automatic"`).
+    Proposed,
+    /// A proposal was confirmed or rejected by a person, withdrawn, overtaken, or has expired.
+    ProposalEnded,
+    /// An outage or trouble of the active began (`result` is `open`) or is over (`resolved`).
+    Incident,
     /// A decision to stay, to hold requests, or to distrust our own clock.
     Decision,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -107,6 +113,9 @@ impl EventKind {
         Self::Reconciled,
         Self::Config,
         Self::Operator,
+        Self::Proposed,
+        Self::ProposalEnded,
+        Self::Incident,
         Self::Decision,
     ];
 
@@ -134,6 +143,9 @@ impl EventKind {
             Self::Reconciled => "reconciled",
             Self::Config => "config",
             Self::Operator => "operator",
+            Self::Proposed => "proposed",
+            Self::ProposalEnded => "proposal_ended",
+            Self::Incident => "incident",
             Self::Decision => "decision",
         }
     }
@@ -151,8 +163,11 @@ impl EventKind {
             | Self::Reconciled
             | Self::Config
             | Self::Operator
+            | Self::ProposalEnded
+            | Self::Incident
             | Self::Decision => Severity::Info,
             Self::Failover
+            | Self::Proposed
             | Self::SwitchRefused
             | Self::BackendDown
             | Self::BackendDegraded
@@ -279,6 +294,11 @@ impl Event {
 
     /// One line in the log, with the fields that are present.
     fn log(&self) {
+        // What a switch was decided from is for `standin explain`, and too long for a line.
+        let mut detail = self.detail.clone();
+        if let Some(fields) = detail.as_object_mut() {
+            fields.remove("decision");
+        }
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -293,7 +313,7 @@ impl Event {
                     epoch = self.epoch,
                     duration_us = self.duration_us,
                     result = self.result.as_deref(),
-                    detail = (!self.detail.is_null()).then(|| tracing::field::display(&self.detail)),
+                    detail = (!detail.is_null()).then(|| tracing::field::display(&detail)),
                     "{}",
                     self.message
                 )
@@ -365,6 +385,13 @@ impl History {
         kept.events.iter().skip(skipped).take(limit).cloned().collect()
     }
 
+    /// The event with this id, if it is still kept.
+    pub fn get(&self, id: u64) -> Option<Event> {
+        let kept = self.lock();
+        let first = kept.events.front()?.id;
+        kept.events.get(usize::try_from(id.checked_sub(first)?).ok()?).cloned()
+    }
+
     /// The newest `count` events, the oldest of them first.
     pub fn latest(&self, count: usize) -> Vec<Event> {
         let kept = self.lock();
@@ -411,6 +438,8 @@ mod tests {
         assert_eq!(ids(&history.since(3, 2)), [4, 5]);
         assert!(history.since(6, 10).is_empty());
         assert!(history.since(u64::MAX, 10).is_empty());
+        assert_eq!(history.get(4).map(|event| event.message), Some("event 4".to_owned()));
+        assert_eq!((history.get(2), history.get(7), history.get(0)), (None, None, None));
     }
 
     #[test]

@@ -159,8 +159,11 @@ fn any_outcome(random: &mut Random) -> ProbeOutcome {
             write_ok: [None, Some(true), Some(true), Some(false)][random.below(4) as usize],
             replication_lag: (random.below(4) == 0).then(|| any_span(random)),
             replication_offset: (random.below(4) == 0).then(|| random.below(u64::MAX)),
-            memory: (random.below(4) == 0)
-                .then(|| MemoryUse { used_bytes: random.below(u64::MAX), max_bytes: random.below(1_000) }),
+            memory: (random.below(4) == 0).then(|| MemoryUse {
+                used_bytes: random.below(u64::MAX),
+                max_bytes: random.below(1_000),
+                evicts: random.below(2) == 0,
+            }),
         }),
     }
 }

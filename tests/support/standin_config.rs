@@ -47,7 +47,10 @@ impl StandinConfig {
     }
 
     pub(crate) fn quick_recovery(self) -> Self {
+        // The guards against flapping have tests of their own; by variables, since a test may have a [failover] of its own.
         self.table("[recovery]\nthreshold = 2\ndelay = \"1s\"\ndelay_max = \"2s\"")
+            .variable("STANDIN_FAILOVER_COOLDOWN", "0s")
+            .variable("STANDIN_FAILOVER_MAX_PER_HOUR", "1000")
     }
 
     pub(crate) fn primary(self, address: SocketAddr) -> Self {

@@ -205,7 +205,7 @@ impl StandinProcess {
             return 0;
         }
         let read = || self.group("default")["epoch"].as_u64().expect("the epoch is a number");
-        // Standin is ready before it has looked at any backend: readiness does not depend on them.
+        // Standin is ready 2 s after its start at the latest, whether or not a backend has answered.
         super::eventually(Duration::from_secs(5), "a backend is entered", || read() > 0);
         read()
     }

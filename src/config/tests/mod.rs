@@ -71,6 +71,7 @@ fn the_minimal_file_is_one_group_named_default_with_every_default() {
         observe: None,
         workers: Workers::default(),
         drain: Drain::default(),
+        state: State::default(),
         log: Log::default(),
     };
     assert_eq!(config, expected);
@@ -353,7 +354,7 @@ fn times_that_contradict_each_other_are_refused() {
 
 #[test]
 fn what_is_promised_and_not_there_yet_is_refused_by_name() {
-    check_refused(&minimal_and("[failover]\nmode = \"semi_automatic\"\n"), &["not available yet", "\"automatic\""]);
+    check_refused(&minimal_and("[recovery]\nplan = \"gradual\"\n"), &["not available yet", "\"immediate\""]);
 }
 
 #[test]

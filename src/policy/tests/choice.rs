@@ -124,3 +124,22 @@ fn the_loser_is_told_by_how_much_it_lost() {
     assert!(loser.value <= began.candidates[0].value);
     assert!(loser.against.as_ref().unwrap().contains("score 100 x weight 100"), "{loser:?}");
 }
+
+#[test]
+fn a_mirrored_backup_goes_before_a_cold_one_and_a_replica_that_lags_after_one_that_does_not() {
+    let mut backends = group();
+    backends[2].data = DataMode::Mirrored;
+    let mut world = World::with(Settings::default(), backends);
+    world.die(PRIMARY);
+    world.switched(BACKUP_B, Trigger::Connection, SwitchKind::Failover);
+
+    let mut backends = group();
+    (backends[1].data, backends[2].data) = (DataMode::Replica, DataMode::Replica);
+    let mut world = World::with(Settings::default(), backends);
+    for (backend, lag) in [(BACKUP_A, 30), (BACKUP_B, 1)] {
+        let replication_lag = Some(lag * SECOND);
+        world.probe(backend, ProbeOutcome::Ok(ProbeAnswer { replication_lag, ..ProbeAnswer::new(MS, Role::Replica) }));
+    }
+    world.die(PRIMARY);
+    world.switched(BACKUP_B, Trigger::Connection, SwitchKind::Failover);
+}

@@ -270,3 +270,43 @@ fn several_failures_in_one_moment_leave_the_best_of_what_lives() {
     let last = world.switches().pop().unwrap();
     assert_eq!(last.to, BACKUP_B);
 }
+
+/// A primary whose reads take 100 ms where they took 1 ms, and backups whose probes take `backups`.
+fn slow_reads(backups: Duration) -> World {
+    let mut world = World::new();
+    let steady = |world: &mut World, micros: u64, seconds: u64| {
+        for tick in 0..seconds * 20 {
+            world.pass(50 * MS);
+            let mut window = WindowSummary { requests: 20, ..busy(world.now) };
+            window.latency[CommandClass::Read.index()] = Sketch::of(std::iter::repeat_n(micros, 20));
+            world.window(PRIMARY, window);
+            if tick % 10 == 0 {
+                for backend in [PRIMARY, BACKUP_A, BACKUP_B] {
+                    let latency = if backend == PRIMARY { MS } else { backups };
+                    world.probe(backend, ProbeOutcome::Ok(ProbeAnswer::new(latency, Role::Master)));
+                }
+            }
+            if !world.switches().is_empty() {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(!steady(&mut world, 1_000, 90), "it is learnt what is usual");
+    let left = steady(&mut world, 100_000, 10);
+    assert_eq!(left, backups < 50 * MS, "probes of the backups take {backups:?}");
+    world
+}
+
+#[test]
+fn a_slow_active_is_left_for_a_backend_that_is_faster_and_for_no_other() {
+    slow_reads(MS);
+    let world = slow_reads(120 * MS);
+    let stayed = world.asked.iter().find_map(|action| match action {
+        Action::Record(decision) if decision.kind == DecisionKind::Stayed => Some(decision.clone()),
+        _ => None,
+    });
+    let stayed = stayed.unwrap();
+    assert_eq!(stayed.why, "primary serves badly but nobody else is well");
+    assert_eq!(world.view().active, PRIMARY);
+}

@@ -13,7 +13,7 @@ fn lived() -> (RecordedEngine, Time) {
         for action in std::mem::take(&mut actions) {
             if let Action::Switch(switch) = action {
                 let done = Event::SwitchDone { id: switch.id, result: SwitchResult::Done };
-                engine.handle(now + MS, done, &mut actions);
+                engine.handle(now, done, &mut actions);
             }
         }
     };
@@ -29,12 +29,12 @@ fn lived() -> (RecordedEngine, Time) {
             if round % 10 == 0 {
                 let latency = Duration::from_micros(400 + round * 7 % 900);
                 let outcome = ProbeOutcome::Ok(ProbeAnswer::new(latency, Role::Master));
-                if backend != PRIMARY || !(2_000..2_100).contains(&round) {
+                if backend != PRIMARY || !(3_000..3_100).contains(&round) {
                     tell(&mut engine, now, Event::Probe { backend, outcome });
                 }
             }
         }
-        if round == 2_000 {
+        if round == 3_000 {
             for _ in 0..2 {
                 tell(&mut engine, now, Event::Edge { backend: PRIMARY, edge: Edge::ConnectRefused });
             }
@@ -64,6 +64,27 @@ fn what_is_kept_is_bounded() {
     let kept = engine.recording("default", 0, None).unwrap().told.len();
     let most = limits::RECORDING_SEGMENT_EVENTS_MAX * limits::RECORDING_SEGMENTS_MAX;
     assert!(kept <= most && kept > most - limits::RECORDING_SEGMENT_EVENTS_MAX, "{kept}");
+}
+
+#[test]
+fn another_configuration_would_have_decided_otherwise_and_the_same_one_the_same() {
+    let (engine, _) = lived();
+    let recording = engine.recording("default", 0, None).unwrap();
+    let switches = |asked: &[(Time, Action)]| -> Vec<(BackendId, SwitchKind)> {
+        let switch = |(_, action): &(Time, Action)| match action {
+            Action::Switch(switch) => Some((switch.to, switch.kind)),
+            _ => None,
+        };
+        asked.iter().filter_map(switch).collect()
+    };
+    let recorded: Vec<_> = recording.actions().map(|(at, action)| (at, action.clone())).collect();
+    let same = recording.rerun(Settings::default(), &group());
+    let there_and_back = [(BACKUP_A, SwitchKind::Failover), (PRIMARY, SwitchKind::Recovery)];
+    assert_eq!(switches(&recorded), there_and_back);
+    assert_eq!(switches(&same.asked), there_and_back);
+    let mut settings = Settings::default();
+    settings.recovery.enabled = false;
+    assert_eq!(switches(&recording.rerun(settings, &group()).asked), there_and_back[..1]);
 }
 
 #[test]

@@ -111,3 +111,20 @@ fn a_disabled_recovery_waits_for_the_operator() {
     world.operator(OperatorCommand::new(Order::Recover, "mended"));
     world.switched(PRIMARY, Trigger::Manual, SwitchKind::Recovery);
 }
+
+#[test]
+fn a_primary_whose_memory_is_full_waits_unless_it_makes_room_by_itself() {
+    for (evicts, used_bytes, returns) in [(false, 960, false), (true, 1_000, true), (false, 900, true)] {
+        let mut world = World::failed_over();
+        world.edge(PRIMARY, Edge::HandshakeDone);
+        let memory = Some(MemoryUse { used_bytes, max_bytes: 1_000, evicts });
+        for _ in 0..32 {
+            world.pass(500 * MS);
+            world.probe(PRIMARY, ProbeOutcome::Ok(ProbeAnswer { memory, ..ProbeAnswer::new(MS, Role::Master) }));
+            world.probe(BACKUP_A, ok());
+        }
+        let stayed = world.records(DecisionKind::Stayed).len();
+        assert_eq!(!world.switches().is_empty(), returns, "{used_bytes} bytes, evicts: {evicts}");
+        assert_eq!(stayed, usize::from(!returns));
+    }
+}
