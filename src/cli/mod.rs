@@ -10,6 +10,7 @@ mod demo;
 mod output;
 mod render;
 mod run;
+mod simulate;
 #[cfg(test)]
 mod tests;
 
@@ -64,6 +65,8 @@ enum Command {
     Adopt(OwnershipArgs),
     /// Take that permission back.
     Disown(OwnershipArgs),
+    /// Run the failover engine through a scenario in virtual time, and judge it.
+    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -240,5 +243,6 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Recover(arguments) => control_commands::recover(&arguments),
         Command::Adopt(arguments) => control_commands::own(&arguments, "/v1/adopt"),
         Command::Disown(arguments) => control_commands::own(&arguments, "/v1/disown"),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -26,6 +26,7 @@ use crate::telemetry::wall_time::WallTime;
 
 pub use self::check::content_findings;
 pub use self::group::{GroupControlSetup, Surroundings};
+pub(crate) use self::settings::engine_settings;
 pub use self::settings::group_setup;
 
 /// Requests of operators that may wait for one group's control.

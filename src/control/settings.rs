@@ -56,7 +56,7 @@ fn rules(index: usize, backend: &config::Backend) -> BackendRules {
     }
 }
 
-fn engine_settings(config: &config::Group) -> Settings {
+pub(crate) fn engine_settings(config: &config::Group) -> Settings {
     let mut settings = match config.failover.profile {
         Profile::Default => Settings::default(),
         Profile::Fast => Settings::fast(),

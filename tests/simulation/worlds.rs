@@ -1,0 +1,1 @@
+//! Every shipped scenario over many seeds.
