@@ -7,9 +7,11 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?= --seconds 300 --clients 500
 FUZZ_SECONDS ?= 600
+OPERATIONS ?= 1000000
+SEED ?= 1
 CONFORMANCE_ARGS ?= all
 
-.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance
+.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance consistency
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,11 @@ fuzz: ## Every fuzz target, FUZZ_SECONDS in all (default 600)
 soak: build ## 500 clients connecting and leaving for 5 minutes; memory and descriptors must stay flat
 	scripts/install-test-tools
 	python3 tests/soak/soak.py $(SOAK_ARGS)
+
+consistency: ## A million operations through kills, freezes, old RDBs and partitions; no old value may be read (SEED=1)
+	scripts/install-test-tools
+	STANDIN_CONSISTENCY_OPERATIONS=$(OPERATIONS) STANDIN_CONSISTENCY_SEED=$(SEED) \
+		cargo test --locked --test chaos_consistency -- --test-threads=1 --nocapture
 
 conformance: build ## Suites that know nothing of Standin, direct and through it (CONFORMANCE_ARGS="cts")
 	scripts/install-test-tools --conformance

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use standin::policy::{
-    BackendId, BackendRole, BackendSettings, Breaker, BreakerSettings, ClassLatency, Edge, Engine, Event, ProbeOutcome,
-    Role, Settings, Standing, Time, WindowSummary,
+    BackendId, BackendRole, BackendSettings, Breaker, BreakerSettings, Edge, Engine, Event, ProbeAnswer, ProbeOutcome,
+    Role, Settings, Sketch, Standing, Time, WindowSummary,
 };
 
 const BACKENDS: u8 = 8;
@@ -26,10 +26,10 @@ fn engine() -> Engine {
 }
 
 fn window(now: Time) -> WindowSummary {
-    let class = ClassLatency { count: 1_000, p50_us: 200, p99_us: 800, max_us: 2_000 };
+    let class = || Sketch::of((0..1_000).map(|n| 200 + n * n / 500));
     WindowSummary {
         requests: 4_000,
-        latency: [class; 4],
+        latency: std::array::from_fn(|_| class()),
         in_flight: 16,
         last_progress: Some(now),
         ..WindowSummary::default()
@@ -67,8 +67,8 @@ fn policy(criterion: &mut Criterion) {
             now += Duration::from_millis(50);
             for backend in (0..BACKENDS).map(BackendId) {
                 let latency = Duration::from_micros(300);
-                let outcome =
-                    ProbeOutcome::Ok { latency, role: Role::Master, write_ok: Some(true), replication_lag: None };
+                let answer = ProbeAnswer { write_ok: Some(true), ..ProbeAnswer::new(latency, Role::Master) };
+                let outcome = ProbeOutcome::Ok(answer);
                 engine.handle(now, Event::Probe { backend, outcome }, &mut actions);
             }
             actions.clear();

@@ -39,6 +39,10 @@ pub const BUFFER_KEEP_BYTES: usize = 256 * 1024;
 pub const DIVERGENCE_RECORD_BYTES: usize = 8 * 1024 * 1024;
 /// Events kept for `GET /v1/events`.
 pub const EVENTS_KEPT_MAX: usize = 4096;
+/// Events that one segment of the engine's recording holds, and segments kept: with three backends and a tick of 50 ms some
+/// 70 events a second, so the last minute or so, in a megabyte.
+pub const RECORDING_SEGMENT_EVENTS_MAX: usize = 1024;
+pub const RECORDING_SEGMENTS_MAX: usize = 5;
 /// Edge events from the data plane to the control plane that may wait.
 pub const EDGE_QUEUE_MAX: usize = 4096;
 /// Server-side connections per backend that are not yet proven dead.
@@ -84,6 +88,7 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const EVENTS_ANSWERED_DEFAULT: usize = 100;
 
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES_MAX);
+const _: () = assert!(RECORDING_SEGMENTS_MAX >= 2);
 const _: () = assert!(FRAME_DEPTH_MAX <= REPLY_DEPTH_MAX);
 const _: () = assert!(READ_CHUNK_BYTES <= BUFFER_KEEP_BYTES);
 const _: () = assert!(BULK_BYTES_MAX < REQUEST_BYTES_MAX);

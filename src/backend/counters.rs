@@ -6,34 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::command::Class;
+use crate::policy::{LATENCY_BUCKETS, latency_bucket};
 
 /// Number of command classes (see [`Class`]).
 pub const CLASSES: usize = 7;
-/// Latency buckets: below 16 µs linear, then eight per doubling, up to about 67 s.
-pub const LATENCY_BUCKETS: usize = 16 + 8 * 22;
-
-/// The bucket of a latency in microseconds; relative error at most 12.5 %.
-#[must_use]
-pub fn latency_bucket(micros: u64) -> usize {
-    if micros < 16 {
-        return micros as usize;
-    }
-    let exponent = 63 - micros.leading_zeros() as usize;
-    let index = 16 + (exponent - 4) * 8 + ((micros >> (exponent - 3)) & 7) as usize;
-    index.min(LATENCY_BUCKETS - 1)
-}
-
-/// Upper bound in microseconds of a latency bucket (inclusive).
-#[must_use]
-pub fn latency_bucket_bound(bucket: usize) -> u64 {
-    if bucket < 16 {
-        return bucket as u64;
-    }
-    let exponent = (bucket - 16) / 8 + 4;
-    let step = ((bucket - 16) % 8) as u64;
-    ((8 + step + 1) << (exponent - 3)) - 1
-}
-
 /// A counter with one writer and any number of readers.
 #[derive(Default, Debug)]
 pub struct Counter(AtomicU64);
@@ -131,24 +107,5 @@ impl Counters {
         let class = class as usize;
         self.answered[class].add(n);
         self.latency[class].record(micros, n);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_latency_lies_within_its_bucket_s_bound_and_above_the_one_before() {
-        for micros in (0..200_000u64).chain([1_000_000, 10_000_000, 60_000_000]) {
-            let bucket = latency_bucket(micros);
-            assert!(micros <= latency_bucket_bound(bucket), "{micros}");
-            assert!(bucket == 0 || micros > latency_bucket_bound(bucket - 1), "{micros}");
-        }
-    }
-
-    #[test]
-    fn a_latency_beyond_the_last_bucket_is_counted_in_it() {
-        assert_eq!(latency_bucket(u64::MAX), LATENCY_BUCKETS - 1);
     }
 }

@@ -14,6 +14,7 @@ mod io;
 mod link;
 #[cfg(test)]
 mod link_tests;
+mod loss;
 mod replies;
 mod shared;
 mod target;
@@ -21,7 +22,7 @@ pub mod tls;
 
 pub use budget::RetryBudget;
 pub use conversation::{Conversation, Reply};
-pub use counters::{CLASSES, Counter, Counters, LATENCY_BUCKETS, Latencies, latency_bucket, latency_bucket_bound};
+pub use counters::{CLASSES, Counter, Counters, Latencies};
 pub use driver::run;
 pub use fault::{ErrorMeaning, meaning};
 pub use handshake::{Depth, HandshakeError, Lane, Ready, connect, read_info};

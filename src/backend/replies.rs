@@ -6,7 +6,8 @@
 use std::marker::PhantomData;
 
 use super::driver::{ErrorVerdict, judge_error};
-use super::link::{Entry, Link, Owner, Queue, category, deliver, flag, shrink};
+use super::link::{Entry, Link, Owner, Queue, flag, shrink};
+use super::loss::{category, deliver};
 use crate::command::{Category, Class};
 use crate::limits::READ_CHUNK_BYTES;
 use crate::resp::{self, ProtocolError, ReplyScanner};

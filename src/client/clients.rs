@@ -29,6 +29,23 @@ struct Filter {
     keeps_caller: bool,
 }
 
+/// Which commands these are.
+pub(super) const fn answers(handling: Handling) -> bool {
+    matches!(
+        handling,
+        Handling::ClientId
+            | Handling::ClientList
+            | Handling::ClientInfo
+            | Handling::ClientKill
+            | Handling::ClientUnblock
+            | Handling::ClientSetName
+            | Handling::ClientGetName
+            | Handling::ClientReply
+            | Handling::ClientNoEvict
+            | Handling::ClientSetInfo
+    )
+}
+
 impl SessionTask {
     pub(super) fn client_command(&mut self, handling: Handling, request: &[u8]) -> Step {
         // What they tell and change must come after the requests before them.

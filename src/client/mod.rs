@@ -10,13 +10,18 @@ mod login;
 mod modes;
 mod output;
 mod pinned;
+mod rebuild;
 mod registry;
+mod sending;
 mod session;
 mod settings;
 mod special;
+mod stateful;
 mod task;
 mod tls;
 mod traces;
+mod tracking;
+mod transaction;
 mod tunnel;
 mod worker;
 

@@ -8,11 +8,15 @@ mod entry;
 mod facts;
 mod group;
 mod modules;
+mod operators;
 mod probe;
 mod publish;
 mod report;
 mod settings;
 mod shared;
+mod standing;
+mod switches;
+mod watch;
 mod window;
 
 use std::time::Duration;

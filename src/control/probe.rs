@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
-use crate::policy::{Edge, NotReadyWord, ProbeOutcome, Role};
+use crate::policy::{Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role};
 use crate::resp::Protocol;
 
 /// A write key left behind by a probe that was cut off lives this long, in milliseconds.
@@ -348,7 +348,8 @@ impl Connection {
             refusal.is_none() || forbidden
         });
         let write_ok = write_ok.or((write_probe && write_proven).then_some(true));
-        let ok = ProbeOutcome::Ok { latency, role, write_ok, replication_lag: None };
+        let answer = ProbeAnswer { write_ok, ..ProbeAnswer::new(latency, role) };
+        let ok = ProbeOutcome::Ok(answer);
         Report {
             outcome: outcome.unwrap_or(ok),
             error,

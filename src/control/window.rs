@@ -1,9 +1,9 @@
 //! From the workers' counters to the engine's window summaries: what changed since the last tick.
 
 use super::api::LatencyReport;
-use crate::backend::{Backend, CLASSES, LATENCY_BUCKETS, latency_bucket_bound};
+use crate::backend::{Backend, CLASSES};
 use crate::command::Class;
-use crate::policy::{ClassLatency, CommandClass, ErrorCounts, Time, WindowSummary};
+use crate::policy::{CommandClass, ErrorCounts, LATENCY_BUCKETS, Sketch, Time, WindowSummary, latency_bucket_bound};
 
 type Buckets = [u64; LATENCY_BUCKETS];
 
@@ -58,7 +58,7 @@ impl Collector {
                 data: errors.data.saturating_sub(before.data),
                 ..ErrorCounts::default()
             },
-            latency: classes.map(|buckets| class_latency(&buckets)),
+            latency: classes.map(|buckets| Sketch::from_buckets(&buckets)),
             in_flight: u32::try_from(backend.in_flight()).unwrap_or(u32::MAX),
             last_progress: (last_progress_us > 0).then(|| Time::from_micros(last_progress_us)),
             slow_in_flight_until: (slow_until_us > 0).then(|| Time::from_micros(slow_until_us)),
@@ -177,16 +177,6 @@ pub(super) fn path_classes(class: CommandClass) -> &'static [Class] {
         CommandClass::Write => &[Class::Write],
         CommandClass::MultiKey => &[Class::MultiKey],
         CommandClass::Slow => &[Class::Script, Class::Slow, Class::Admin],
-    }
-}
-
-fn class_latency(buckets: &Buckets) -> ClassLatency {
-    let max = buckets.iter().rposition(|count| *count > 0).map_or(0, latency_bucket_bound);
-    ClassLatency {
-        count: buckets.iter().sum(),
-        p50_us: quantile(buckets, 0.5),
-        p99_us: quantile(buckets, 0.99),
-        max_us: max,
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::settings::TimeoutSettings;
 
 /// Allowance in tails: a reply that takes eight times the recorded tail is late. Wide, because a false stall costs a
@@ -22,14 +24,14 @@ const BASELINE_SAMPLES_MIN: u32 = 5;
 const FAR: u64 = 4_096;
 
 /// The allowance of one bounded command class on one backend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Allowance {
     tail_us: u64,
     told: Duration,
 }
 
 /// Probe latency when the backend is well, and now.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
     samples: u32,
     /// Sixteenths of a microsecond, so that slow adaptation does not round away.

@@ -3,17 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::{Action, Trigger};
 use super::allowance::{Allowance, Baseline};
 use super::breaker::{Breaker, BreakerState};
-use super::event::{CommandClass, Edge, NotReadyWord, ProbeOutcome, Role, Standing, WindowSummary};
+use super::event::{CommandClass, Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role, Standing, WindowSummary};
 use super::evidence::{Blind, EntryBlock, Evidence, Failure, NotReady, Signs};
 use super::score;
 use super::settings::{BackendSettings, DataMode, Settings};
 use super::time::Time;
 use super::view::Health;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Backend {
     pub(super) settings: BackendSettings,
     pub(super) standing: Standing,
@@ -126,11 +128,11 @@ impl Backend {
 
     pub(super) fn on_probe(&mut self, now: Time, outcome: &ProbeOutcome, group: &Settings, blind: Blind) {
         match *outcome {
-            ProbeOutcome::Ok { latency, role, write_ok, replication_lag: _ } => {
+            ProbeOutcome::Ok(ref answer) => {
                 self.answered(now);
                 self.authentication_failed = false;
                 self.evidence = Evidence::default();
-                self.probe_ok(now, latency, role, write_ok, group);
+                self.probe_ok(now, answer, group);
             }
             ProbeOutcome::Failed(Edge::AuthenticationFailed) | ProbeOutcome::AuthenticationFailed => {
                 self.authentication_refused(now);
@@ -349,7 +351,8 @@ impl Backend {
         }
     }
 
-    fn probe_ok(&mut self, now: Time, latency: Duration, role: Role, write_ok: Option<bool>, group: &Settings) {
+    fn probe_ok(&mut self, now: Time, answer: &ProbeAnswer, group: &Settings) {
+        let (latency, role, write_ok) = (answer.latency, answer.role, answer.write_ok);
         self.probes_failed_in_row = 0;
         self.probes_failing_since = None;
         self.breaker_trial(now, true);
@@ -450,11 +453,9 @@ impl Backend {
 
     fn learn_allowances(&mut self, window: &WindowSummary, group: &Settings, actions: &mut Vec<Action>) {
         for class in CommandClass::ALL {
-            let latency = &window.latency[class.index()];
-            if latency.count == 0 || class == CommandClass::Slow {
-                continue;
-            }
-            if let Some(allowance) = self.allowances[class.index()].record(latency.p99_us, &group.timeout) {
+            let p99_us = window.latency[class.index()].quantile_us(0.99);
+            let Some(p99_us) = p99_us.filter(|_| class != CommandClass::Slow) else { continue };
+            if let Some(allowance) = self.allowances[class.index()].record(p99_us, &group.timeout) {
                 actions.push(Action::SetAllowance { backend: self.settings.id, class, allowance });
             }
         }

@@ -31,7 +31,7 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Breaker {
     settings: BreakerSettings,
     /// `Time::ZERO` while closed, so that the check is one comparison.
@@ -44,7 +44,7 @@ pub struct Breaker {
     previous: Counts,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Counts {
     succeeded: u64,
     failed: u64,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::{Action, Availability, Decision, DecisionKind, Switch, SwitchKind, Trigger};
 use super::backend::Backend;
 use super::event::{BackendId, Edge, Event, Standing};
@@ -20,7 +22,7 @@ const STALL_RECORDED_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The decisions of one group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     pub(super) settings: Settings,
     pub(super) backends: Vec<Backend>,
@@ -56,7 +58,7 @@ pub(super) struct Wanted {
 }
 
 /// A switch that is being carried out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) switch: Switch,
     pub(super) deadline: Time,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::SwitchId;
+use super::failure::FailureKind;
+use super::sketch::Sketch;
 use super::time::Time;
 
 /// A backend's index within its group.
@@ -132,8 +134,8 @@ pub struct WindowSummary {
     /// Requests that ended in this window, errors included.
     pub requests: u64,
     pub errors: ErrorCounts,
-    /// Indexed by [`CommandClass::index`].
-    pub latency: [ClassLatency; CommandClass::COUNT],
+    /// Latency of what was answered, errors included; indexed by [`CommandClass::index`].
+    pub latency: [Sketch; CommandClass::COUNT],
     /// Requests unanswered at the window's end.
     pub in_flight: u32,
     /// Last reply byte of any kind, on any link or probe connection.
@@ -156,34 +158,63 @@ pub struct ErrorCounts {
     pub data: u64,
 }
 
+impl ProbeAnswer {
+    /// An answer about which no more is known.
+    #[must_use]
+    pub fn new(latency: Duration, role: Role) -> Self {
+        Self { latency, role, ..Self::default() }
+    }
+}
+
+impl MemoryUse {
+    /// Share of the limit that is used; `None` without a limit.
+    #[must_use]
+    pub fn share(self) -> Option<f64> {
+        (self.max_bytes > 0).then(|| self.used_bytes as f64 / self.max_bytes as f64)
+    }
+}
+
 impl ErrorCounts {
+    /// Counts `n` more failures of one kind.
+    pub fn add(&mut self, kind: FailureKind, n: u64) {
+        let count = match kind {
+            FailureKind::Connection => &mut self.connection,
+            FailureKind::Timeout => &mut self.timeout,
+            FailureKind::Overloaded => &mut self.overloaded,
+            FailureKind::NotReady => &mut self.not_ready,
+            FailureKind::WrongRole => &mut self.wrong_role,
+            FailureKind::Authentication => &mut self.authentication,
+            FailureKind::Protocol => &mut self.protocol,
+            FailureKind::Data => &mut self.data,
+        };
+        *count = count.saturating_add(n);
+    }
+
+    #[must_use]
+    pub fn get(&self, kind: FailureKind) -> u64 {
+        match kind {
+            FailureKind::Connection => self.connection,
+            FailureKind::Timeout => self.timeout,
+            FailureKind::Overloaded => self.overloaded,
+            FailureKind::NotReady => self.not_ready,
+            FailureKind::WrongRole => self.wrong_role,
+            FailureKind::Authentication => self.authentication,
+            FailureKind::Protocol => self.protocol,
+            FailureKind::Data => self.data,
+        }
+    }
+
     /// Errors that speak against the backend. Authentication is a person's to mend, data the application's.
     pub fn against_backend(&self) -> u64 {
         self.connection + self.timeout + self.overloaded + self.not_ready + self.wrong_role + self.protocol
     }
 }
 
-/// Latency of one command class in one window, microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassLatency {
-    pub count: u64,
-    pub p50_us: u64,
-    pub p99_us: u64,
-    pub max_us: u64,
-}
-
 /// What one probe (PING, ROLE, and a write where it is asked for) came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeOutcome {
-    Ok {
-        latency: Duration,
-        role: Role,
-        /// `None` when no write was tried.
-        write_ok: Option<bool>,
-        /// Seconds behind its master, for replicas that say.
-        replication_lag: Option<Duration>,
-    },
+    Ok(ProbeAnswer),
     /// The probe's connection could not be made or was lost.
     Failed(Edge),
     /// No answer within the probe's timeout, which is best not under `timeout.floor`. Sent once for each probe.
@@ -194,14 +225,40 @@ pub enum ProbeOutcome {
     AuthenticationFailed,
 }
 
-/// The server's replication role, from ROLE or HELLO.
+/// What a server says of itself when it is asked. Fields may be added: start from `ProbeAnswer::new` or the default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeAnswer {
+    /// From the first byte sent to the last reply, all of the probe's commands together.
+    pub latency: Duration,
+    pub role: Role,
+    /// `None` when no write was tried.
+    pub write_ok: Option<bool>,
+    /// Replicas only: how long it has heard nothing from its master, as far as it says (whole seconds).
+    pub replication_lag: Option<Duration>,
+    /// Bytes of the replication stream that it has produced (a master) or taken in (a replica).
+    pub replication_offset: Option<u64>,
+    /// Not read with every probe.
+    pub memory: Option<MemoryUse>,
+}
+
+/// A server's memory, from INFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUse {
+    pub used_bytes: u64,
+    /// `maxmemory`; 0: no limit.
+    pub max_bytes: u64,
+}
+
+/// The server's replication role, from ROLE or HELLO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Master,
     Replica,
     Sentinel,
     /// ROLE is not permitted or not known.
+    #[default]
     Unknown,
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::Trigger;
 use super::event::NotReadyWord;
 use super::time::Time;
@@ -12,7 +14,7 @@ const SIGN_SPACING: Duration = Duration::from_millis(100);
 const SIGN_LIFE: Duration = Duration::from_secs(5);
 
 /// A verdict of failure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Failure {
     pub(super) at: Time,
     pub(super) since: Time,
@@ -21,7 +23,7 @@ pub(super) struct Failure {
 }
 
 /// Evidence within one outage: since the backend last answered.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Evidence {
     pub(super) first_at: Option<Time>,
     pub(super) last_at: Option<Time>,
@@ -32,21 +34,21 @@ pub(super) struct Evidence {
 }
 
 /// Signs of one lasting trouble, spaced.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Signs {
     count: u32,
     pub(super) first_at: Option<Time>,
     last_at: Option<Time>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct NotReady {
     pub(super) signs: Signs,
     pub(super) word: Option<NotReadyWord>,
 }
 
 /// After a switch to it that was refused or failed, a backend is left alone for a while.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct EntryBlock {
     pub(super) until: Option<Time>,
     pub(super) why: Option<String>,
@@ -57,7 +59,7 @@ pub(super) struct EntryBlock {
 }
 
 /// A span in which this process itself did not run: silence within it is our own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Blind {
     pub(super) from: Time,
     pub(super) until: Time,

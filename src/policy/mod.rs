@@ -15,7 +15,7 @@
 //!   entered, the route is published;
 //! - `handle_timeout` when `poll_timeout` is due, and `TickStalled` first thing when it was called late.
 //!
-//! Where the rules are: `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
+//! Where the rules are: `failure` is the table of what failures mean; `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
 //! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. All switches begin in
 //! `Engine::begin`: a mode that asks before it acts is one gate there.
 
@@ -26,11 +26,15 @@ mod breaker;
 mod engine;
 mod event;
 mod evidence;
+mod failure;
 mod operator;
+mod recording;
 mod recovery;
 mod score;
+mod seed;
 mod selection;
 mod settings;
+mod sketch;
 mod switching;
 mod time;
 mod view;
@@ -39,13 +43,16 @@ pub use action::{Action, Availability, Candidate, Decision, DecisionKind, Switch
 pub use breaker::{Breaker, BreakerSettings, BreakerState};
 pub use engine::Engine;
 pub use event::{
-    BackendId, ClassLatency, CommandClass, Edge, ErrorCounts, Event, NotReadyWord, OperatorCommand, ProbeOutcome, Role,
-    Standing, SwitchResult, WindowSummary,
+    BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, OperatorCommand, ProbeAnswer,
+    ProbeOutcome, Role, Standing, SwitchResult, WindowSummary,
 };
+pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
+pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
 pub use settings::{
-    BackendRole, BackendSettings, DataMode, FailoverSettings, ProbeSettings, RecoverySettings, Settings,
-    TimeoutSettings,
+    BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, PerformanceSettings, PhiSettings,
+    ProbeSettings, RecoverySettings, Settings, TimeoutSettings,
 };
+pub use sketch::{LATENCY_BUCKETS, Sketch, latency_bucket, latency_bucket_bound};
 pub use time::Time;
 pub use view::{BackendView, Factor, Health, Reason, Status, View};
 

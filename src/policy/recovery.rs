@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::{Action, SwitchKind, Trigger};
 use super::engine::{Engine, Wanted};
 use super::event::{BackendId, Standing};
+use super::seed::mix;
 use super::selection;
 use super::settings::RecoverySettings;
 use super::time::Time;
@@ -13,7 +16,7 @@ use super::time::Time;
 const LAST_RESORT_WAIT: Duration = Duration::from_millis(500);
 
 /// The memory of earlier recoveries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recovery {
     /// Recoveries that did not last, and when the last one was counted.
     relapses: u32,
@@ -131,14 +134,6 @@ impl Engine {
     pub(super) fn is_recovery_of(&self, to: BackendId, kind: SwitchKind) -> bool {
         kind == SwitchKind::Recovery || to == self.primary && self.active != self.primary
     }
-}
-
-/// SplitMix64's finaliser: spreads any seed, also small consecutive ones.
-fn mix(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

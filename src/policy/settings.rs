@@ -15,6 +15,9 @@ pub struct Settings {
     pub probe: ProbeSettings,
     pub timeout: TimeoutSettings,
     pub breaker: BreakerSettings,
+    pub health: HealthSettings,
+    pub performance: PerformanceSettings,
+    pub phi: PhiSettings,
     /// Our own zone: a backend in it is preferred among near equals.
     pub zone: Option<String>,
 }
@@ -62,6 +65,42 @@ pub struct ProbeSettings {
     pub failure_threshold: u32,
     /// Probes in a row answered with LOADING, MASTERDOWN, READONLY... that make the active not ready.
     pub not_ready_threshold: u32,
+}
+
+/// `[health]`: past these a backend is not healthy, though it is not left for them alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthSettings {
+    /// Least share of good probes within the last minute, 0 to 1.
+    pub availability: f64,
+    /// Share of failed requests, 0 to 1.
+    pub error_rate: f64,
+    /// A reply of a bounded class that takes longer counts as failed.
+    pub response_time: Duration,
+    /// For replicas.
+    pub replication_lag: Duration,
+}
+
+/// When a backend that answers is too slow to be kept: part of `[failover]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PerformanceSettings {
+    /// Share over the baseline from which a class of requests is degraded: 0.5 is half as slow again.
+    pub degradation_threshold: f64,
+    /// And by this much at least: half of very little is very little.
+    pub min_shift: Duration,
+}
+
+/// The accrual failure detector (Hayashibara 2004).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PhiSettings {
+    /// Suspicion from here: one in 10^8 healthy intervals lasts so long.
+    pub suspect: f64,
+    /// Believed from here, where replies are due.
+    pub failed: f64,
+    /// The interval that is expected before anything was learnt; that of the probes.
+    pub interval: Duration,
 }
 
 /// `[timeout]`.
@@ -118,7 +157,8 @@ impl BackendSettings {
 impl Settings {
     /// `failover.profile = "fast"`: pauses up to 150 ms are forgiven instead of 500 ms.
     pub fn fast() -> Self {
-        Self { timeout: TimeoutSettings::fast(), ..Self::default() }
+        let phi = PhiSettings { interval: Duration::from_millis(100), ..PhiSettings::default() };
+        Self { timeout: TimeoutSettings::fast(), phi, ..Self::default() }
     }
 }
 
@@ -158,6 +198,29 @@ impl Default for RecoverySettings {
 impl Default for ProbeSettings {
     fn default() -> Self {
         Self { failure_threshold: 3, not_ready_threshold: 3 }
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            availability: 0.95,
+            error_rate: 0.05,
+            response_time: Duration::from_secs(1),
+            replication_lag: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for PerformanceSettings {
+    fn default() -> Self {
+        Self { degradation_threshold: 0.5, min_shift: Duration::from_millis(5) }
+    }
+}
+
+impl Default for PhiSettings {
+    fn default() -> Self {
+        Self { suspect: 8.0, failed: 16.0, interval: Duration::from_millis(500) }
     }
 }
 

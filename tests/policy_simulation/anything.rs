@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use standin::policy::{
-    Action, BackendId, BackendRole, BackendSettings, Edge, Engine, ErrorCounts, Event, NotReadyWord, OperatorCommand,
-    ProbeOutcome, Role, Settings, Standing, SwitchId, SwitchResult, Time, WindowSummary,
+    Action, BackendId, BackendRole, BackendSettings, Edge, Engine, ErrorCounts, Event, MemoryUse, NotReadyWord,
+    OperatorCommand, ProbeAnswer, ProbeOutcome, Role, Settings, Standing, SwitchId, SwitchResult, Time, WindowSummary,
 };
 
 use crate::world::Random;
@@ -134,12 +134,15 @@ fn any_outcome(random: &mut Random) -> ProbeOutcome {
         1 => ProbeOutcome::TimedOut { silent_for: any_span(random) },
         2 => ProbeOutcome::NotReady(NotReadyWord::MasterDown),
         3 => ProbeOutcome::AuthenticationFailed,
-        _ => ProbeOutcome::Ok {
+        _ => ProbeOutcome::Ok(ProbeAnswer {
             latency: any_span(random),
             role: if random.below(8) == 0 { Role::Replica } else { Role::Master },
             write_ok: [None, Some(true), Some(true), Some(false)][random.below(4) as usize],
-            replication_lag: None,
-        },
+            replication_lag: (random.below(4) == 0).then(|| any_span(random)),
+            replication_offset: (random.below(4) == 0).then(|| random.below(u64::MAX)),
+            memory: (random.below(4) == 0)
+                .then(|| MemoryUse { used_bytes: random.below(u64::MAX), max_bytes: random.below(1_000) }),
+        }),
     }
 }
 
@@ -162,8 +165,10 @@ fn any_window(random: &mut Random, now: Time) -> WindowSummary {
         };
     }
     for class in &mut window.latency {
-        class.count = random.below(100);
-        class.p99_us = if random.below(20) == 0 { u64::MAX } else { random.below(10_000_000) };
+        for _ in 0..random.below(5) {
+            let micros = if random.below(20) == 0 { u64::MAX } else { random.below(10_000_000) };
+            class.record(micros, random.below(100));
+        }
     }
     window
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use standin::policy::{
-    Action, Availability, BackendId, BackendRole, BackendSettings, Edge, Engine, Event, ProbeOutcome, Role, Settings,
-    Standing, Switch, SwitchKind, SwitchResult, Time, WindowSummary,
+    Action, Availability, BackendId, BackendRole, BackendSettings, Edge, Engine, Event, ProbeAnswer, ProbeOutcome,
+    Role, Settings, Standing, Switch, SwitchKind, SwitchResult, Time, WindowSummary,
 };
 
 use crate::invariants;
@@ -405,7 +405,7 @@ impl World {
     }
 
     fn probe_answered(&mut self, id: usize, latency: Duration) {
-        let outcome = ProbeOutcome::Ok { latency, role: Role::Master, write_ok: Some(true), replication_lag: None };
+        let outcome = ProbeOutcome::Ok(ProbeAnswer { write_ok: Some(true), ..ProbeAnswer::new(latency, Role::Master) });
         self.tell(Event::Probe { backend: name(id), outcome });
     }
 

@@ -33,6 +33,7 @@ pub(crate) struct StandinProcess {
     direct: Option<SocketAddr>,
     is_finished: bool,
     file: tempfile::NamedTempFile,
+    environment: Vec<(String, String)>,
 }
 
 /// Where it listens.
@@ -59,23 +60,28 @@ impl StandinProcess {
             direct: None,
             is_finished: false,
             file,
+            environment: environment.to_vec(),
         };
         if under_test_is_direct() {
             process.direct = Some(first_backend.expect("a backend that is a server of its own"));
             return process;
         }
+        process.launch();
+        process
+    }
+
+    fn launch(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_standin"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STANDIN_")) {
             command.env_remove(name);
         }
-        command.args(["run", "--config"]).arg(process.file.path()).env("NO_COLOR", "1");
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command.args(["run", "--config"]).arg(self.file.path()).env("NO_COLOR", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
-        process.readers.push(process.log.read(child.stdout.take().expect("a pipe")));
-        process.readers.push(process.log.read(child.stderr.take().expect("a pipe")));
-        process.child = Some(child);
-        process
+        self.readers.push(self.log.read(child.stdout.take().expect("a pipe")));
+        self.readers.push(self.log.read(child.stderr.take().expect("a pipe")));
+        self.child = Some(child);
     }
 
     pub(crate) fn own_ports(&mut self, ports: Ports) {
@@ -250,6 +256,19 @@ impl StandinProcess {
         let trigger = event["trigger"].as_str().unwrap_or_default();
         assert!(triggers.contains(&trigger), "trigger {trigger:?}, not one of {triggers:?}: {event:#}");
         event
+    }
+
+    /// SIGKILL: nothing is drained, told or written any more.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running process");
+        child.kill().expect("the signal is sent");
+        child.wait().expect("the process is reaped");
+    }
+
+    /// Starts again after [`StandinProcess::kill`], with the same configuration on the same ports; does not wait.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it still runs");
+        self.launch();
     }
 
     /// SIGTERM.

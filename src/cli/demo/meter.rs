@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::backend::{LATENCY_BUCKETS, latency_bucket, latency_bucket_bound};
+use crate::policy::{LATENCY_BUCKETS, latency_bucket, latency_bucket_bound};
 
 /// Different texts of errors that are kept; the rest are counted only.
 const ERROR_TEXTS_MAX: usize = 8;

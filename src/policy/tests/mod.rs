@@ -9,6 +9,7 @@ mod holding;
 mod nobody;
 mod operators;
 mod purity;
+mod recording;
 mod recovery;
 mod trouble;
 
@@ -40,7 +41,7 @@ fn group() -> Vec<BackendSettings> {
 }
 
 fn ok() -> ProbeOutcome {
-    ProbeOutcome::Ok { latency: MS, role: Role::Master, write_ok: Some(true), replication_lag: None }
+    ProbeOutcome::Ok(ProbeAnswer { write_ok: Some(true), ..ProbeAnswer::new(MS, Role::Master) })
 }
 
 impl World {
@@ -201,8 +202,8 @@ fn an_allowance_is_told_when_latency_has_changed() {
     for _ in 0..100 {
         world.pass(50 * MS);
         let mut window = WindowSummary { requests: 100, ..busy(world.now) };
-        window.latency[CommandClass::MultiKey.index()] =
-            ClassLatency { count: 100, p50_us: 100_000, p99_us: 180_000, max_us: 190_000 };
+        let latencies = (0..100).map(|n| 100_000 + n * 800);
+        window.latency[CommandClass::MultiKey.index()] = Sketch::of(latencies);
         world.window(PRIMARY, window);
     }
     let told: Vec<_> = world

@@ -49,7 +49,7 @@ fn a_slow_primary_waits_until_it_is_as_fast_as_before() {
     world.pass_well(10 * SECOND, &[PRIMARY]);
     world.die(PRIMARY);
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
-    let slow = ProbeOutcome::Ok { latency: 50 * MS, role: Role::Master, write_ok: None, replication_lag: None };
+    let slow = ProbeOutcome::Ok(ProbeAnswer::new(50 * MS, Role::Master));
     for _ in 0..60 {
         world.pass(500 * MS);
         world.probe(PRIMARY, slow.clone());

@@ -1,0 +1,176 @@
+//! Which connection a request takes, and how it is put there.
+
+use std::rc::Rc;
+
+use super::modes::Expected;
+use super::session::Session;
+use super::special::Step;
+use super::task::SessionTask;
+use crate::backend::{Entry, Link, flag};
+use crate::command::{self, Class, Handling, Spec};
+use crate::divergence::note_write;
+use crate::route::Availability;
+
+/// Which connection a request takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The session's own, if it has one, else the multiplexed link.
+    Usual,
+    /// A connection of the session's own.
+    Own,
+}
+
+impl SessionTask {
+    /// Sends a request that changes nothing about the session.
+    pub(super) fn forward(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        self.send(spec, request, Way::Usual, None)
+    }
+
+    /// Sends a request on a connection of the session's own.
+    pub(super) fn send_own(&mut self, spec: &'static Spec, request: &[u8], expected: Option<Expected>) -> Step {
+        self.send(spec, request, Way::Own, expected)
+    }
+
+    /// Asks the server whether the client's user may have a command that is answered here.
+    pub(super) fn ask_permission(&mut self, handling: Handling, question: &[u8]) -> Step {
+        let reply = self.state.reply;
+        let step = self.send(command::of_request(question), question, Way::Usual, Some(Expected::Permission(handling)));
+        // Silence is for the command, not for the question.
+        self.state.reply = reply;
+        let is_asked = matches!(self.state.expected.back(), Some((.., Expected::Permission(_))));
+        if is_asked { Step::Wait } else { step }
+    }
+
+    pub(super) fn send(&mut self, spec: &'static Spec, request: &[u8], way: Way, expected: Option<Expected>) -> Step {
+        let link = match self.connection(way) {
+            Ok(link) => link,
+            Err(step) => return step,
+        };
+        self.send_on(&link, spec, request, expected)
+    }
+
+    pub(super) fn send_on(
+        &mut self,
+        link: &Rc<Link<Session>>,
+        spec: &'static Spec,
+        request: &[u8],
+        expected: Option<Expected>,
+    ) -> Step {
+        let context = Rc::clone(&self.session.context);
+        let Some(mut batch) = link.batch() else {
+            let name = &link.backend.name;
+            return self.local_error(&format!("OVERLOADED backend {name} has too many requests in flight; try again"));
+        };
+        let route = context.route();
+        if route.recording != 0 && spec.is_write() {
+            let queued_select = self.state.transaction.as_ref().and_then(|transaction| transaction.select);
+            let database = queued_select.unwrap_or(self.state.database());
+            note_write(context.group.recording(&route), database, spec, request);
+        }
+        let silent = self.take_silence();
+        let seq = self.session.output.place();
+        let expected = expected.or_else(|| silent.then_some(Expected::Nothing));
+        let ends = spec.handling == Handling::Exec;
+        let is_queued = spec.handling == Handling::Multi || (self.state.transaction.is_some() && !ends);
+        let mut flags = if is_queued { flag::QUEUED } else { 0 };
+        let mut confirmations = 0;
+        if let Some(expected) = expected {
+            flags |= flag::SPECIAL;
+            if matches!(expected, Expected::Subscription) {
+                flags |= flag::SUBSCRIPTION;
+                confirmations = self.confirmations(spec, request);
+            }
+            self.state.expected.push_back((seq, silent, expected));
+        }
+        batch.entry(Entry {
+            owner: self.session.clone(),
+            at_us: self.now_us,
+            seq,
+            len: request.len() as u32,
+            confirmations,
+            class: if self.state.is_blocked { Class::Blocking } else { spec.class },
+            attempts: 0,
+            flags,
+        });
+        batch.bytes(request);
+        Step::Consumed
+    }
+
+    /// The connection that the next request takes; `Err` when it must wait or was refused.
+    fn connection(&mut self, way: Way) -> Result<Rc<Link<Session>>, Step> {
+        let context = Rc::clone(&self.session.context);
+        let (active, availability, _) = context.route_facts();
+        match availability {
+            Availability::Serving => {}
+            Availability::Holding => {
+                let bound = context.settings.request_timeout.as_micros() as u64;
+                if context.held_for_us(self.now_us) < bound {
+                    return Err(Step::Wait);
+                }
+                return Err(self.no_backend());
+            }
+            Availability::NoBackend { since_us } => {
+                let bound = context.settings.request_timeout.as_micros() as u64;
+                if self.now_us.saturating_sub(since_us) >= bound {
+                    return Err(self.no_backend());
+                }
+            }
+        }
+        let quiet = self.session.output.in_flight() == 0;
+        let way = if context.is_paused(active, self.now_us) { Way::Own } else { way };
+        if way == Way::Usual && quiet && !self.state.needs_pin() {
+            self.release_pinned();
+        }
+        if let Some(pinned) = &self.state.pinned {
+            return Ok(Rc::clone(pinned));
+        }
+        if way == Way::Own {
+            if !quiet {
+                return Err(Step::Wait);
+            }
+            let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
+                return Err(self.local_error("OVERLOADED too many clients need a connection of their own (pinned.max)"));
+            };
+            self.own(&link);
+            return Ok(link);
+        }
+        match &self.link {
+            Some(link) if link.accepts() && link.backend.id == active && !quiet => Ok(Rc::clone(link)),
+            _ if !quiet => Err(Step::Wait),
+            _ => {
+                let link = context.link(active, self.state.lane());
+                let link = context.spill(&link, self.now_us);
+                self.link = Some(Rc::clone(&link));
+                Ok(link)
+            }
+        }
+    }
+
+    pub(super) fn no_backend(&mut self) -> Step {
+        let context = &self.session.context;
+        context.group.backend(context.route_facts().0).counters[context.worker].unserved.add(1);
+        self.local_error("NOBACKEND no backend can serve now; see `standin status`")
+    }
+
+    /// Nothing else happens until the reply to what was just sent.
+    pub(super) fn awaiting(&mut self, step: Step) -> Step {
+        if step == Step::Consumed && self.session.output.in_flight() > 0 {
+            self.state.awaited += 1;
+        }
+        step
+    }
+
+    /// An entry whose reply nobody wants.
+    pub(super) fn aside_entry(&self, request: &[u8]) -> Entry<Session> {
+        Entry {
+            owner: self.session.clone(),
+            at_us: self.now_us,
+            seq: 0,
+            len: request.len() as u32,
+            confirmations: 0,
+            class: Class::PointRead,
+            attempts: 0,
+            flags: flag::ABANDONED,
+        }
+    }
+}

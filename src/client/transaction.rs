@@ -1,0 +1,201 @@
+//! MULTI, EXEC, WATCH: what is queued, what is remembered of it, and what becomes of it when the outcome is unknown.
+
+use std::rc::Rc;
+
+use super::modes::{Expected, Transaction, Watch};
+use super::special::Step;
+use super::stateful::pause_us;
+use super::task::SessionTask;
+use crate::backend::clock;
+use crate::command::{self, Handling, Spec};
+use crate::divergence::{Record, note_write};
+use crate::resp::{self, write};
+
+/// A request that every server refuses and that changes nothing.
+pub(super) fn wrong_arity() -> Vec<u8> {
+    let mut request = Vec::new();
+    resp::encode_request(&mut request, &[b"GET"]);
+    request
+}
+
+impl SessionTask {
+    pub(super) fn multi(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        if self.state.watch == Watch::Broken {
+            self.state.transaction = Some(Transaction::new(true));
+            return self.local(b"+OK\r\n");
+        }
+        if self.state.pinned.is_none() && self.must_settle() {
+            return Step::Wait;
+        }
+        let step = self.send_own(spec, request, None);
+        if step == Step::Consumed && self.state.pinned.is_some() {
+            self.state.transaction = Some(Transaction::new(false));
+            self.session.record.update(|shown| shown.queued = 0);
+        }
+        step
+    }
+
+    pub(super) fn watch(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        if self.state.pinned.is_none() && self.must_settle() {
+            return Step::Wait;
+        }
+        if self.state.watch == Watch::Broken && spec.arity_ok(resp::arguments(request).len()) {
+            // One that was lost stays lost, whatever is watched besides: EXEC is answered here, and what a server would
+            // watch from now on would outlive it on a connection that others use next.
+            return self.local(b"+OK\r\n");
+        }
+        let step = self.send_own(spec, request, None);
+        if step == Step::Consumed && self.state.pinned.is_some() && self.state.watch == Watch::None {
+            self.state.watch = Watch::Live;
+            self.session.record.update(|shown| shown.watching = true);
+        }
+        step
+    }
+
+    pub(super) fn unwatch(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        let step = self.forward(spec, request);
+        if step == Step::Consumed {
+            self.state.watch = Watch::None;
+            self.session.record.update(|shown| shown.watching = false);
+        }
+        step
+    }
+
+    /// What happens to requests between MULTI and EXEC; `None` when the session is not there.
+    pub(super) fn in_transaction(&mut self, spec: &'static Spec, request: &[u8]) -> Option<Step> {
+        let transaction = self.state.transaction.as_mut()?;
+        let ends = match spec.handling {
+            Handling::Quit | Handling::Reset | Handling::Auth | Handling::Hello => return None,
+            Handling::Exec | Handling::Discard => true,
+            _ => false,
+        };
+        if transaction.is_doomed {
+            if !ends {
+                return Some(self.local(b"+QUEUED\r\n"));
+            }
+            self.end_transaction();
+            let mut out = Vec::new();
+            if spec.handling == Handling::Exec {
+                write::null_array(&mut out, self.state.protocol);
+            } else {
+                out.extend_from_slice(b"+OK\r\n");
+            }
+            return Some(self.local(&out));
+        }
+        if ends {
+            let placed = self.state.answered_here;
+            let step = self.send_own(spec, request, Some(Expected::Exec));
+            let refused = self.state.answered_here != placed;
+            return Some(if refused { step } else { self.awaiting(step) });
+        }
+        let placed = self.state.answered_here;
+        let step = self.send_own(spec, request, None);
+        if self.state.answered_here != placed {
+            // Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
+            match &mut self.state.transaction {
+                Some(transaction) if self.state.pinned.is_none() => transaction.is_doomed = true,
+                _ => self.spoil_transaction(),
+            }
+            return Some(step);
+        }
+        // Nested MULTI and WATCH are refused by the server itself, and nothing is queued; what must wait comes again.
+        if step == Step::Consumed
+            && !matches!(spec.handling, Handling::Multi | Handling::Watch)
+            && let Some(transaction) = &mut self.state.transaction
+        {
+            transaction.remember(request);
+            if !matches!(spec.handling, Handling::Shared | Handling::Blocking) {
+                // It may leave its connection in a state that nobody else must meet.
+                self.state.is_pristine = false;
+            }
+            let queued = transaction.queued;
+            if spec.handling == Handling::Select {
+                let number =
+                    resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+                transaction.select = number;
+            }
+            if spec.handling == Handling::ClientPause {
+                transaction.pause_us = Some(pause_us(request));
+            }
+            self.session.record.update(|shown| shown.queued = queued);
+        }
+        Some(step)
+    }
+
+    /// A request refused between MULTI and EXEC makes EXEC fail. The server does that itself once it has refused
+    /// something too, so it is given a request that it must refuse.
+    pub(super) fn spoil_transaction(&mut self) {
+        let (Some(transaction), Some(pinned)) = (&mut self.state.transaction, &self.state.pinned) else { return };
+        transaction.is_spoiled = true;
+        let pinned = Rc::clone(pinned);
+        let wrong_arity = wrong_arity();
+        pinned.push(self.aside_entry(&wrong_arity), &wrong_arity);
+    }
+
+    pub(super) fn end_transaction(&mut self) {
+        self.state.transaction = None;
+        self.state.watch = Watch::None;
+        self.session.record.update(|shown| {
+            shown.queued = -1;
+            shown.watching = false;
+        });
+    }
+
+    pub(super) fn transaction_answered(&mut self, succeeded: bool, reply: &[u8]) {
+        let Some(transaction) = self.state.transaction.take() else { return };
+        if reply.starts_with(b"-UNKNOWNOUTCOME") {
+            self.note_unknown_transaction(&transaction);
+        }
+        if succeeded && let Some(pause_us) = transaction.pause_us {
+            let context = &self.session.context;
+            context.group.backend(context.route_facts().0).pause_until(self.now_us.saturating_add(pause_us));
+        }
+        if succeeded && let Some(number) = transaction.select {
+            self.state.select(number);
+            self.session.context.group.note_database(number);
+            self.state.is_pristine = false;
+            self.link = None;
+            self.session.record.update(|shown| shown.database = number);
+        }
+        self.end_transaction();
+    }
+
+    /// An EXEC whose outcome nobody knows may have written everything that was queued.
+    pub(super) fn note_unknown_transaction(&self, transaction: &Transaction) {
+        let context = &self.session.context;
+        for record in &context.group.records {
+            match &transaction.log {
+                None => record.become_unknown("a transaction too long to remember has an unknown outcome"),
+                Some(log) => {
+                    for (database, request) in in_databases(self.state.database(), log.iter().map(Vec::as_slice)) {
+                        note_one(std::iter::once(record), database, request);
+                    }
+                }
+            }
+        }
+        tracing::debug!(at_us = clock::micros(), "a transaction's outcome is unknown");
+    }
+}
+
+pub(super) fn note_one<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, request: &[u8]) {
+    let spec = command::of_request(request);
+    if spec.is_write() {
+        note_write(records, database, spec, request);
+    }
+}
+
+/// The requests of a transaction with the database that each works in: a queued SELECT counts for those behind it.
+pub(super) fn in_databases<'a>(
+    first: u32,
+    requests: impl Iterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = (u32, &'a [u8])> {
+    requests.scan(first, |database, request| {
+        if command::of_request(request).handling == Handling::Select
+            && let Some(number) =
+                resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+        {
+            *database = number;
+        }
+        Some((*database, request))
+    })
+}

@@ -1,0 +1,190 @@
+//! What a look at a backend leads to: the first opening of the doors, marks kept in place, cold backups kept empty, and
+//! whether the backend could be entered now.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::facts;
+use super::group::{GroupControl, Message};
+use super::modules;
+use super::probe::{Marks, ProbeCommand, Report};
+use crate::backend::clock;
+use crate::divergence::State;
+use crate::policy::{BackendId, BackendRole, Edge, Event, ProbeOutcome, Standing};
+use crate::telemetry::events::{Event as Entry, EventKind};
+
+/// While the primary has not been entered for the first time, it is looked at this often.
+const START_PROBE_PAUSE: Duration = Duration::from_millis(50);
+
+impl GroupControl {
+    pub(super) fn on_probe(&mut self, id: BackendId, report: Report) {
+        let index = id.index();
+        let restarted = report.identity.as_ref().is_some_and(|identity| self.shared.note_identity(id, identity));
+        {
+            let facts = &mut self.shared.facts.borrow_mut()[index];
+            facts.last_error.clone_from(&report.error);
+            if report.identity.is_some() {
+                facts.mark_database = report.mark_database;
+            }
+        }
+        if matches!(report.outcome, ProbeOutcome::Ok(_)) {
+            let now = clock::micros();
+            self.probe_progress_us[index] = now;
+            self.shared.facts.borrow_mut()[index].last_ok_us = now;
+            if let Some(keyspace) = &report.keyspace {
+                self.shared.note_content(id, keyspace, &report.marks);
+            }
+            self.tend(id, &report.marks);
+            self.learn_commands(id);
+            self.start_if_ready(id);
+        }
+        self.update_standing(id);
+        if restarted && self.started {
+            // Also without a request that would find out: the active is entered anew at once.
+            self.feed(Event::Edge { backend: id, edge: Edge::IdentityChanged });
+        }
+        if self.hopes_for(id, &report.outcome) {
+            return;
+        }
+        self.feed(Event::Probe { backend: id, outcome: report.outcome });
+    }
+
+    /// Whether a primary that cannot be reached is given a little more time, because we have only just started: servers
+    /// that start together with us are no outage. Until it serves for the first time it is asked more often.
+    pub(super) fn hopes_for(&self, id: BackendId, outcome: &ProbeOutcome) -> bool {
+        let (age, grace) = (self.born.elapsed(), self.shared.entry_timeout);
+        let is_awaited = !self.started && self.shared.rules(id).role == BackendRole::Primary;
+        if !is_awaited || age > grace * 2 || matches!(outcome, ProbeOutcome::Ok(_)) {
+            return false;
+        }
+        let prober = self.shared.probers[id.index()].clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(START_PROBE_PAUSE).await;
+            let _ = prober.try_send(ProbeCommand::Now);
+        });
+        matches!(outcome, ProbeOutcome::Failed(_)) && age < grace
+    }
+
+    /// The first good look at the primary opens the doors.
+    pub(super) fn start_if_ready(&mut self, id: BackendId) {
+        let primary = self.shared.rules(id).role == BackendRole::Primary;
+        let untouched = self.shared.group.route().epoch == 0 && self.shared.newest_switch.get() == 0;
+        if self.started || !primary || !untouched {
+            return;
+        }
+        if let Standing::Refused { .. } = self.shared.standing(id) {
+            return;
+        }
+        self.started = true;
+        self.shared.group.record(id).settle(State::Clean);
+        let identity = self.shared.facts.borrow()[id.index()].identity.clone();
+        self.shared.group.backend(id).admit(identity.map(Arc::new));
+        let epoch = self.shared.enter(id).epoch;
+        let name = self.shared.rules(id).name.clone();
+        let message = format!("serving on {} by backend {name}", self.listen);
+        self.shared.record(Entry::new(EventKind::Started, message).backend(name).epoch(epoch));
+    }
+
+    /// Keeps ownership marks in place, and cold backups empty while they wait.
+    pub(super) fn tend(&mut self, id: BackendId, marks: &Marks) {
+        let mark = marks.generation.as_deref();
+        let shared = Rc::clone(&self.shared);
+        let rules = shared.rules(id).clone();
+        let facts = shared.facts.borrow()[id.index()].clone();
+        let is_active = shared.group.route().active == id;
+        let is_replica = facts.identity.as_ref().is_some_and(|identity| identity.is_replica);
+        if !facts.met {
+            let is_ours = mark.is_some();
+            let may_claim = facts.keys == Some(0) && !rules.persistent && !is_replica;
+            let generation = mark.map(str::to_owned).or_else(|| may_claim.then(|| shared.new_generation()));
+            if !is_ours && let Some(generation) = &generation {
+                shared.put_mark(id, generation.clone());
+            }
+            let facts = &mut shared.facts.borrow_mut()[id.index()];
+            facts.generation = generation;
+            facts.met = true;
+            if rules.role == BackendRole::Primary && shared.group.route().epoch == 0 {
+                // What the primary holds when we first meet it is what the application knows.
+                shared.group.record(id).settle(State::Clean);
+            } else if facts.keys == Some(0) {
+                shared.group.record(id).settle(State::Empty);
+            } else {
+                shared.group.record(id).become_unknown("it held keys when it was first met");
+            }
+        } else if let (Some(generation), None) = (&facts.generation, mark) {
+            // A client's FLUSHALL takes the mark along; what it leaves is ours as before.
+            shared.put_mark(id, generation.clone());
+        } else if facts.generation.as_deref() == mark && mark.is_some() && !marks.owners.contains(&shared.group.name) {
+            shared.put_mark(id, facts.generation.clone().unwrap_or_default());
+        } else if let (Some(ours), Some(theirs)) = (&facts.generation, mark)
+            && ours != theirs
+            && !facts.emptying
+        {
+            let message =
+                format!("backend {}: another owner has put its mark there; it is never emptied from here", rules.name);
+            shared.facts.borrow_mut()[id.index()].generation = None;
+            shared.record(Entry::new(EventKind::NotEnterable, message).backend(rules.name.clone()));
+        }
+        let waits_cold = !is_active && rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold;
+        let facts = shared.facts.borrow()[id.index()].clone();
+        if waits_cold && facts.is_owned() && facts.keys_in_use > 0 && !facts.emptying && shared.newest_is_done() {
+            self.empty(id);
+        }
+    }
+
+    /// Asks a server that we have not met before for the commands of its modules.
+    pub(super) fn learn_commands(&self, id: BackendId) {
+        let facts = &mut self.shared.facts.borrow_mut()[id.index()];
+        let run_id = facts.identity.as_ref().map(|identity| identity.run_id.clone());
+        if self.shared.rules(id).is_embedded || facts.asked_for_commands == run_id {
+            return;
+        }
+        facts.asked_for_commands = run_id;
+        tokio::task::spawn_local(modules::learn(Rc::clone(&self.shared), id));
+    }
+
+    pub(super) fn empty(&self, id: BackendId) {
+        let shared = Rc::clone(&self.shared);
+        shared.facts.borrow_mut()[id.index()].emptying = true;
+        tokio::task::spawn_local(async move {
+            let result = shared.empty_if_idle(id).await;
+            let _ = shared.messages.send(Message::Emptied(id, result));
+        });
+    }
+
+    pub(super) fn update_standing(&mut self, id: BackendId) {
+        let mut standing = self.shared.standing(id);
+        let is_alone = self.shared.probers.len() == 1 && self.started;
+        let is_refused = matches!(standing, Standing::Refused { .. });
+        if is_alone && is_refused && self.shared.facts.borrow()[id.index()].is_mere_replica() {
+            // Where nobody else could serve, REPLICAOF does not take away what the clients know: they see READONLY, as they
+            // would without us, and can say REPLICAOF NO ONE.
+            standing = Standing::Enterable;
+        }
+        let before = {
+            let facts = &mut self.shared.facts.borrow_mut()[id.index()];
+            facts.standing.replace(standing.clone())
+        };
+        if before.as_ref() == Some(&standing) {
+            return;
+        }
+        let is_active = self.shared.group.route().active == id && self.started;
+        let rules = self.shared.rules(id);
+        let facts = self.shared.facts.borrow()[id.index()].clone();
+        match &standing {
+            Standing::Refused { why } if !is_active || before.is_some() => {
+                let mend = facts::mend(rules, &facts);
+                let message =
+                    format!("backend {} cannot be entered as things stand: {why}. To mend it: {mend}", rules.name);
+                self.shared.record(Entry::new(EventKind::NotEnterable, message).backend(rules.name.clone()));
+            }
+            Standing::Enterable if matches!(before, Some(Standing::Refused { .. })) => {
+                let message = format!("backend {} can be entered again", rules.name);
+                self.shared.record(Entry::new(EventKind::Enterable, message).backend(rules.name.clone()));
+            }
+            _ => {}
+        }
+        self.feed(Event::Standing { backend: id, standing });
+    }
+}

@@ -1,0 +1,130 @@
+//! Switches under way: begun at the engine's word, carried out by `entry`, recorded when they have ended.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::api::{CommandError, CommandOutcome};
+use super::entry::{self, Outcome, Wanted};
+use super::facts;
+use super::group::{GroupControl, Message};
+use crate::policy::{BackendId, Event, Switch, SwitchKind, SwitchResult};
+use crate::telemetry::events::{Event as Entry, EventKind};
+
+impl GroupControl {
+    pub(super) fn begin_switch(&mut self, switch: Switch) {
+        self.started = true;
+        let shared = Rc::clone(&self.shared);
+        shared.newest_switch.set(switch.id.0);
+        let began = Instant::now();
+        tokio::task::spawn_local(async move {
+            let wanted = Wanted {
+                id: switch.id.0,
+                from: switch.from,
+                to: switch.to,
+                kind: switch.kind,
+                planned: switch.planned,
+            };
+            let outcome = entry::carry_out(Rc::clone(&shared), wanted).await;
+            let _ = shared.messages.send(Message::SwitchDone(switch, outcome, began.elapsed()));
+        });
+    }
+
+    pub(super) fn on_switch_done(&mut self, switch: &Switch, outcome: Outcome, took: Duration) {
+        self.record_switch(switch, &outcome, took);
+        if outcome.result == SwitchResult::Done && !switch.planned && switch.from != switch.to {
+            // That event says what became of the one that was left; it is not said a second time.
+            self.last_health[switch.from.index()] = crate::policy::Health::Failed;
+        }
+        if let Some((reply, began)) = self.waiting.remove(&switch.id.0) {
+            let _ = reply.send(self.command_outcome(switch, &outcome, began.elapsed()));
+        }
+        if self.shared.newest_switch.get() == switch.id.0 {
+            self.shared.newest_switch.set(0);
+        }
+        self.feed(Event::SwitchDone { id: switch.id, result: outcome.result });
+        for index in 0..self.collectors.len() {
+            self.update_standing(BackendId(index as u8));
+        }
+    }
+
+    pub(super) fn command_outcome(
+        &self,
+        switch: &Switch,
+        outcome: &Outcome,
+        took: Duration,
+    ) -> Result<CommandOutcome, CommandError> {
+        let (from, to) = (&self.shared.rules(switch.from).name, &self.shared.rules(switch.to).name);
+        match &outcome.result {
+            SwitchResult::Done => Ok(CommandOutcome {
+                group: self.shared.group.name.clone(),
+                result: "done".into(),
+                message: format!("backend {to} serves"),
+                from: Some(from.clone()),
+                to: Some(to.clone()),
+                epoch: outcome.epoch,
+                duration_us: took.as_micros() as u64,
+            }),
+            SwitchResult::Refused { why } | SwitchResult::Failed { why } => Err(CommandError::Refused {
+                why: format!("backend {to} was not entered: {why}"),
+                hint: facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]),
+            }),
+        }
+    }
+
+    pub(super) fn record_switch(&mut self, switch: &Switch, outcome: &Outcome, took: Duration) {
+        let (from, to) = (&self.shared.rules(switch.from).name, &self.shared.rules(switch.to).name);
+        let reason = &switch.reason;
+        let (kind, result, message) = match &outcome.result {
+            SwitchResult::Done => {
+                let kind = match switch.kind {
+                    SwitchKind::Failover | SwitchKind::Manual => EventKind::Failover,
+                    SwitchKind::Recovery => EventKind::Recovery,
+                    SwitchKind::Reentry => EventKind::Reentry,
+                };
+                let content = match (outcome.flushed, outcome.removed) {
+                    (true, _) => ", after it was emptied".to_owned(),
+                    (false, 0) => String::new(),
+                    (false, n) => format!(", after {n} keys that it had missed were removed"),
+                };
+                let what = match switch.kind {
+                    SwitchKind::Reentry => "was entered again".to_owned(),
+                    _ => format!("serves now instead of {from}"),
+                };
+                (kind, "done", format!("backend {to} {what}{content}: {reason}"))
+            }
+            SwitchResult::Refused { why } => {
+                let mend = facts::mend(self.shared.rules(switch.to), &self.shared.facts.borrow()[switch.to.index()]);
+                (
+                    EventKind::SwitchRefused,
+                    "refused",
+                    format!("backend {to} was not entered: {why}. To mend it: {mend}"),
+                )
+            }
+            SwitchResult::Failed { why } => {
+                (EventKind::SwitchFailed, "failed", format!("the switch from {from} to {to} was given up: {why}"))
+            }
+        };
+        let seconds = took.as_secs_f64();
+        self.publisher.switched(switch.trigger.name(), result, seconds);
+        let detail = json!({
+            "held_us": outcome.held.as_micros() as u64,
+            "keys_removed": outcome.removed,
+            "flushed": outcome.flushed,
+            "planned": switch.planned,
+            "reason": reason,
+        });
+        let mut event = Entry::new(kind, message)
+            .backend(to.clone())
+            .switch(Some(from), Some(to))
+            .trigger(switch.trigger.name())
+            .duration(took)
+            .result(result)
+            .detail(detail);
+        if outcome.epoch > 0 {
+            event = event.epoch(outcome.epoch);
+        }
+        self.shared.record(event);
+    }
+}

@@ -1,0 +1,78 @@
+//! What the group's history and metrics are told of health and decisions.
+
+use std::time::{Duration, Instant};
+
+use super::group::GroupControl;
+use crate::backend::clock;
+use crate::policy::{Decision, DecisionKind};
+use crate::telemetry::events::{Event as Entry, EventKind, Severity};
+
+/// A backend that is degraded for so many seconds in a row is worth an event; one slow probe is not.
+const DEGRADED_SECONDS_MIN: u32 = 3;
+/// Authentication of one backend failing or working again is told at most this often.
+const AUTHENTICATION_EVERY: Duration = Duration::from_secs(5);
+
+impl GroupControl {
+    pub(super) fn on_second(&mut self) {
+        let view = self.engine.view(clock::now());
+        self.watch_health(&view);
+        if view.status != self.status_since.0 {
+            self.status_since = (view.status, crate::telemetry::wall_time::WallTime::now());
+        }
+        let group = &self.shared.group;
+        for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
+            recent.sample(backend);
+        }
+        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.clients);
+    }
+
+    pub(super) fn watch_health(&mut self, view: &crate::policy::View) {
+        use crate::policy::Health;
+        for backend in &view.backends {
+            let index = backend.id.index();
+            let is_degraded = matches!(backend.health, Health::Degraded | Health::Critical);
+            let seconds = if is_degraded { self.degraded_seconds[index].saturating_add(1) } else { 0 };
+            self.degraded_seconds[index] = seconds;
+            if is_degraded && seconds < DEGRADED_SECONDS_MIN {
+                continue;
+            }
+            let before = std::mem::replace(&mut self.last_health[index], backend.health);
+            let (kind, text) = match (before, backend.health) {
+                (Health::Failed, Health::Failed) => continue,
+                (_, Health::Failed) => (EventKind::BackendDown, "is down"),
+                (Health::Failed, Health::Healthy | Health::Degraded) => (EventKind::BackendUp, "is up again"),
+                (Health::Healthy, Health::Degraded | Health::Critical) => (EventKind::BackendDegraded, "is degraded"),
+                (Health::Degraded | Health::Critical, Health::Healthy) => (EventKind::BackendUp, "is well again"),
+                _ => continue,
+            };
+            let why = backend.reasons.first().map(|reason| format!(": {}", reason.text)).unwrap_or_default();
+            let message = format!("backend {} {text}{why}", backend.name);
+            self.shared.record(Entry::new(kind, message).backend(backend.name.clone()));
+        }
+    }
+
+    pub(super) fn record_decision(&mut self, decision: &Decision) {
+        if decision.kind == DecisionKind::Authentication {
+            // A server that takes some logins and refuses others would else fill the history by itself.
+            let index = decision.backend.index();
+            let before = self.last_authentication[index].replace(Instant::now());
+            if before.is_some_and(|before| before.elapsed() < AUTHENTICATION_EVERY) {
+                return;
+            }
+        }
+        let name = &self.shared.rules(decision.backend).name;
+        let detail = serde_json::to_value(decision).unwrap_or_default();
+        let (kind, severity) = match decision.kind {
+            // The switch itself is recorded when it has ended, with its epoch and duration.
+            DecisionKind::SwitchBegan | DecisionKind::SwitchEnded => return,
+            DecisionKind::Stayed | DecisionKind::Held | DecisionKind::SelfSuspected => {
+                (EventKind::Decision, Severity::Info)
+            }
+            DecisionKind::NoBackend => (EventKind::NoBackend, Severity::Error),
+            DecisionKind::Authentication => (EventKind::AuthenticationFailed, Severity::Error),
+            DecisionKind::Rejected => (EventKind::SwitchRefused, Severity::Warning),
+        };
+        self.shared
+            .record(Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail));
+    }
+}

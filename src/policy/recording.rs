@@ -1,0 +1,174 @@
+//! The flight recorder: what the engine was told and what it asked for, so that any decision can be run again.
+//!
+//! A recording is an engine as it was, and everything that came after. Segments follow each other, each beginning with
+//! its own copy of the engine, so the oldest can go without spoiling the rest: what is kept is bounded in events.
+//! Replaying compares every action and, at the end, the whole state: a difference means that the engine is not pure.
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::Action;
+use super::engine::Engine;
+use super::event::Event;
+use super::time::Time;
+use crate::limits;
+
+/// Changes when older recordings cannot be read any more.
+pub const RECORDING_VERSION: u32 = 1;
+
+/// What the engine was told at one moment, and what it asked for in answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    pub at: Time,
+    /// `None`: `Engine::handle_timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Action>,
+}
+
+/// A stretch of one engine's life that can be run again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    pub version: u32,
+    pub group: String,
+    /// Milliseconds since 1970 at the engine's time zero, for people.
+    pub epoch_ms: u64,
+    /// As it was before the first event.
+    pub before: Engine,
+    pub told: Vec<Told>,
+    /// As it was after the last.
+    pub after: Engine,
+}
+
+/// An engine that remembers what it was told lately.
+#[derive(Clone, Debug)]
+pub struct RecordedEngine {
+    engine: Engine,
+    /// The oldest first.
+    segments: VecDeque<Segment>,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    before: Engine,
+    told: Vec<Told>,
+}
+
+/// Where a replay left the recording.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Difference {
+    #[error("this is a recording of version {found}; this build reads version {RECORDING_VERSION}")]
+    Version { found: u32 },
+    #[error("event {index} at {at}: the recorded engine asked for {recorded:?}, this one for {replayed:?}")]
+    Actions { index: usize, at: Time, recorded: Vec<Action>, replayed: Vec<Action> },
+    #[error("every action is the same, but the state after the last event is not")]
+    State,
+}
+
+impl Recording {
+    /// Runs the recorded events through the engine again; `Ok` when every action and the end state are the same, bit for
+    /// bit.
+    ///
+    /// # Errors
+    /// Where the first difference is.
+    pub fn verify(&self) -> Result<(), Difference> {
+        if self.version != RECORDING_VERSION {
+            return Err(Difference::Version { found: self.version });
+        }
+        let mut engine = self.before.clone();
+        for (index, told) in self.told.iter().enumerate() {
+            let replayed = tell(&mut engine, told.at, told.event.clone());
+            if replayed != told.asked {
+                return Err(Difference::Actions { index, at: told.at, recorded: told.asked.clone(), replayed });
+            }
+        }
+        if engine == self.after { Ok(()) } else { Err(Difference::State) }
+    }
+
+    /// Every action that was asked for, in order.
+    pub fn actions(&self) -> impl Iterator<Item = (Time, &Action)> {
+        self.told.iter().flat_map(|told| told.asked.iter().map(move |action| (told.at, action)))
+    }
+}
+
+impl RecordedEngine {
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, segments: VecDeque::new() }
+    }
+
+    /// As [`Engine::handle`].
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        self.told(now, Some(event.clone()));
+        let first = actions.len();
+        self.engine.handle(now, event, actions);
+        self.asked(&actions[first..]);
+    }
+
+    /// As [`Engine::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.told(now, None);
+        let first = actions.len();
+        self.engine.handle_timeout(now, actions);
+        self.asked(&actions[first..]);
+    }
+
+    /// What is kept from the segment that holds `from` on; everything without it. `None` before the first event.
+    pub fn recording(&self, group: &str, epoch_ms: u64, from: Option<Time>) -> Option<Recording> {
+        let began = |segment: &Segment| segment.told.first().map(|told| told.at);
+        let first = match from {
+            Some(from) => self.segments.iter().rposition(|segment| began(segment).is_some_and(|at| at <= from)),
+            None => None,
+        };
+        let first = first.unwrap_or(0);
+        let segments = self.segments.iter().skip(first);
+        Some(Recording {
+            version: RECORDING_VERSION,
+            group: group.to_owned(),
+            epoch_ms,
+            before: self.segments.get(first)?.before.clone(),
+            told: segments.flat_map(|segment| segment.told.iter().cloned()).collect(),
+            after: self.engine.clone(),
+        })
+    }
+
+    fn told(&mut self, at: Time, event: Option<Event>) {
+        let full = self.segments.back().is_none_or(|last| last.told.len() >= limits::RECORDING_SEGMENT_EVENTS_MAX);
+        if full {
+            if self.segments.len() == limits::RECORDING_SEGMENTS_MAX {
+                self.segments.pop_front();
+            }
+            self.segments.push_back(Segment { before: self.engine.clone(), told: Vec::new() });
+        }
+        if let Some(last) = self.segments.back_mut() {
+            last.told.push(Told { at, event, asked: Vec::new() });
+        }
+    }
+
+    fn asked(&mut self, actions: &[Action]) {
+        if let Some(told) = self.segments.back_mut().and_then(|last| last.told.last_mut()) {
+            told.asked.extend_from_slice(actions);
+        }
+    }
+}
+
+/// Everything that only looks.
+impl Deref for RecordedEngine {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+/// Tells an engine one thing; what it asked for.
+pub(super) fn tell(engine: &mut Engine, at: Time, event: Option<Event>) -> Vec<Action> {
+    let mut actions = Vec::new();
+    match event {
+        Some(event) => engine.handle(at, event, &mut actions),
+        None => engine.handle_timeout(at, &mut actions),
+    }
+    actions
+}

@@ -1,0 +1,9 @@
+//! From the seed that was handed in to numbers that look random: the only chance that this room knows.
+
+/// SplitMix64's finaliser: spreads any seed, also small consecutive ones.
+pub(super) const fn mix(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,247 @@
+//! Whether anybody ever reads an old value: clients that know what was acknowledged, while servers and Standin itself are
+//! killed, frozen, cut off and restarted with old content. `make consistency` runs it over a million operations.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Instant;
+
+use support::{
+    Fault, FaultRelay, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply, StandinConfig, StandinProcess,
+    eventually, ms, secs,
+};
+
+/// Quick to fail over and to return, so that a minute sees many of both.
+const QUICK: &str =
+    "[failover]\nprofile = \"fast\"\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
+/// Operations of the short form.
+const OPERATIONS: u64 = 60_000;
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Two servers behind relays, and a Standin in front of them.
+struct World {
+    primary: RedisServer,
+    backup: RedisServer,
+    to_primary: FaultRelay,
+    to_backup: FaultRelay,
+    standin: StandinProcess,
+    random: u64,
+    rounds: Vec<String>,
+}
+
+impl World {
+    fn start(seed: u64, divergence: &str) -> Self {
+        let (primary, backup) = (RedisServer::start(), RedisServer::start());
+        let (to_primary, to_backup) = (FaultRelay::start(primary.address()), FaultRelay::start(backup.address()));
+        let config = StandinConfig::pair(to_primary.address(), to_backup.address()).table(QUICK).table(divergence);
+        let mut standin = config.start();
+        standin.declare(PRIMARY_LOST);
+        standin.declare(&["backup-a", "backend", "broke the protocol"]);
+        assert!(standin.epoch() > 0, "it serves");
+        Self {
+            primary,
+            backup,
+            to_primary,
+            to_backup,
+            standin,
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            rounds: Vec::new(),
+        }
+    }
+
+    fn load(&self, seed: u64, operations: u64) -> RegisterLoad {
+        let address = self.standin.address();
+        RegisterLoad { address, clients: 12, operations, keys_per_client: 48, seed, pause: ms(5) }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % bound
+    }
+
+    /// Lets the load run for a random while.
+    fn run_for_up_to(&mut self, milliseconds: u64) {
+        let pause = 20 + self.below(milliseconds);
+        std::thread::sleep(ms(pause));
+    }
+
+    /// One fault of a random kind, healed before this returns.
+    fn round(&mut self, operations: u64) {
+        let kind = self.below(9);
+        let began = Instant::now();
+        let what = match kind {
+            0 => self.restart_empty(true),
+            1 => self.restart_with_old_content(true),
+            2 => self.freeze(),
+            3 | 4 => self.partition(true),
+            5 => self.reset_once(),
+            6 => self.restart_empty(false),
+            7 => self.restart_with_old_content(false),
+            _ => self.restart_standin(),
+        };
+        self.rounds.push(format!("from operation {operations}: {what}, {:?}", began.elapsed()));
+        self.run_for_up_to(900);
+    }
+
+    fn server(&mut self, is_primary: bool) -> &mut RedisServer {
+        if is_primary { &mut self.primary } else { &mut self.backup }
+    }
+
+    fn restart_empty(&mut self, is_primary: bool) -> String {
+        self.server(is_primary).kill();
+        self.run_for_up_to(800);
+        self.server(is_primary).restart();
+        format!("restart of {}, empty", name(is_primary))
+    }
+
+    fn restart_with_old_content(&mut self, is_primary: bool) -> String {
+        self.server(is_primary).save();
+        self.run_for_up_to(300);
+        self.server(is_primary).kill();
+        // Also so fast that no connection attempt is refused.
+        if self.below(2) == 0 {
+            self.run_for_up_to(800);
+        }
+        self.server(is_primary).restart_with_content(&[]);
+        self.server(is_primary).wait_until_it_answers();
+        format!("restart of {} with an old content", name(is_primary))
+    }
+
+    fn freeze(&mut self) -> String {
+        self.primary.freeze();
+        self.run_for_up_to(1_200);
+        self.primary.thaw();
+        "freeze and thaw of the primary".to_owned()
+    }
+
+    fn partition(&mut self, is_primary: bool) -> String {
+        let fault = match self.below(4) {
+            0 => Fault::Refuse,
+            1 => Fault::BlackHole,
+            2 => Fault::SwallowReplies,
+            _ => Fault::Reset,
+        };
+        let relay = if is_primary { &self.to_primary } else { &self.to_backup };
+        relay.set(fault.clone());
+        self.run_for_up_to(1_200);
+        let relay = if is_primary { &self.to_primary } else { &self.to_backup };
+        relay.heal();
+        format!("partition of {} by {fault:?}", name(is_primary))
+    }
+
+    fn reset_once(&mut self) -> String {
+        self.to_primary.reset_all();
+        self.to_backup.reset_all();
+        "every connection reset once".to_owned()
+    }
+
+    fn restart_standin(&mut self) -> String {
+        self.heal_first();
+        self.standin.kill();
+        self.run_for_up_to(100);
+        self.standin.start_again();
+        self.standin.wait_until_ready();
+        "SIGKILL of Standin in calm".to_owned()
+    }
+
+    /// Some faults are about a primary that serves.
+    fn heal_first(&self) {
+        self.standin.wait_until_active("primary", secs(30));
+    }
+}
+
+fn name(is_primary: bool) -> &'static str {
+    if is_primary { "the primary" } else { "the backup" }
+}
+
+#[test]
+fn no_client_reads_an_old_value_whatever_dies_and_returns() {
+    let seed = from_environment("STANDIN_CONSISTENCY_SEED", 1);
+    let operations = from_environment("STANDIN_CONSISTENCY_OPERATIONS", OPERATIONS);
+    let mut world = World::start(seed, "");
+    let running = world.load(seed, operations).start();
+    while !running.is_done() {
+        world.round(running.operations());
+    }
+    let report = running.finish(|| {
+        // What thaws or returns late must not undo anything either.
+        world.heal_first();
+        std::thread::sleep(secs(5));
+    });
+    println!("seed {seed}, {} rounds: {:#?}\n{report:#?}", world.rounds.len(), world.rounds);
+    assert!(report.operations >= operations * 99 / 100, "{report:?}");
+    assert!(report.acknowledged_writes > operations / 10, "the clients were served: {report:?}");
+    assert_eq!(report.stale_count, 0, "old values were read: STANDIN_CONSISTENCY_SEED={seed}\n{report:#?}");
+    world.standin.finish();
+}
+
+/// A primary that returns with an old content, under load, by a policy.
+fn returned_with_an_old_content(divergence: &str) -> (World, RegisterReport) {
+    let mut world = World::start(1, divergence);
+    let running = world.load(1, u64::MAX / 2).start();
+    eventually(secs(20), "values are written", || running.operations() > 5_000);
+    world.primary.save();
+    let before = running.operations();
+    eventually(secs(20), "values are written over", || running.operations() > before + 5_000);
+    world.primary.kill();
+    world.standin.wait_until_active("backup-a", secs(10));
+    world.primary.restart_with_content(&[]);
+    world.standin.wait_until_active("primary", secs(20));
+    let before = running.operations();
+    eventually(secs(20), "values are read", || running.operations() > before + 5_000);
+    running.stop();
+    let report = running.finish(|| {});
+    (world, report)
+}
+
+#[test]
+fn the_checker_finds_old_values_when_an_unknown_content_is_trusted() {
+    let (world, report) = returned_with_an_old_content("[divergence]\npolicy = \"trust\"");
+    println!("{} old values of {} reads", report.stale_count, report.reads);
+    assert!(report.stale_count > 100, "the checker is blind: {report:?}");
+    world.standin.finish();
+}
+
+#[test]
+fn the_same_return_shows_no_old_value_by_the_default_policy() {
+    let (world, report) = returned_with_an_old_content("");
+    assert_eq!(report.stale_count, 0, "{report:#?}");
+    world.standin.finish();
+}
+
+/// Keys written before a partition, and how many of them are written during it.
+const KEPT: usize = 5_000;
+const DIRTIED: usize = 300;
+
+#[test]
+fn after_a_partition_without_restart_the_misses_are_at_most_the_dirty_keys() {
+    let world = World::start(1, "");
+    let mut client = world.standin.connect();
+    let key = |number: usize| format!("kept:{number}");
+    for number in 0..KEPT {
+        assert_eq!(client.command(&["SET", &key(number), "before"]), Reply::ok());
+    }
+    world.to_primary.set(Fault::Refuse);
+    world.standin.wait_until_active("backup-a", secs(10));
+    for number in 0..DIRTIED {
+        assert_eq!(client.command(&["SET", &key(number), "meanwhile"]), Reply::ok());
+    }
+    world.to_primary.heal();
+    world.standin.wait_until_active("primary", secs(30));
+    let mut client = world.standin.connect();
+    let mut misses = 0;
+    for number in 0..KEPT {
+        let read = client.command(&["GET", &key(number)]);
+        misses += usize::from(read == Reply::Nil);
+        let is_old = number < DIRTIED && read == Reply::bulk("before");
+        assert!(!is_old, "{} came back: {read:?}", key(number));
+    }
+    println!("{misses} misses of {KEPT} keys, {DIRTIED} of which were dirty");
+    assert!(misses <= DIRTIED, "more was removed than was dirty: {misses}");
+    world.standin.finish();
+}
