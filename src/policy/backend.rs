@@ -182,10 +182,14 @@ impl Backend {
         // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
         // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
         let excused = self.slow_in_flight(now);
-        let failed = if excused { 0 } else { errors.timeout + errors.overloaded } + errors.protocol;
+        // What was asked before or while this process did not run may have been answered in time: nobody looked.
+        let blinded = !blind.overlap(now - group.timeout.request, now).is_zero();
+        let timeouts = if excused || blinded { 0 } else { errors.timeout };
+        let overloaded = if excused { 0 } else { errors.overloaded };
+        let failed = timeouts + overloaded + errors.protocol;
         if window.requests > 0 {
             let succeeded = window.requests.saturating_sub(errors.against_backend());
-            self.breaker_record(now, succeeded, failed, errors.timeout * 2 > failed);
+            self.breaker_record(now, succeeded, failed, timeouts * 2 > failed);
         }
         if errors.not_ready > 0 {
             self.not_ready.signs.note(now);
@@ -239,6 +243,18 @@ impl Backend {
             return Some(failure(trigger, None, format!("{percent} % of its requests failed")));
         }
         None
+    }
+
+    /// When to ask again whether it is not ready or a replica, after the first signs of it.
+    pub(super) fn look_due(&self, group: &Settings) -> Option<Time> {
+        let threshold = group.probe.not_ready_threshold;
+        let (ready, role) = (self.not_ready.signs.look_due(threshold), self.wrong_role.look_due(threshold));
+        ready.into_iter().chain(role).min()
+    }
+
+    pub(super) fn look(&mut self) {
+        self.not_ready.signs.look();
+        self.wrong_role.look();
     }
 
     /// How long there has been evidence, where there is some.
@@ -318,7 +334,8 @@ impl Backend {
         self.breaker.trip(now);
     }
 
-    fn unwell(&mut self) {
+    /// It has to prove anew, from now on, that it is well.
+    pub(super) fn unwell(&mut self) {
         self.healthy_since = None;
         self.probes_ok_in_row = 0;
     }

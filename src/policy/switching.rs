@@ -20,6 +20,7 @@ impl Engine {
     /// Runs after every event: looks at everything that is known and begins at most one switch.
     pub(super) fn decide(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.give_up_hopeless(now, actions);
+        self.look_again(now, actions);
         if self.pending.is_none() {
             if self.availability == Availability::NoBackend {
                 self.return_to_service(now, actions);
@@ -31,6 +32,15 @@ impl Engine {
             }
         }
         self.schedule(now);
+    }
+
+    /// A first sign that the active is not ready, or a replica, is confirmed or refuted within moments.
+    fn look_again(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let active = self.active;
+        if self.backend(active).look_due(&self.settings).is_some_and(|due| now >= due) {
+            self.backend_mut(active).look();
+            actions.push(Action::ProbeNow { backend: active });
+        }
     }
 
     pub(super) fn weighing(&self, now: Time, only_well: bool) -> Weighing {
@@ -109,6 +119,7 @@ impl Engine {
                 let news = pending.recorded || to.entry.why.as_ref() != Some(why);
                 let refused = matches!(result, SwitchResult::Refused { .. });
                 to.entry.block(now, why.clone(), refused, first, longest);
+                to.entry.planned = planned && !refused;
                 news
             }
         };
@@ -129,6 +140,9 @@ impl Engine {
     fn entered(&mut self, now: Time, switch: &Switch, actions: &mut Vec<Action>) {
         if !switch.planned && switch.to != self.active {
             self.recovery.left(now, &self.settings.recovery);
+            // Probes may have been well all the time: the delay of the way back counts from here.
+            let left = self.active;
+            self.backend_mut(left).unwell();
         }
         let by_recovery = self.is_recovery_of(switch.to, switch.kind);
         if switch.to != self.active {

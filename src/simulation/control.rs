@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::timeline::Entry;
 use super::traffic::LinkState;
 use super::world::{What, World};
-use crate::policy::{Action, Availability, Event, Switch, SwitchId, SwitchKind, SwitchResult};
+use crate::policy::{Action, Availability, Event, Switch, SwitchId, SwitchKind, SwitchResult, Time};
 
 /// A planned switch whose old active does not finish what is under way is given up after this.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -16,6 +16,7 @@ pub(super) struct Control {
     /// The backend that the published route names, by its place.
     pub route: usize,
     pub under_way: Option<Switch>,
+    pub began: Time,
     /// Answers to switches that the engine has not got yet.
     pub undelivered: usize,
     pub carried_out: u64,
@@ -59,6 +60,7 @@ impl World {
         if let Some(superseded) = self.control.under_way.replace(switch.clone()) {
             self.answer(superseded.id, SwitchResult::Failed { why: "superseded".into() });
         }
+        self.control.began = self.now;
         let to = switch.to.index();
         let mut takes = self.scenario.control.entry.draw(&mut self.random);
         if !self.nodes[to].answers() {
@@ -79,8 +81,15 @@ impl World {
             return;
         }
         self.advance();
-        let state = &self.nodes[switch.to.index()].state;
         let from_is_stuck = !self.nodes[switch.from.index()].answers() && self.traffic.in_flight() > 0;
+        let moves = switch.planned && switch.from != switch.to;
+        let gives_up_at = self.control.began + DRAIN_MAX;
+        if moves && from_is_stuck && self.now < gives_up_at {
+            self.traffic.held_until = gives_up_at;
+            self.schedule(gives_up_at, What::SwitchEnds(Box::new(switch)));
+            return;
+        }
+        let state = &self.nodes[switch.to.index()].state;
         let failed = |why: &str| SwitchResult::Failed { why: why.to_owned() };
         let result = if !self.nodes[switch.to.index()].answers() {
             failed("no answer")
@@ -92,7 +101,7 @@ impl World {
             SwitchResult::Refused { why: "foreign keys".into() }
         } else if state.readonly && self.nodes[switch.to.index()].data != crate::policy::DataMode::Replica {
             SwitchResult::Refused { why: "it is a replica".into() }
-        } else if switch.planned && switch.from != switch.to && from_is_stuck {
+        } else if moves && from_is_stuck {
             failed(&format!("requests were still under way after {DRAIN_MAX:?}"))
         } else if self.random.chance(self.scenario.control.entry_failures) {
             failed("reconciling was interrupted")

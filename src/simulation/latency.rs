@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::random::{Random, normal_quantile};
 
 /// Where the strata of a large draw end. Narrow at the top, since it is the tail that decides.
-const STRATA: [f64; 17] = [
-    0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.999_5, 0.999_9, 1.0,
-];
+const STRATA: [f64; 17] =
+    [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.999_5, 0.999_9, 1.0];
 /// Up to so many requests of a class are drawn one by one.
 const ONE_BY_ONE_MAX: u64 = 24;
 /// Steps of the table of quantiles below [`TABLE_END`]; beyond, the formula is used.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{What, World, name};
-use crate::policy::{Edge, Event, NotReadyWord, ProbeOutcome, Role, Time};
+use crate::policy::{Edge, Event, NotReadyWord, ProbeAnswer, ProbeOutcome, Role, Time};
 
 /// `timeout.connect` and `timeout.handshake`.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
@@ -29,7 +29,9 @@ pub(super) struct Prober {
 enum Busy {
     Connecting,
     /// A probe was sent then.
-    Asking { sent: Time },
+    Asking {
+        sent: Time,
+    },
 }
 
 /// What happens to a prober.
@@ -44,10 +46,7 @@ pub(super) enum ProbeStep {
 
 impl ProbeStep {
     pub(super) fn is_timer(self) -> bool {
-        matches!(
-            self,
-            Self::Due | Self::TimesOut | Self::ConnectFails(Edge::ConnectTimedOut | Edge::HandshakeTimedOut)
-        )
+        matches!(self, Self::Due | Self::TimesOut | Self::ConnectFails(Edge::ConnectTimedOut | Edge::HandshakeTimedOut))
     }
 }
 
@@ -176,12 +175,13 @@ impl World {
         let outcome = if node.state.loading {
             ProbeOutcome::NotReady(NotReadyWord::Loading)
         } else {
-            ProbeOutcome::Ok {
+            ProbeOutcome::Ok(ProbeAnswer {
                 latency: self.now - sent,
                 role: if is_replica { Role::Replica } else { Role::Master },
                 write_ok: (!is_replica).then_some(!node.state.full),
                 replication_lag: is_replica.then(|| node.lag_since.map_or(Duration::ZERO, |since| self.now - since)),
-            }
+                ..ProbeAnswer::default()
+            })
         };
         self.traffic.progressed(name(id), at);
         self.probe_ends(id, outcome);

@@ -12,10 +12,10 @@ pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed_0f_57a4d14)
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x0005_eed0_f57a_4d14)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,12 +26,12 @@ impl Random {
     /// From 0 up to `bound`, which is left out.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The bias of a remainder is under 2^-40 for every bound used here.
-        self.next() % bound.max(1)
+        self.bits() % bound.max(1)
     }
 
     /// From 0 up to 1, which is left out.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     pub fn chance(&mut self, share: f64) -> bool {
@@ -140,7 +140,7 @@ mod tests {
         let row: Vec<u64> = (0..4).map(|_| random.below(1_000)).collect();
         let mut again = Random::new(7);
         assert_eq!(row, (0..4).map(|_| again.below(1_000)).collect::<Vec<_>>());
-        assert_ne!(Random::new(8).next(), Random::new(7).next());
+        assert_ne!(Random::new(8).bits(), Random::new(7).bits());
     }
 
     #[test]

@@ -156,7 +156,9 @@ impl Rival {
         self.in_row = if good > 0 { 0 } else { self.in_row + counted };
         self.succeeded += good;
         self.fail(from, bad);
-        if good > 0 && let Some(since) = self.starving_since.take() {
+        if good > 0
+            && let Some(since) = self.starving_since.take()
+        {
             self.blackout = self.blackout.max(Span(now - since));
         }
         let heard = !(silent || state.dead);

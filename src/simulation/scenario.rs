@@ -265,12 +265,8 @@ impl BackendPlan {
 
 impl Curve {
     pub(super) fn latency(&self) -> Latency {
-        let tail = self.tail.map(|tail| Tail {
-            share: tail.share,
-            from: tail.from.0,
-            shape: tail.shape,
-            max: tail.max.0,
-        });
+        let tail =
+            self.tail.map(|tail| Tail { share: tail.share, from: tail.from.0, shape: tail.shape, max: tail.max.0 });
         Latency::new(self.median.0, self.p99.0, tail)
     }
 }

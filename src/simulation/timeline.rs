@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::policy::{Availability, BackendId, Decision, DecisionKind, Switch, SwitchId, SwitchKind, SwitchResult, Time, Trigger};
+use crate::policy::{
+    Availability, BackendId, Decision, DecisionKind, Switch, SwitchId, SwitchKind, SwitchResult, Time, Trigger,
+};
 
 /// Entries kept; what comes after is counted and goes into the fingerprint.
 const ENTRIES_KEPT_MAX: usize = 2_000;
@@ -24,12 +26,34 @@ pub struct Timeline {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
-    FaultBegan { what: String, on: String },
-    FaultEnded { what: String, on: String },
-    SwitchBegan { id: SwitchId, kind: SwitchKind, trigger: Trigger, from: BackendId, to: BackendId, why: String },
-    SwitchEnded { id: SwitchId, result: SwitchResult },
-    Published { availability: Availability },
-    Decided { kind: DecisionKind, backend: BackendId, why: String },
+    FaultBegan {
+        what: String,
+        on: String,
+    },
+    FaultEnded {
+        what: String,
+        on: String,
+    },
+    SwitchBegan {
+        id: SwitchId,
+        kind: SwitchKind,
+        trigger: Trigger,
+        from: BackendId,
+        to: BackendId,
+        why: String,
+    },
+    SwitchEnded {
+        id: SwitchId,
+        result: SwitchResult,
+    },
+    Published {
+        availability: Availability,
+    },
+    Decided {
+        kind: DecisionKind,
+        backend: BackendId,
+        why: String,
+    },
     /// An invariant was broken.
     Broken(String),
 }

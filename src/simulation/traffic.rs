@@ -24,7 +24,9 @@ const PARTS: u64 = 4;
 
 pub(super) struct Traffic {
     pub rate: f64,
-    shares: [f64; CommandClass::COUNT],
+    /// Shares of the classes; the rest are point reads.
+    writes: f64,
+    multi_key: f64,
     accumulating: f64,
     data_errors: f64,
     random: Random,
@@ -92,10 +94,10 @@ enum Reply {
 
 impl Traffic {
     pub(super) fn new(plan: &LoadPlan, rate: f64, backends: usize, allowance: Duration, random: Random) -> Self {
-        let reads = 1.0 - plan.writes - plan.multi_key;
         Self {
             rate,
-            shares: [reads, plan.writes, plan.multi_key, 0.0],
+            writes: plan.writes,
+            multi_key: plan.multi_key,
             accumulating: plan.accumulating,
             data_errors: plan.data_errors,
             random,
@@ -136,12 +138,13 @@ impl Traffic {
         self.retries = (self.retries + RETRY_SHARE * arrived as f64 + RETRY_FLOOR * span.as_secs_f64())
             .min((RETRY_SHARE * self.rate).max(RETRY_FLOOR));
         self.clients.asked += arrived;
-        let mut left = arrived;
-        let mut share_left = 1.0_f64;
-        for class in CommandClass::ALL {
-            let share = (self.shares[class.index()] / share_left.max(1e-9)).min(1.0);
-            let count = self.random.binomial(left, share);
-            (left, share_left) = (left - count, share_left - self.shares[class.index()]);
+        let writes = self.random.binomial(arrived, self.writes);
+        let multi_key = self.random.binomial(arrived - writes, self.multi_key / (1.0 - self.writes).max(1e-9));
+        for (class, count) in [
+            (CommandClass::Read, arrived - writes - multi_key),
+            (CommandClass::Write, writes),
+            (CommandClass::MultiKey, multi_key),
+        ] {
             self.arrive(class, count, from, now, node, blind_until);
         }
         arrived
@@ -208,6 +211,14 @@ impl Traffic {
     pub(super) fn delay_all(&mut self, now: Time, until: Time) {
         for group in &mut self.groups {
             group.due = group.due.map(|due| due + (until - now));
+        }
+    }
+
+    /// A reply that ends no request of these: of a slow command, which is not among them.
+    pub(super) fn heard(&mut self, id: usize, now: Time) {
+        self.progressed(BackendId(id as u8), now + self.clock_ahead);
+        if self.link.to == id {
+            self.link.last_progress = self.link.last_progress.max(now);
         }
     }
 
@@ -351,7 +362,7 @@ impl Traffic {
         self.progressed(BackendId(self.link.to as u8), due + self.clock_ahead);
         let counts = &mut self.counts[self.link.to];
         counts.answered += count;
-        counts.latency[class.index()].push(((due - arrived).as_micros() as u64, count));
+        counts.latency[class.index()].record((due - arrived).as_micros() as u64, count);
         let errors = &mut counts.errors;
         match group.reply {
             Reply::Good => return self.clients.succeed(count, arrived, due),
@@ -378,7 +389,8 @@ impl Traffic {
             let (error, share) = errors_of(class, node);
             let wrong = self.random.binomial(again, share);
             let due = due + RETRY_AFTER + node.service.median();
-            let group = Group { arrived, class, count: wrong, due: Some(due), sent: true, reply: error, repeated: true };
+            let group =
+                Group { arrived, class, count: wrong, due: Some(due), sent: true, reply: error, repeated: true };
             self.groups.extend([group, Group { count: again - wrong, reply: Reply::Good, ..group }]);
             self.groups.retain(|group| group.count > 0);
         }

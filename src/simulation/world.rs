@@ -11,7 +11,7 @@ use super::control::Control;
 use super::fault::{Fault, FaultPlan, Kind};
 use super::invariants::{self, Court};
 use super::node::Node;
-use super::probing::{Prober, ProbeStep};
+use super::probing::{ProbeStep, Prober};
 use super::random::Random;
 use super::rivals::Rivals;
 use super::scenario::{BackendPlan, Profile, Scenario};
@@ -25,6 +25,8 @@ use crate::policy::{
 const NEWS_DELAY_MAX: Duration = Duration::from_micros(300);
 /// A tick that comes this much too late makes us suspect ourselves, as in `control`.
 const LATE_TICK: Duration = Duration::from_millis(100);
+/// Between two pauses of a backend something is answered.
+const PAUSES_APART: Duration = Duration::from_secs(1);
 
 pub(super) struct World {
     pub now: Time,
@@ -97,7 +99,7 @@ impl World {
         let group = scenario.backends.iter().enumerate().map(|(place, plan)| backend_settings(place, plan)).collect();
         let engine = Engine::new(settings.clone(), group, seed, Time::ZERO);
         let count = scenario.backends.len();
-        let traffic_random = Random::new(random.next());
+        let traffic_random = Random::new(random.bits());
         let traffic = Traffic::new(&scenario.load, rate, count, settings.timeout.floor, traffic_random);
         let faults_from = Time::ZERO + scenario.warm_up.0;
         let mut world = Self {
@@ -218,7 +220,8 @@ impl World {
         if link.state == LinkState::Absent && link.attempt == 0 && self.traffic.is_waited_for() {
             self.connect_after(Duration::ZERO);
         }
-        if link.state == LinkState::Up && !link.stall_scheduled
+        if link.state == LinkState::Up
+            && !link.stall_scheduled
             && let Some((since, allowance)) = self.traffic.head()
         {
             self.traffic.link.stall_scheduled = true;
@@ -295,7 +298,7 @@ impl World {
     fn collect(&mut self, id: usize) {
         let in_flight = if id == self.traffic.link.to { self.traffic.in_flight() } else { 0 };
         let window = self.traffic.counts[id].window(in_flight);
-        self.timeline.stamp(window.requests ^ (window.latency[0].max_us << 20));
+        self.timeline.stamp(window.requests ^ (window.latency[0].max_us().unwrap_or_default() << 20));
         self.hand_to_engine(Event::Window { backend: name(id), window });
     }
 
@@ -319,8 +322,9 @@ impl World {
 
     fn schedule_pause(&mut self, id: usize) {
         if let Some(pauses) = self.nodes[id].pauses {
-            let wait = self.random.exponential(pauses.every.0);
-            self.after(wait, What::Pause(id));
+            // Two that follow each other at once would be one that is longer than the scenario says.
+            let wait = self.random.exponential(pauses.every.0).max(PAUSES_APART);
+            self.schedule(self.now.max(self.nodes[id].busy_until) + wait, What::Pause(id));
         }
     }
 
@@ -389,7 +393,9 @@ impl World {
         let on = self.chosen(&plan);
         let length = plan.length.map(|length| length.draw(&mut self.random));
         self.fault_begins(&plan, on, length);
-        if left > 1 && let Some(every) = plan.every {
+        if left > 1
+            && let Some(every) = plan.every
+        {
             let wait = length.unwrap_or_default() + every.draw(&mut self.random);
             if self.now + wait < self.faults_until {
                 self.after(wait, What::FaultBegins(number, left - 1));
@@ -482,7 +488,12 @@ impl World {
         let names: Vec<&str> = fault.on.iter().map(|id| self.nodes[*id].name.as_str()).collect();
         self.timeline.note(self.now, Entry::FaultEnded { what: fault.plan.kind.to_string(), on: names.join(", ") });
         if fault.plan.kind == Kind::SlowCommand {
-            fault.on.iter().for_each(|id| self.traffic.counts[*id].slow_until = None);
+            for id in &fault.on {
+                self.traffic.counts[*id].slow_until = None;
+                if self.nodes[*id].answers() {
+                    self.traffic.heard(*id, self.now);
+                }
+            }
         }
         self.settle_all();
         self.judge(|invariant, world| invariant.after_mending(world, &fault));

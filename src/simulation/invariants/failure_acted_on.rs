@@ -22,7 +22,8 @@ impl Invariant for FailureActedOn {
 
     fn before_fault(&mut self, world: &World, fault: &Fault) -> Verdict {
         self.0.set_aside();
-        let kinds = [Kind::Frozen, Kind::Cut, Kind::Partition, Kind::Loading, Kind::Readonly, Kind::Full, Kind::Refused];
+        let kinds =
+            [Kind::Frozen, Kind::Cut, Kind::Partition, Kind::Loading, Kind::Readonly, Kind::Full, Kind::Refused];
         if kinds.contains(&fault.plan.kind) {
             self.0.make(world, fault, WITHIN);
         }

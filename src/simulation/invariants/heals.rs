@@ -22,7 +22,10 @@ impl Invariant for Heals {
             return Err(format!("{:?} after all faults were mended", view.availability));
         }
         if view.active.index() != 0 {
-            return Err(format!("{} still serves; status {}; recovery at {:?}", view.active, view.status, view.recovery_at));
+            return Err(format!(
+                "{} still serves; status {}; recovery at {:?}",
+                view.active, view.status, view.recovery_at
+            ));
         }
         match view.status {
             Status::Active | Status::Recovered => Ok(()),

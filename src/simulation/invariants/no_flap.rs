@@ -30,7 +30,12 @@ impl Invariant for NoFlap {
             self.relapses = if relapsed { self.relapses + 1 } else { 0 };
             self.left_at = Some(world.now);
         }
-        let returns = switch.to.index() == 0 && switch.from.index() != 0 && switch.kind == SwitchKind::Recovery;
+        // The last resort is left as soon as a real backend can serve: that is what it is for.
+        let from_last_resort = world.nodes[switch.from.index()].last_resort;
+        let returns = !from_last_resort
+            && switch.to.index() == 0
+            && switch.from.index() != 0
+            && switch.kind == SwitchKind::Recovery;
         if !returns || !serves {
             return Ok(());
         }
@@ -45,7 +50,10 @@ impl Invariant for NoFlap {
         if away >= cool_down {
             return Ok(());
         }
-        Err(format!("the primary is returned to {away:?} after it was left, {} relapses long: {cool_down:?}", self.relapses))
+        Err(format!(
+            "the primary is returned to {away:?} after it was left, {} relapses long: {cool_down:?}",
+            self.relapses
+        ))
     }
 
     fn judged(&self) -> u64 {

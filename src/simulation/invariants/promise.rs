@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Verdict;
 use crate::policy::{Availability, SwitchKind, Time};
-use crate::simulation::fault::Fault;
+use crate::simulation::fault::{Fault, Kind};
 use crate::simulation::world::World;
 
 /// A backend stands by when nothing has been wrong with it for this long: probes have seen it well.
@@ -41,7 +41,10 @@ impl Promise {
         let calm = node.is_fit() && node.state.faults == 0 && node.pauses.is_none() && !world.is_blind();
         let lasts = fault.length > within + Duration::from_millis(100);
         let hits = fault.on.contains(&active);
-        let stands_by = (0..world.nodes.len()).any(|id| id != active && stands_by(world, fault, id));
+        // Who answers, however badly, is not left for the last resort.
+        let is_silent = matches!(fault.plan.kind, Kind::Dead | Kind::Frozen | Kind::Cut | Kind::Partition);
+        let stands_by = (0..world.nodes.len())
+            .any(|id| id != active && stands_by(world, fault, id) && (is_silent || !world.nodes[id].last_resort));
         if settled && calm && lasts && hits && stands_by && fault.is_reason && world.has_linked() {
             let about = format!("{}: {fault}", node.name);
             let made_at = world.now;
