@@ -59,6 +59,9 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one group that clients own (WATCH, blocking, subscribed, MONITOR), idle ones included.
 pub const PINNED_CONNECTIONS_MAX: usize = 4096;
+/// Links of one worker and group that were left behind a slow request or a long reply and have not ended yet; with more,
+/// new requests wait behind those.
+pub const RETIRED_LINKS_MAX: usize = 16;
 /// Requests in which a replica says who it is before it asks for the data.
 pub const INTRODUCTION_MAX: usize = 16;
 /// Different logins of clients that one worker remembers, where the server judges AUTH.

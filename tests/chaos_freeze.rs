@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, ms, secs};
 
@@ -115,6 +115,47 @@ fn pauses_of_500_ms_never_cause_a_switch() {
 #[test]
 fn pauses_of_150_ms_never_cause_a_switch_with_the_fast_profile() {
     check_pauses(FAST, ms(150));
+}
+
+/// The first request that ever goes to the backend finds it silent: no connection stands that could be silent too.
+fn check_first_request(profile: &str, fault: Option<Fault>, gap_max: Duration) {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let relay = FaultRelay::start(primary.address());
+    let mut standin = StandinConfig::pair(relay.address(), backup.address()).table(profile).start();
+    standin.declare(PRIMARY_LOST);
+    let epoch = standin.epoch();
+    let mut client = standin.connect();
+    match &fault {
+        Some(fault) => relay.set(fault.clone()),
+        None => primary.freeze(),
+    }
+    let sent = Instant::now();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    let took = sent.elapsed();
+    println!("first request, {fault:?} {profile:?}: {took:?}");
+    assert!(took <= gap_max, "the first request took {took:?}, more than {gap_max:?}");
+    standin.assert_one_failover_since(epoch, FREEZE_TRIGGERS);
+    standin.finish();
+}
+
+#[test]
+fn the_first_request_ever_on_a_frozen_server_takes_no_more_than_1_s() {
+    check_first_request(DEFAULT, None, DEFAULT_GAP_MAX);
+}
+
+#[test]
+fn the_first_request_ever_on_a_frozen_server_takes_no_more_than_250_ms_with_the_fast_profile() {
+    check_first_request(FAST, None, FAST_GAP_MAX);
+}
+
+#[test]
+fn the_first_request_ever_on_a_server_that_vanished_takes_no_more_than_1_s() {
+    check_first_request(DEFAULT, Some(Fault::Vanished), DEFAULT_GAP_MAX);
+}
+
+#[test]
+fn the_first_request_ever_on_a_server_that_vanished_takes_no_more_than_250_ms_with_the_fast_profile() {
+    check_first_request(FAST, Some(Fault::Vanished), FAST_GAP_MAX);
 }
 
 /// A primary, a cold backup and a Standin that returns soon after the primary is well.

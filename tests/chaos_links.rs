@@ -4,10 +4,11 @@
 mod support;
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use support::{
-    Client, Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms,
-    secs, throughout,
+    Client, Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, encode,
+    eventually, ms, secs, throughout,
 };
 
 const LINK_LOST: &[&str] = &["link", "connection", "primary"];
@@ -314,6 +315,55 @@ fn reads_and_whole_writes_whose_reply_was_lost_are_sent_again() {
         assert_eq!(client.read(), Reply::bulk(&value));
         assert_eq!(client.read(), Reply::Integer(1));
     }
+    standin.finish();
+}
+
+#[test]
+fn a_read_is_never_answered_by_a_later_write_of_its_own_client() {
+    let (primary, _backup, relay, standin, mut client) = relayed();
+    for round in 1..=5 {
+        let (before, after) = (format!("{round}-before"), format!("{round}-after"));
+        assert_eq!(client.command(&["SET", "k", &before]), Reply::ok());
+        relay.set(Fault::SwallowReplies);
+        client.send_raw(&[encode(&["GET", "k"]), encode(&["GET", "other"]), encode(&["SET", "k", &after])].concat());
+        eventually(secs(2), "both are executed", || primary.command(&["GET", "k"]) == Reply::bulk(&after));
+        relay.heal();
+        relay.reset_all();
+        let read = client.read();
+        assert!(read.is_error_word("UNKNOWNOUTCOME"), "round {round}: the earlier read was answered with {read:?}");
+        assert_eq!(client.read(), Reply::Nil, "what the write does not touch is read again");
+        assert_eq!(client.read(), Reply::ok(), "and the write is repeated");
+    }
+    assert!(standin.events_of("failover").is_empty(), "{:#?}", standin.events());
+    standin.finish();
+}
+
+#[test]
+fn a_reply_of_64_mib_does_not_hold_other_clients_up() {
+    let (primary, _backup, relay, standin, mut small) = relayed();
+    primary.command(&["SETRANGE", "large", "67108863", "x"]);
+    let mut large = standin.connect();
+    assert_eq!(large.command(&["GET", "link"]), Reply::Nil);
+    // A second for the whole reply; each connection has this line to itself.
+    relay.set(Fault::Throttle { bytes_per_second: 64 << 20 });
+    large.send(&["GET", "large"]);
+    let reading = std::thread::spawn(move || large.read());
+    let (mut worst, mut turns) = (Duration::ZERO, 0);
+    while !reading.is_finished() {
+        let sent = Instant::now();
+        match turns % 2 {
+            0 => assert_eq!(small.command(&["GET", "link"]), Reply::Nil),
+            _ => assert_eq!(small.command(&["SET", "k", "1"]), Reply::ok()),
+        }
+        worst = worst.max(sent.elapsed());
+        turns += 1;
+    }
+    let Reply::Bulk(reply) = reading.join().unwrap() else { panic!("the large reply is a string") };
+    assert_eq!(reply.len(), 64 << 20);
+    println!("{turns} requests beside a reply of 64 MiB, the longest took {worst:?}");
+    assert!(turns > 50, "only {turns} requests were served meanwhile");
+    assert!(worst < ms(250), "a small request waited {worst:?}");
+    relay.assert_fired();
     standin.finish();
 }
 

@@ -144,7 +144,14 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
         None
     };
     let depth = if link.pinned { Depth::Brief } else { Depth::Whole };
-    let mut ready = match handshake::connect(backend, link.lane, login, depth).await {
+    if link.unanswered_since_us.get() == 0 {
+        link.unanswered_since_us.set(clock::micros());
+    }
+    let outcome = handshake::connect(backend, link.lane, login, depth).await;
+    if !matches!(outcome, Err(HandshakeError::ConnectTimedOut | HandshakeError::TimedOut)) {
+        link.unanswered_since_us.set(0);
+    }
+    let mut ready = match outcome {
         Ok(ready) => ready,
         Err(error) => {
             if matches!(error, HandshakeError::Connect(_) | HandshakeError::ConnectTimedOut) {
@@ -201,11 +208,29 @@ impl<S: Owner> Link<S> {
                 let now = clock::micros();
                 self.sweep(now);
                 self.repeat_due(now);
-                timer.as_mut().reset(clock::instant(now + 20_000));
+                let next = self.note_unanswered(now).unwrap_or(u64::MAX);
+                timer.as_mut().reset(clock::instant(next.min(now + 20_000)));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// A connection attempt that is not answered is silence like any other: when a request has waited behind it for as
+    /// long as it may wait for a reply, the decision makers are told, and not only when attempts have timed out. Returns
+    /// when to look again, in microseconds since the origin.
+    fn note_unanswered(&self, now_us: u64) -> Option<u64> {
+        let since = self.unanswered_since_us.get();
+        let head = self.queue.borrow().entries.front().map(|head| head.at_us).filter(|_| since != 0)?;
+        let since = since.max(head);
+        let allowance = self.backend.allowance_us(Class::PointRead as usize);
+        let due = since + allowance.max(self.backend.timing.floor.as_micros() as u64);
+        if now_us < due {
+            return Some(due);
+        }
+        let silent_for = Duration::from_micros(now_us - since);
+        self.host.edge(self.backend.id, Edge::Stalled { silent_for });
+        Some(now_us + STALL_REPEAT_US)
     }
 
     fn remember(&self, cx: &Context<'_>) {
@@ -243,6 +268,8 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
     link.charge_repeats();
     link.state.set(State::Ready);
     link.last_progress_us.set(clock::micros());
+    link.gather.reset();
+    link.long_reply_since_us.set(0);
     let gauge = if link.pinned { &link.counters().pinned } else { &link.counters().links };
     gauge.add(1);
     let mut service = Service {
@@ -252,6 +279,7 @@ async fn serve<S: Owner>(link: &Rc<Link<S>>, io: Io) -> End {
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: false,
         slow_until_us: 0,
+        is_blocked: false,
     };
     let end = poll_fn(|cx| service.poll(cx)).await;
     gauge.sub(1);
@@ -267,6 +295,8 @@ struct Service<'a, S: Owner> {
     armed: bool,
     /// What this link wrote into the worker's cell; another link's longer excuse is left alone.
     slow_until_us: u64,
+    /// The socket has taken a part of the last write only.
+    is_blocked: bool,
 }
 
 impl<S: Owner> Service<'_, S> {
@@ -281,6 +311,9 @@ impl<S: Owner> Service<'_, S> {
         if let Err(end) = self.poll_read(cx) {
             return Poll::Ready(end);
         }
+        if self.link.long_reply_since_us.get() != 0 && !self.link.pinned {
+            self.link.host.overtake(self.link, clock::micros());
+        }
         self.renew();
         if self.link.state.get() == State::Retired && self.link.in_flight() == 0 {
             return Poll::Ready(End::Wanted);
@@ -294,8 +327,10 @@ impl<S: Owner> Service<'_, S> {
     /// the name. At most once a second, for where the name does not move this would only cost connections.
     fn renew(&mut self) {
         let link = self.link;
-        let is_settled = clock::micros().saturating_sub(link.since_us) >= RENEW_EVERY_US;
-        if !link.renew.take() || link.pinned || link.state.get() != State::Ready || !is_settled {
+        if !link.renew.take() || link.pinned || link.state.get() != State::Ready {
+            return;
+        }
+        if clock::micros().saturating_sub(link.since_us) < RENEW_EVERY_US {
             return;
         }
         link.retire();
@@ -333,17 +368,26 @@ impl<S: Owner> Service<'_, S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let mut queue = self.link.queue.borrow_mut();
-        let mut wrote = false;
-        while queue.written < queue.bytes.len() {
-            match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    queue.written += n;
-                    wrote = true;
-                }
-                Poll::Ready(_) => return Err(End::Lost),
-                Poll::Pending => break,
+        let before = queue.written;
+        if before < queue.bytes.len() {
+            let now_us = clock::micros();
+            if !self.is_blocked && self.link.gathers(&queue, now_us) {
+                return Ok(());
             }
+            self.is_blocked = false;
+            while queue.written < queue.bytes.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &queue.bytes[queue.written..]) {
+                    Poll::Ready(Ok(n)) if n > 0 => queue.written += n,
+                    Poll::Ready(_) => return Err(End::Lost),
+                    Poll::Pending => {
+                        self.is_blocked = true;
+                        break;
+                    }
+                }
+            }
+            self.link.gather.wrote(queue.written - before, before - queue.answered, now_us);
         }
+        let wrote = queue.written > before;
         drop(queue);
         if (wrote || self.io_buffers())
             && let Poll::Ready(Err(_)) = Pin::new(&mut self.io).poll_flush(cx)
@@ -372,6 +416,9 @@ impl<S: Owner> Service<'_, S> {
                     }
                     let now = clock::micros();
                     self.link.last_progress_us.set(now);
+                    self.link.gather.read(now);
+                    // What waited for this reply goes first: the server works on it while we hand the replies out.
+                    self.poll_write(cx)?;
                     if let Err(error) = self.cutter.received(self.link, n, now) {
                         tracing::warn!(backend = self.link.backend.name, %error, "the server broke the protocol");
                         return Err(End::Broken);

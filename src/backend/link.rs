@@ -16,6 +16,7 @@ use std::task::Waker;
 use super::budget::RetryBudget;
 use super::clock;
 use super::counters::{Counter, Counters};
+use super::gather::Gather;
 use super::handshake::Lane;
 use super::loss::category;
 use super::shared::Backend;
@@ -45,6 +46,11 @@ pub mod flag {
     pub const REPEAT: u8 = 16;
     /// Part of a transaction, EXEC excepted: the server only queues it, so that its loss changes nothing there.
     pub const QUEUED: u8 = 32;
+    /// A read that was moved here from behind a slow request or a long reply.
+    pub const OVERTOOK: u8 = 64;
+    /// A read whose connection was lost behind which a write of its own session was sent: the same server might answer it
+    /// with what was written later.
+    pub const DOUBTFUL: u8 = 128;
 }
 
 /// One request in flight.
@@ -75,6 +81,8 @@ impl<S> Entry<S> {
 pub trait Owner: Clone + 'static {
     /// Whether both are the same session.
     fn same_as(&self, other: &Self) -> bool;
+    /// A number that no other session has while this one lives.
+    fn id(&self) -> usize;
     /// Whether the client has left, so that nobody wants the reply.
     fn is_gone(&self) -> bool;
     /// Whole replies to `count` consecutive requests from `seq` on, as the bytes they came in.
@@ -161,12 +169,17 @@ pub struct Link<S: Owner> {
     pub(super) queue: RefCell<Queue<S>>,
     pub(super) waker: RefCell<Option<Waker>>,
     pub(super) scheduled: Cell<bool>,
+    pub(super) gather: Gather,
     pub(super) kill: Cell<bool>,
     /// The server said that it must not be written to: the name may lead elsewhere by now.
     pub(super) renew: Cell<bool>,
     pub(super) since_us: u64,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
+    /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
+    pub(super) unanswered_since_us: Cell<u64>,
+    /// Since when a long reply has been coming in pieces; 0 when none is.
+    pub(super) long_reply_since_us: Cell<u64>,
     pub(super) settings: Rc<LinkSettings>,
     pub(super) budget: Rc<RetryBudget>,
     pub(super) host: Rc<dyn Host<S>>,
@@ -200,11 +213,14 @@ impl<S: Owner> Link<S> {
             }),
             waker: RefCell::new(None),
             scheduled: Cell::new(false),
+            gather: Gather::default(),
             kill: Cell::new(false),
             renew: Cell::new(false),
             since_us: clock::micros(),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
+            unanswered_since_us: Cell::new(0),
+            long_reply_since_us: Cell::new(0),
             settings,
             budget,
             host,
@@ -247,10 +263,18 @@ impl<S: Owner> Link<S> {
             .then(|| now_us.saturating_sub(head.at_us.max(self.last_progress_us.get())))
     }
 
+    /// How long a reply that is forwarded in pieces has been coming: everything behind it waits.
+    #[must_use]
+    pub fn long_reply_for_us(&self, now_us: u64) -> Option<u64> {
+        let since = self.long_reply_since_us.get();
+        (since != 0).then(|| now_us.saturating_sub(since))
+    }
+
     /// Hands out, to be sent over another link, what only reads and waits behind the head: the server has executed nothing
-    /// behind a request that it has not answered. Only sessions that do nothing but read here take part: a read of
-    /// another one could be answered by a state from before or after its own writes. The replies that still come here
-    /// are dropped.
+    /// behind a script that it has not answered. Behind a long reply it may have, and executes them once more: what has
+    /// overtaken once does not do so again, or the work for many long replies would grow with the square of their number.
+    /// Only sessions that do nothing but read here take part: a read of another one could be answered by a state from
+    /// before or after its own writes. The replies that still come here are dropped.
     #[must_use]
     pub fn take_reads_behind_head(&self) -> Vec<(Entry<S>, Vec<u8>)> {
         let mut guard = self.queue.borrow_mut();
@@ -279,7 +303,7 @@ impl<S: Owner> Link<S> {
             let bytes = &queue.bytes[start..start + entry.len as usize];
             start += entry.len as usize;
             if only_reads && !staying.iter().any(|owner| owner.same_as(&entry.owner)) {
-                taken.push((entry.clone(), bytes.to_vec()));
+                taken.push((Entry { flags: flag::OVERTOOK, ..entry.clone() }, bytes.to_vec()));
                 entry.flags |= flag::ABANDONED;
             }
         }
@@ -311,7 +335,7 @@ impl<S: Owner> Link<S> {
 
     /// Appends one request without regard to the bounds: what is sent again was counted before.
     pub fn push(&self, mut entry: Entry<S>, bytes: &[u8]) {
-        entry.flags &= !flag::REPEAT;
+        entry.flags &= !(flag::REPEAT | flag::DOUBTFUL);
         let mut queue = self.queue.borrow_mut();
         let before = queue.entries.len();
         let mut batch = Batch {
@@ -332,6 +356,15 @@ impl<S: Owner> Link<S> {
         {
             waker.wake_by_ref();
         }
+    }
+
+    /// Whether what is not written yet may wait for the answer to what was; see `gather`.
+    pub(super) fn gathers(&self, queue: &Queue<S>, now_us: u64) -> bool {
+        if !self.gather.holds(queue.bytes.len() - queue.written, now_us) || self.pinned {
+            return false;
+        }
+        let (Some(head), Some(last)) = (queue.entries.front(), queue.entries.back()) else { return false };
+        matches!(head.class, Class::PointRead | Class::Write | Class::MultiKey) && !head.owner.same_as(&last.owner)
     }
 
     /// Takes no further requests; closes once all are answered. What is not written yet stays: the session that it
@@ -432,7 +465,10 @@ impl<S: Owner> Batch<'_, S> {
 impl<S: Owner> Drop for Batch<'_, S> {
     fn drop(&mut self) {
         self.link.gauge().add((self.queue.entries.len() - self.before) as u64);
-        self.link.schedule();
+        let now_us = self.queue.entries.back().map_or(0, |entry| entry.at_us);
+        if !self.link.gathers(&self.queue, now_us) {
+            self.link.schedule();
+        }
     }
 }
 

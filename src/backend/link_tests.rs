@@ -29,6 +29,9 @@ impl Owner for Client {
     fn same_as(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
+    fn id(&self) -> usize {
+        Rc::as_ptr(&self.0) as usize
+    }
     fn is_gone(&self) -> bool {
         self.0.gone.get()
     }
@@ -159,6 +162,64 @@ fn what_was_sent_is_kept_up_to_the_ceiling_and_the_rest_has_an_unknown_outcome()
     assert_eq!(world.errors(), [(2, unknown.clone()), (3, unknown.clone()), (5, unknown)]);
     // Each write may have been executed there, the repeated ones too.
     assert_eq!(*world.host.unknown_writes.borrow(), ["set", "incr", "getset", "expire", "lpush"]);
+}
+
+/// Which requests of a session are answered with an error when the same server is back: their positions.
+#[track_caller]
+fn check_same_server_again(requests: &[&str], refused: &[u32]) {
+    let world = World::new();
+    for words in requests {
+        world.request(words, 0);
+    }
+    world.write_all();
+    world.link.lose();
+    world.link.charge_repeats();
+    let errors: Vec<u32> = world.errors().into_iter().map(|(seq, _)| seq).collect();
+    assert_eq!(errors, refused, "{requests:?}");
+}
+
+#[test]
+fn a_read_is_not_repeated_on_the_same_server_after_a_later_write_of_its_session_to_its_key() {
+    check_same_server_again(&["GET a", "SET a 1"], &[0]);
+    check_same_server_again(&["GET a", "SET b 1"], &[]);
+    check_same_server_again(&["SET b 1", "GET a"], &[]);
+    check_same_server_again(&["MGET b a", "GET c", "DEL a"], &[0]);
+    check_same_server_again(&["TTL a", "EXPIRE a 9"], &[0]);
+    // Written whole before it, and so again.
+    check_same_server_again(&["SET a 0", "GET a", "EXPIRE a 9"], &[]);
+    check_same_server_again(&["SET a 0 KEEPTTL", "TTL a", "EXPIRE a 9"], &[1]);
+    check_same_server_again(&["HSET a f 0", "HGET a f", "HSET a f 1"], &[1]);
+    // What is not sent again settles nothing, and may have been executed all the same.
+    check_same_server_again(&["SETNX a 0", "GET a", "INCR a"], &[0, 2, 1]);
+    // Keys that nobody can name.
+    check_same_server_again(&["GET a", "PING", "EVAL x 0"], &[2, 0]);
+    check_same_server_again(&["DBSIZE", "SET a 1"], &[0]);
+}
+
+#[test]
+fn a_read_before_a_write_of_its_session_is_sent_to_another_server_in_its_order() {
+    let world = World::new();
+    for words in ["GET a", "SET a 1"] {
+        world.request(words, 0);
+    }
+    world.write_all();
+    world.link.lose();
+    assert_eq!(world.left(), ["get", "set"]);
+    assert!(world.errors().is_empty());
+}
+
+#[test]
+fn a_read_is_repeated_after_a_later_write_of_another_session_or_one_that_was_not_sent() {
+    let world = World::new();
+    let other = Client::default();
+    world.request("GET a", 0);
+    world.request_of(&other, "SET a 1", 0);
+    world.write_all();
+    world.request("SET a 2", 0);
+    world.link.lose();
+    world.link.charge_repeats();
+    assert!(world.errors().is_empty());
+    assert_eq!(world.left(), ["get", "set", "set"]);
 }
 
 #[test]
@@ -357,4 +418,42 @@ fn only_sessions_that_do_nothing_but_read_overtake_a_slow_head() {
     assert!(taken.iter().all(|(entry, _)| entry.owner.same_as(&reader)));
     // What was taken is answered elsewhere: its reply here is dropped, and it is taken once.
     assert!(world.link.take_reads_behind_head().is_empty());
+}
+
+/// A connection that was answered quickly, and has just been written to again.
+fn wait_for_an_answer(world: &World) -> u64 {
+    let gather = &world.link.gather;
+    gather.wrote(40, 0, 1_000_000);
+    gather.read(1_000_050);
+    world.write_all();
+    gather.wrote(40, 0, 1_000_060);
+    1_000_070
+}
+
+fn waits(world: &World, now_us: u64) -> bool {
+    world.link.gathers(&world.link.queue.borrow(), now_us)
+}
+
+#[test]
+fn a_request_waits_for_the_answer_to_another_client_s_but_not_to_one_of_its_own() {
+    let world = World::new();
+    world.request("GET a", 0);
+    let now_us = wait_for_an_answer(&world);
+    world.request("GET b", 0);
+    assert!(!waits(&world, now_us));
+    world.request_of(&Client::default(), "GET c", 0);
+    assert!(waits(&world, now_us));
+}
+
+#[test]
+fn nothing_waits_behind_a_request_that_may_take_long() {
+    for (head, expected) in
+        [("GET a", true), ("SET a 1", true), ("MGET a b", true), ("KEYS *", false), ("EVAL x 0", false)]
+    {
+        let world = World::new();
+        world.request(head, 0);
+        let now_us = wait_for_an_answer(&world);
+        world.request_of(&Client::default(), "GET b", 0);
+        assert_eq!(waits(&world, now_us), expected, "{head}");
+    }
 }

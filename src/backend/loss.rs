@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::doubt::flag_reads_in_doubt;
 use super::link::{Entry, Link, Owner, State, flag};
 use crate::command::{self, Category, Class};
 
@@ -22,6 +23,7 @@ impl<S: Owner> Link<S> {
             if queue.written > queue.answered {
                 self.backend.add_undead(self.client_id.replace(0));
             }
+            flag_reads_in_doubt(queue, |category, attempts| self.may_repeat(category, attempts));
             let before = queue.entries.len();
             let mut kept_bytes = Vec::with_capacity(queue.bytes.len() - queue.answered);
             let mut kept = VecDeque::with_capacity(before);
@@ -63,7 +65,7 @@ impl<S: Owner> Link<S> {
     /// The same backend answers again: what was sent there before is sent once more as far as the retry budget goes.
     /// What goes to another backend instead is free, so this is not decided when the connection is lost.
     pub(super) fn charge_repeats(&self) {
-        let mut failed = Vec::new();
+        let (mut failed, mut doubtful) = (Vec::new(), Vec::new());
         {
             let mut guard = self.queue.borrow_mut();
             let queue = &mut *guard;
@@ -76,7 +78,9 @@ impl<S: Owner> Link<S> {
             let mut start = queue.answered;
             for mut entry in queue.entries.drain(..) {
                 let end = start + entry.len as usize;
-                if entry.flags & flag::REPEAT != 0 && !self.budget.try_take() {
+                if entry.flags & flag::DOUBTFUL != 0 {
+                    doubtful.push(entry);
+                } else if entry.flags & flag::REPEAT != 0 && !self.budget.try_take() {
                     failed.push(entry);
                 } else {
                     entry.flags &= !flag::REPEAT;
@@ -92,6 +96,24 @@ impl<S: Owner> Link<S> {
             queue.written = 0;
         }
         self.fail(failed);
+        for entry in doubtful {
+            self.answer_doubtful(&entry);
+        }
+    }
+
+    fn may_repeat(&self, category: Category, attempts: u8) -> bool {
+        category <= self.settings.ceiling && attempts < self.settings.attempts_max
+    }
+
+    /// Answers a read that the server which may have executed it must not be asked again.
+    pub fn answer_doubtful(&self, entry: &Entry<S>) {
+        self.counters().unknown_outcomes.add(1);
+        let text = format!(
+            "-UNKNOWNOUTCOME the connection to backend {} was lost before this read was answered, and a later write of \
+             the same client may have been executed there; the read is not sent again\r\n",
+            self.backend.name
+        );
+        deliver(entry, text.as_bytes());
     }
 
     fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool) -> Verdict {
@@ -110,8 +132,7 @@ impl<S: Owner> Link<S> {
         if !sent || only_queued {
             return Verdict::Keep;
         }
-        let may_repeat = category <= self.settings.ceiling && entry.attempts < self.settings.attempts_max;
-        if !may_repeat {
+        if !self.may_repeat(category, entry.attempts) {
             return Verdict::Fail;
         }
         entry.attempts += 1;

@@ -138,7 +138,7 @@ impl<S: Owner> Cutter<S> {
         };
         self.flush(link, run, now_us);
         if result.is_ok() {
-            self.stream(link, queue);
+            self.stream(link, queue, now_us);
         }
         result
     }
@@ -196,6 +196,8 @@ impl<S: Owner> Cutter<S> {
     ) {
         let reply = &self.buffer[start..end];
         link.counters().answer(entry.class, now_us.saturating_sub(entry.at_us), 1);
+        // One that came in pieces is flagged, so that its end is seen here.
+        link.long_reply_since_us.set(0);
         let streaming = entry.flags & flag::STREAMING != 0;
         let is_error = !streaming && matches!(reply[0], b'-' | b'!');
         // What follows a repeated request of the same session is repeated with it, if it only reads: it must not be
@@ -228,7 +230,7 @@ impl<S: Owner> Cutter<S> {
     }
 
     /// Forwards the beginning of a long reply that is still arriving.
-    fn stream(&mut self, link: &Link<S>, queue: &mut Queue<S>) {
+    fn stream(&mut self, link: &Link<S>, queue: &mut Queue<S>, now_us: u64) {
         let len = self.end - self.start;
         if len < STREAM_BYTES {
             return;
@@ -242,6 +244,9 @@ impl<S: Owner> Cutter<S> {
             || (link.pinned && fresh && matches!(kind, b'*' | b'+'))
         {
             return;
+        }
+        if link.long_reply_since_us.get() == 0 {
+            link.long_reply_since_us.set(now_us);
         }
         let known = self.scanner.scanned().min(len);
         if head.flags & flag::ABANDONED == 0 {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::registry::Registry;
 use super::session::Session;
 use super::settings::Settings;
-use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock};
+use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock, flag};
 use crate::command;
 use crate::divergence::{Scripts, note_write};
 use crate::limits;
@@ -23,6 +23,8 @@ use crate::route::{Availability, EdgeReport, Group, Route};
 
 /// A request whose slow predecessor may block its link is given another link after this long.
 const SPILL_AFTER_US: u64 = 50_000;
+/// The same behind a reply that is still coming: it is known to take long by then, and not only able to.
+const SPILL_BEHIND_REPLY_AFTER_US: u64 = 10_000;
 
 /// The active backend's links are found by what a session needs of them.
 type LinkKey = (BackendId, Lane);
@@ -128,10 +130,11 @@ impl Context {
         link
     }
 
-    /// A link beside one whose head is a script or other slow command: what comes new need not queue behind it, and
-    /// `SCRIPT KILL` or the server's `-BUSY` find their way. The old one ends when its last reply has come.
+    /// A link beside one whose head is a script or other slow command, or a reply of many megabytes: what comes new need
+    /// not queue behind it, and `SCRIPT KILL` or the server's `-BUSY` find their way. The old one ends when its last
+    /// reply has come; only so many may be left at a time.
     pub(super) fn spill(&self, link: &Rc<Link<Session>>, now_us: u64) -> Rc<Link<Session>> {
-        if link.slow_head_for_us(now_us).is_none_or(|waited| waited < SPILL_AFTER_US) {
+        if !is_held_up(link, now_us) || self.retired.borrow().len() >= limits::RETIRED_LINKS_MAX {
             return Rc::clone(link);
         }
         link.retire();
@@ -321,6 +324,9 @@ impl Host<Session> for Context {
 
     fn reroute(&self, link: &Link<Session>, entry: Entry<Session>, bytes: &[u8]) {
         let route = self.route();
+        if entry.flags & flag::DOUBTFUL != 0 && route.active == link.backend.id {
+            return link.answer_doubtful(&entry);
+        }
         if route.recording != 0 {
             let spec = command::of_request(bytes);
             if spec.is_write() {
@@ -331,7 +337,11 @@ impl Host<Session> for Context {
     }
 
     fn overtake(&self, link: &Rc<Link<Session>>, now_us: u64) {
-        if link.slow_head_for_us(now_us).is_none_or(|waited| waited < SPILL_AFTER_US) {
+        let over = |waited: Option<u64>| waited.is_some_and(|waited| waited >= SPILL_AFTER_US);
+        if !over(link.slow_head_for_us(now_us)) && !over(link.long_reply_for_us(now_us)) {
+            return;
+        }
+        if link.accepts() && self.retired.borrow().len() >= limits::RETIRED_LINKS_MAX {
             return;
         }
         let reads = link.take_reads_behind_head();
@@ -388,4 +398,10 @@ impl Host<Session> for Context {
         self.random.set(x);
         x
     }
+}
+
+/// Whether requests that join this link now would wait for one that has been at work for long.
+fn is_held_up(link: &Link<Session>, now_us: u64) -> bool {
+    link.long_reply_for_us(now_us).is_some_and(|coming| coming >= SPILL_BEHIND_REPLY_AFTER_US)
+        || link.slow_head_for_us(now_us).is_some_and(|waited| waited >= SPILL_AFTER_US)
 }

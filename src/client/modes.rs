@@ -139,6 +139,8 @@ pub(super) struct State {
     /// Requests that need a new connection of the session's own.
     pub(super) orphans: Left,
     pub(super) orphaned_since_us: u64,
+    /// The connection that they were on.
+    pub(super) lost_link: Option<Rc<Link<Session>>>,
     pub(super) pin_attempts: u32,
     /// When the last connection of its own was lost.
     pub(super) pin_lost_us: u64,
@@ -178,6 +180,7 @@ impl State {
             expected: VecDeque::new(),
             orphans: Vec::new(),
             orphaned_since_us: 0,
+            lost_link: None,
             pin_attempts: 0,
             pin_lost_us: 0,
             pin_timer: None,

@@ -42,6 +42,7 @@ impl SessionTask {
         }
         self.state.count_blocked(self.session.context.worker, None);
         self.state.pinned = None;
+        self.state.lost_link = Some(Rc::clone(link));
         self.session.owned.replace(None);
         self.state.orphans = left;
         let before = std::mem::replace(&mut self.state.pin_lost_us, self.now_us);
@@ -95,6 +96,7 @@ impl SessionTask {
             return self.fail_orphans();
         }
         let left = std::mem::take(&mut self.state.orphans);
+        let left = self.answer_doubtful(left, active);
         let left = self.answer_doomed(left);
         if left.is_empty() && !self.state.needs_pin() {
             return self.recovered();
@@ -118,7 +120,23 @@ impl SessionTask {
         self.recovered();
     }
 
+    /// Reads that the server which was lost must not be asked again, if it serves still.
+    fn answer_doubtful(&self, mut left: Left, active: BackendId) -> Left {
+        let lost = self.state.lost_link.as_ref().filter(|link| link.backend.id == active);
+        if let Some(lost) = lost {
+            left.retain(|(entry, _)| {
+                let is_doubtful = entry.flags & flag::DOUBTFUL != 0;
+                if is_doubtful {
+                    lost.answer_doubtful(entry);
+                }
+                !is_doubtful
+            });
+        }
+        left
+    }
+
     fn recovered(&mut self) {
+        self.state.lost_link = None;
         self.state.orphaned_since_us = 0;
         self.state.pin_timer = None;
     }

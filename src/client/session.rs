@@ -194,6 +194,10 @@ impl Owner for Session {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
+    fn id(&self) -> usize {
+        Rc::as_ptr(&self.0) as usize
+    }
+
     fn is_gone(&self) -> bool {
         self.gone.get()
     }

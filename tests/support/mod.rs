@@ -31,7 +31,7 @@ pub(crate) use load_report::LoadReport;
 pub(crate) use port::ReservedPort;
 pub(crate) use redis_server::RedisServer;
 pub(crate) use register::{RegisterLoad, RegisterReport, RunningRegister};
-pub(crate) use resp::{Client, Reply};
+pub(crate) use resp::{Client, Reply, encode};
 pub(crate) use standin_config::StandinConfig;
 pub(crate) use standin_process::{LogBook, StandinProcess, under_test_is_direct};
 pub(crate) use tls::{Authority, TlsRelay};
