@@ -171,6 +171,8 @@ impl Backend {
         actions: &mut Vec<Action>,
     ) {
         self.in_flight = window.in_flight;
+        // Also what ran out of time in this window before the slow request ended was late because of it.
+        let was_slow = self.slow_in_flight(now);
         self.slow_until = window.slow_in_flight_until;
         if let Some(progress) = window.last_progress {
             self.progressed(progress.min(now));
@@ -181,7 +183,7 @@ impl Backend {
         let errors = &window.errors;
         // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
         // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
-        let excused = self.slow_in_flight(now);
+        let excused = was_slow || self.slow_in_flight(now);
         // What was asked before or while this process did not run may have been answered in time: nobody looked.
         let blinded = !blind.overlap(now - group.timeout.request, now).is_zero();
         let timeouts = if excused || blinded { 0 } else { errors.timeout };

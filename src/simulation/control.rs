@@ -69,7 +69,8 @@ impl World {
             takes += self.nodes[to].busy_until - self.now;
             takes += self.nodes[to].rtt(&mut self.random) * 2;
         }
-        if switch.planned && switch.from != switch.to {
+        // What can be refused or does not answer is found out before anybody waits.
+        if switch.planned && switch.from != switch.to && self.nodes[to].answers() {
             self.advance();
             self.traffic.held_until = self.now + takes;
         }

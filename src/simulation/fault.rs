@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::scenario::{Between, Curve, Span};
 
+/// Linux sends an unacknowledged packet again after 200 ms, and then after twice as long each time.
+pub(super) const RETRANSMIT: Duration = Duration::from_millis(200);
+
 /// What a fault does to a backend, the way to it, or to ourselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -161,7 +164,9 @@ impl FaultPlan {
         }
         match self.kind {
             Kind::Dead | Kind::Loading | Kind::Readonly | Kind::Full | Kind::Refused => true,
-            Kind::Frozen | Kind::Cut | Kind::Partition => length > forgiven,
+            Kind::Frozen => length > forgiven,
+            // A lost packet is sent again after 200 ms, so a cut is never seen as shorter than that.
+            Kind::Cut | Kind::Partition => length > forgiven || forgiven < RETRANSMIT,
             Kind::Slow | Kind::Failing => !hits_all,
             Kind::WrongPassword
             | Kind::Jitter

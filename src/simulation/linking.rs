@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::fault::RETRANSMIT;
 use super::node::State;
 use super::probing::CONNECT_TIMEOUT;
 use super::traffic::LinkState;
 use super::world::{Connected, What, World};
-use crate::policy::{Edge, Standing};
+use crate::policy::{Edge, Standing, Time};
 
 /// Attempts to reconnect a link for which no request waits, before it is given up until one does.
 const IDLE_ATTEMPTS_MAX: u32 = 3;
@@ -20,8 +21,6 @@ const RECONNECT_MAX_US: u64 = 100_000;
 const STALL_REPEAT: Duration = Duration::from_millis(50);
 /// `timeout.tcp_user_timeout`: a connection on which nothing is acknowledged for so long is closed by our kernel.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest pause of a sender between two attempts to get a lost packet across, as long as connections live here.
-const RETRANSMIT_MAX: Duration = Duration::from_secs(3);
 
 impl World {
     pub(super) fn connect_after(&mut self, wait: Duration) {
@@ -163,14 +162,6 @@ impl World {
     }
 
     fn hears_again(&mut self, id: usize, before: &State) {
-        let outage = self.now - self.nodes[id].silent_since;
-        // A sender that was cut off doubles its pauses, so the next packet comes within as long as the outage was.
-        let after = if before.cut {
-            let longest = outage.min(RETRANSMIT_MAX);
-            self.random.between(Duration::ZERO, longest)
-        } else {
-            Duration::ZERO
-        };
         if self.nodes[id].identity != self.nodes[id].identity_seen {
             // It restarted while nobody saw: the old connection is answered with a reset.
             self.link_lost(id);
@@ -178,8 +169,12 @@ impl World {
             return;
         }
         if self.traffic.link.to == id {
+            let sent = self.traffic.head().map_or(self.now, |(since, _)| since);
+            let after = if before.cut { next_retransmission(sent, self.now) } else { Duration::ZERO };
             self.traffic.answers_again(self.now, &self.nodes[id], after);
         }
+        let sent = self.probe_sent_at(id).unwrap_or(self.now);
+        let after = if before.cut { next_retransmission(sent, self.now) } else { Duration::ZERO };
         self.prober_hears_again(id, after);
     }
 
@@ -194,4 +189,14 @@ impl World {
         let state = &self.nodes[id].state;
         if state.dead && !state.cut { Duration::from_millis(1) } else { CONNECT_TIMEOUT * 3 }
     }
+}
+
+/// How long after `now`, when the way is open again, what was sent at `sent` gets across.
+fn next_retransmission(sent: Time, now: Time) -> Duration {
+    let (mut at, mut pause) = (sent, RETRANSMIT);
+    while at < now {
+        at += pause;
+        pause *= 2;
+    }
+    at - now
 }

@@ -11,6 +11,8 @@ use crate::policy::Time;
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Clients {
     pub asked: u64,
+    /// Asked while no backend was fit to serve, so that nobody could have answered.
+    pub asked_in_vain: u64,
     pub succeeded: u64,
     /// Answered with an error that is the server's trouble.
     pub failed_error: u64,
@@ -36,6 +38,13 @@ impl Clients {
     pub fn success(&self) -> f64 {
         let ended = self.succeeded + self.failed();
         if ended == 0 { 1.0 } else { self.succeeded as f64 / ended as f64 }
+    }
+
+    /// The same without those that nobody could have served.
+    pub fn success_of_possible(&self) -> f64 {
+        let excused = self.asked_in_vain.min(self.failed());
+        let ended = (self.succeeded + self.failed() - excused).max(1);
+        if ended == 1 { 1.0 } else { self.succeeded as f64 / ended as f64 }
     }
 
     pub(super) fn succeed(&mut self, count: u64, arrived: Time, at: Time) {

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::fault::{Fault, Kind, SlowClass};
+use super::fault::{Fault, Kind, RETRANSMIT, SlowClass};
 use super::latency::Latency;
 use super::random::Random;
 use super::scenario::{BackendPlan, PausePlan};
 use crate::policy::{CommandClass, DataMode, Standing, Time};
 
-/// Linux sends a lost packet again after 200 ms, then after twice that.
-const RETRANSMIT: Duration = Duration::from_millis(200);
 /// Losses in a row that are still modelled; the connection is given up long before.
 const LOSSES_MAX: u32 = 5;
 

@@ -117,6 +117,13 @@ impl World {
         }
     }
 
+    pub(super) fn probe_sent_at(&self, id: usize) -> Option<Time> {
+        match self.probers[id].busy {
+            Some(Busy::Asking { sent }) => Some(sent),
+            Some(Busy::Connecting) | None => None,
+        }
+    }
+
     /// It answers nothing before this: a reply that is under way is late.
     pub(super) fn delay_probe(&mut self, id: usize, until: Time) {
         let Some(Busy::Asking { sent }) = self.probers[id].busy else { return };

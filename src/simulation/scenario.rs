@@ -383,6 +383,7 @@ impl fmt::Display for Span {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

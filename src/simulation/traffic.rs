@@ -125,7 +125,7 @@ impl Traffic {
 
     /// Draws what arrived since the last call and ends what was due. `blind_until`: we do not run before that.
     /// Returns how many requests arrived.
-    pub(super) fn advance(&mut self, now: Time, node: &Node, blind_until: Time) -> u64 {
+    pub(super) fn advance(&mut self, now: Time, node: &Node, somebody_fit: bool, blind_until: Time) -> u64 {
         let (from, span) = (self.until, now - self.until);
         if span.is_zero() {
             return 0;
@@ -135,6 +135,7 @@ impl Traffic {
             self.end_due(now, node);
         }
         let arrived = self.random.poisson(self.rate * span.as_secs_f64());
+        self.clients.asked_in_vain += if somebody_fit { 0 } else { arrived };
         self.retries = (self.retries + RETRY_SHARE * arrived as f64 + RETRY_FLOOR * span.as_secs_f64())
             .min((RETRY_SHARE * self.rate).max(RETRY_FLOOR));
         self.clients.asked += arrived;
@@ -307,7 +308,8 @@ impl Traffic {
         let wrong = random.binomial(count, share);
         let data = random.binomial(count - wrong, self.data_errors);
         for (reply, count) in [(error, wrong), (Reply::Data, data), (Reply::Good, count - wrong - data)] {
-            let group = Group { class, count, arrived, due: Some(due), sent: true, reply, repeated: false };
+            let sent = arrived >= self.held_until;
+            let group = Group { class, count, arrived, due: Some(due), sent, reply, repeated: false };
             if count > 0 && due <= now {
                 self.end(group, due, node);
             } else if count > 0 {

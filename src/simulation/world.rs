@@ -211,7 +211,7 @@ impl World {
     /// Draws the requests up to now. Before anything that they depend on changes.
     pub(super) fn advance(&mut self) {
         let (from, node) = (self.traffic.link.to, &self.nodes[self.traffic.link.to]);
-        let arrived = self.traffic.advance(self.now, node, self.blind_until);
+        let arrived = self.traffic.advance(self.now, node, self.nodes.iter().any(Node::is_fit), self.blind_until);
         self.rivals.advance(self.now, arrived, &self.nodes);
         for edge in std::mem::take(&mut self.traffic.edges) {
             self.edge(from, edge);

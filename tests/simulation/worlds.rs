@@ -24,7 +24,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    dead_primary: 500,
+    dead_primary: 1_000,
     frozen_primary: 500,
     cut_primary: 500,
     loading_primary: 250,
@@ -54,8 +54,8 @@ scenarios! {
     recovery_storm: 150,
     refused_backup: 250,
     hold_for_a_restart: 500,
-    any_mixture: 3_000,
-    any_mixture_fast: 1_500,
+    any_mixture: 3_500,
+    any_mixture_fast: 800,
     chaos_10_percent: 30,
     day_of_jitter: 5,
 }
@@ -76,6 +76,12 @@ const PINNED: &[(&str, u64, f64)] = &[
     ("gray_errors", 1, 200.0),
     // Who could not be entered in a planned switch, because the old active froze, was left aside when nobody served.
     ("any_mixture_fast", 73, 200.0),
+    // Packets that were lost in a short cut come again after 200 ms and 600 ms, not at any time.
+    ("any_mixture", 1286, 1.0),
+    ("any_mixture", 2607, 10.0),
+    // A planned switch to a backend that did not answer held requests, which were then held against the active.
+    ("any_mixture_fast", 141, 1.0),
+    ("any_mixture_fast", 932, 10.0),
 ];
 
 fn folder() -> PathBuf {
@@ -162,7 +168,8 @@ fn one_seed_is_one_story_bit_for_bit() {
 fn every_invariant_is_asked_by_some_scenario() {
     let mut summary = Summary::default();
     for (name, _) in SCENARIOS.iter().filter(|(name, _)| *name != "day_of_jitter") {
-        let scenario = read(name);
+        let mut scenario = read(name);
+        scenario.expect.except.clear();
         (0..5).for_each(|seed| summary.add(&run(&scenario, &settings_of(&scenario), seed, None)));
     }
     for ruling in &summary.rulings {
@@ -178,7 +185,8 @@ fn whatever_it_is_told_the_engine_keeps_its_word() {
 
 /// Runs a scenario with an engine that was broken on purpose; some of the seeds must break this invariant.
 fn is_caught(name: &str, invariant: &str, sabotage: impl Fn(&mut Settings)) {
-    let scenario = read(name);
+    let mut scenario = read(name);
+    scenario.expect.except.clear();
     let mut settings = settings_of(&scenario);
     sabotage(&mut settings);
     let is_broken = |outcome: &Outcome| {
