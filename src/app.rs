@@ -207,7 +207,8 @@ fn build_group(
         let (name, client_name) = (backend.name.clone(), client_name.to_owned());
         backends.push(Arc::new(Backend::new(id, name, client_name, target, timing.clone(), workers)));
     }
-    let (group, publisher) = Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, workers);
+    let (group, publisher) =
+        Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, config.mirror.buffer, workers);
     let (edges, edge_reports) = mpsc::channel(limits::EDGE_QUEUE_MAX);
     let scripts = Arc::new(Scripts::default());
     let tls = config.listen.tls.as_ref().map(client::acceptor);

@@ -34,9 +34,17 @@ struct World {
 
 impl World {
     fn start(seed: u64, divergence: &str) -> Self {
+        Self::start_as("cold", seed, divergence)
+    }
+
+    /// With a backup of this data mode.
+    fn start_as(data: &str, seed: u64, tables: &str) -> Self {
         let (primary, backup) = (RedisServer::start(), RedisServer::start());
         let (to_primary, to_backup) = (FaultRelay::start(primary.address()), FaultRelay::start(backup.address()));
-        let config = StandinConfig::pair(to_primary.address(), to_backup.address()).table(QUICK).table(divergence);
+        let data = format!("data = \"{data}\"");
+        let config = StandinConfig::new().primary(to_primary.address());
+        let config = config.backend("backup-a", "backup", &to_backup.address().to_string(), &data);
+        let config = config.table(QUICK).table(tables);
         let mut standin = config.start();
         standin.declare(PRIMARY_LOST);
         standin.declare(&["backup-a", "backend", "broke the protocol"]);
@@ -161,9 +169,24 @@ fn name(is_primary: bool) -> &'static str {
 
 #[test]
 fn no_client_reads_an_old_value_whatever_dies_and_returns() {
+    nobody_reads_an_old_value("cold", "");
+}
+
+#[test]
+fn no_client_of_a_mirrored_group_reads_an_old_value_whatever_dies_and_returns() {
+    nobody_reads_an_old_value("mirrored", "");
+}
+
+#[test]
+fn no_client_reads_an_old_value_when_the_mirror_overflows() {
+    nobody_reads_an_old_value("mirrored", "[mirror]\nbuffer = \"64KiB\"\ncopy_rate = 200");
+}
+
+/// Random faults under load, with a backup of this data mode.
+fn nobody_reads_an_old_value(data: &str, tables: &str) {
     let seed = from_environment("STANDIN_CONSISTENCY_SEED", 1);
     let operations = from_environment("STANDIN_CONSISTENCY_OPERATIONS", OPERATIONS);
-    let mut world = World::start(seed, "");
+    let mut world = World::start_as(data, seed, tables);
     let running = world.load(seed, operations).start();
     while !running.is_done() {
         world.round(running.operations());
@@ -173,7 +196,7 @@ fn no_client_reads_an_old_value_whatever_dies_and_returns() {
         world.heal_first();
         std::thread::sleep(secs(5));
     });
-    println!("seed {seed}, {} rounds: {:#?}\n{report:#?}", world.rounds.len(), world.rounds);
+    println!("{data}, seed {seed}, {} rounds: {:#?}\n{report:#?}", world.rounds.len(), world.rounds);
     assert!(report.operations >= operations * 99 / 100, "{report:?}");
     assert!(report.acknowledged_writes > operations / 10, "the clients were served: {report:?}");
     assert_eq!(report.stale_count, 0, "old values were read: STANDIN_CONSISTENCY_SEED={seed}\n{report:#?}");

@@ -73,7 +73,7 @@ fn a_backup_that_could_not_be_entered_is_reported_at_start_with_what_mends_it() 
     assert!(status["why_not"].is_string(), "{status:#}");
     assert!(status["mend"].as_str().is_some_and(|mend| mend.starts_with("standin adopt backup-a")), "{status:#}");
     assert_eq!(standin.metric(ENTERABLE), 0.0);
-    assert!(standin.log().contains("standin adopt backup-a"), "the log says so too:\n{}", standin.log().text());
+    eventually(secs(2), "the log says so too", || standin.log().contains("standin adopt backup-a"));
     assert_eq!(backup.command(&["GET", "theirs"]), Reply::bulk("1"), "nothing was removed");
     assert_eq!(mark(&backup, "default"), "", "nor was it claimed");
     standin.finish();
@@ -127,6 +127,95 @@ fn an_adopted_backup_is_emptied_and_can_be_entered() {
     assert_eq!(client.command(&["SET", "k", "2"]), Reply::ok());
     assert_eq!(client.command(&["GET", "k"]), Reply::bulk("2"));
     assert_eq!(standin.active(), "backup-a");
+    standin.finish();
+}
+
+/// An owned backup on which `k` holds an old value in databases 0 and 5, and was emptied in database 0 alone, since no
+/// client has used database 5 yet.
+fn partly_emptied() -> (RedisServer, RedisServer, StandinProcess) {
+    let (primary, backup, standin) = occupied_backup();
+    let mut stranger = backup.connect();
+    stranger.command(&["SELECT", "5"]);
+    assert_eq!(stranger.command(&["SET", "k", "old"]), Reply::ok());
+    stranger.command(&["CLIENT", "SETNAME", "gone"]);
+    drop(stranger);
+    eventually(secs(5), "it has been looked at", || !standin.events_of("not_enterable").is_empty());
+    assert_eq!(standin.post("/v1/adopt", &json!({"backend": "backup-a"})).code, 200);
+    eventually(secs(5), "database 0 is emptied", || backup.command(&["EXISTS", "theirs"]) == Reply::Integer(0));
+    eventually(secs(5), "it can be entered", || standin.backend("backup-a")["enterable"] == true);
+    (primary, backup, standin)
+}
+
+#[test]
+fn a_database_first_used_on_a_backup_that_was_emptied_in_part_is_emptied_before() {
+    let (mut primary, backup, standin) = partly_emptied();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "zero", "1"]), Reply::ok());
+    primary.kill();
+    assert_eq!(client.command(&["SET", "zero", "2"]), Reply::ok());
+    assert_eq!(standin.active(), "backup-a");
+    assert_eq!(client.command(&["SELECT", "5"]), Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::Nil, "what nobody has looked at was served");
+    assert_eq!(client.command(&["SET", "k", "new"]), Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("new"));
+    assert_eq!(client.command(&["SELECT", "0"]), Reply::ok());
+    assert_eq!(client.command(&["GET", "zero"]), Reply::bulk("2"), "the database that served is left alone");
+    assert_eq!(backup.command(&["GET", "zero"]), Reply::bulk("2"));
+    standin.finish();
+}
+
+#[test]
+fn a_database_first_used_by_a_select_on_a_connection_of_its_own_or_in_a_transaction_is_emptied_before() {
+    for in_transaction in [false, true] {
+        let (mut primary, _backup, standin) = partly_emptied();
+        let mut client = standin.connect();
+        assert_eq!(client.command(&["SET", "zero", "1"]), Reply::ok());
+        primary.kill();
+        assert_eq!(client.command(&["SET", "zero", "2"]), Reply::ok());
+        if in_transaction {
+            assert_eq!(client.command(&["MULTI"]), Reply::ok());
+            assert_eq!(client.command(&["SELECT", "5"]).text(), "QUEUED");
+            assert_eq!(client.command(&["GET", "k"]).text(), "QUEUED");
+            assert_eq!(client.command(&["EXEC"]), Reply::Array(vec![Reply::ok(), Reply::Nil]));
+        } else {
+            assert_eq!(client.command(&["WATCH", "zero"]), Reply::ok());
+            assert_eq!(client.command(&["SELECT", "5"]), Reply::ok());
+            assert_eq!(client.command(&["GET", "k"]), Reply::Nil);
+        }
+        standin.finish();
+    }
+}
+
+#[test]
+fn a_database_first_used_just_before_the_primary_dies_is_emptied_on_the_backup_too() {
+    let (mut primary, _backup, standin) = partly_emptied();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SELECT", "5"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "new"]), Reply::ok());
+    primary.kill();
+    assert_eq!(client.command(&["GET", "k"]), Reply::Nil, "what nobody has looked at was served");
+    assert_eq!(standin.active(), "backup-a");
+    standin.finish();
+}
+
+#[test]
+fn a_database_that_may_not_be_emptied_is_refused_and_the_others_are_served() {
+    let (mut primary, backup, mut standin) = partly_emptied();
+    standin.declare(&["backend"]);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "zero", "1"]), Reply::ok());
+    primary.kill();
+    assert_eq!(client.command(&["SET", "zero", "2"]), Reply::ok());
+    let mut stranger = backup.connect();
+    stranger.command(&["SELECT", "5"]);
+    stranger.command(&["GET", "k"]);
+    let reply = client.command(&["SELECT", "5"]);
+    assert!(reply.is_error_word("NOBACKEND"), "{reply:?}");
+    assert_eq!(client.command(&["GET", "zero"]), Reply::bulk("2"));
+    assert_eq!(stranger.command(&["GET", "k"]), Reply::bulk("old"), "the stranger's keys stay");
+    eventually(secs(3), "it is said", || {
+        standin.events_of("not_enterable").iter().any(|event| event["message"].to_string().contains("selected"))
+    });
     standin.finish();
 }
 

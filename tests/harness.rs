@@ -6,7 +6,10 @@ mod support;
 
 use std::time::Instant;
 
-use support::{Client, Fault, FaultRelay, KeyRecord, Load, LogBook, RedisServer, Reply, Verdict, eventually, ms, secs};
+use support::{
+    Client, CommandRelay, Fault, FaultRelay, KeyRecord, Load, LogBook, RedisServer, Reply, Rule, Verdict, eventually,
+    ms, secs,
+};
 
 #[test]
 fn a_server_answers_dies_and_returns_empty_on_its_port() {
@@ -193,17 +196,91 @@ fn a_relay_delays_both_directions() {
     relay.assert_fired();
 }
 
+/// A relay that knows commands in front of a server with one key, and a client behind it.
+fn relayed_by_command() -> (RedisServer, CommandRelay, Client) {
+    let server = RedisServer::start();
+    server.command(&["SET", "k", "value"]);
+    let relay = CommandRelay::start(server.address());
+    let client = Client::connect(relay.address());
+    (server, relay, client)
+}
+
 #[test]
 fn a_relay_delays_only_the_named_commands() {
-    let (_server, relay, mut client) = relayed();
-    relay.set(Fault::DelayCommands { names: vec!["GET".to_owned()], delay: ms(150) });
+    let (_server, relay, mut client) = relayed_by_command();
+    relay.set(&[Rule::delay(&["GET"], ms(150))]);
     let start = Instant::now();
     client.command(&["SET", "GET", "x"]);
+    assert_eq!(client.command(&["PING"]).text(), "PONG");
     assert_eq!(relay.fired(), 0, "only the first argument counts");
     assert!(start.elapsed() < ms(150));
-    client.command(&["get", "k"]);
-    assert!(start.elapsed() >= ms(150));
+    assert_eq!(client.command(&["get", "k"]), Reply::bulk("value"));
+    assert!(start.elapsed() >= ms(150) && start.elapsed() < ms(400), "{:?}", start.elapsed());
     relay.assert_fired();
+}
+
+#[test]
+fn a_relay_that_knows_commands_keeps_the_order_of_a_pipeline() {
+    let (server, relay, mut client) = relayed_by_command();
+    relay.set(&[Rule::delay(&["GET"], ms(50)), Rule::error(&["SET"], "OOM no room")]);
+    let start = Instant::now();
+    for _ in 0..20 {
+        client.send(&["GET", "k"]);
+        client.send(&["SET", "k", "another"]);
+        client.send(&["CONFIG", "GET", "maxmemory"]);
+        client.send(&["ECHO", "a\r\nb"]);
+    }
+    for _ in 0..20 {
+        assert_eq!(client.read(), Reply::bulk("value"));
+        assert!(client.read().is_error_word("OOM"));
+        assert_eq!(client.read(), Reply::Array(vec![Reply::bulk("maxmemory"), Reply::bulk("0")]));
+        assert_eq!(client.read(), Reply::bulk("a\r\nb"));
+    }
+    assert!(start.elapsed() >= ms(50) && start.elapsed() < ms(400), "throughput stays: {:?}", start.elapsed());
+    assert_eq!(server.command(&["GET", "k"]), Reply::bulk("value"), "what the relay answered was not executed");
+}
+
+#[test]
+fn a_relay_answers_a_share_of_the_named_commands_or_one_of_them() {
+    let (_server, relay, mut client) = relayed_by_command();
+    relay.set(&[Rule::error(&["GET"], "LOADING soon").share(0.2).keys("k")]);
+    let errors = (0..1_000).filter(|_| client.command(&["GET", "k"]).is_error_word("LOADING")).count();
+    assert!((150..250).contains(&errors), "{errors} of 1,000");
+    assert_eq!(relay.fired(), errors as u64);
+    assert!((0..100).all(|_| client.command(&["GET", "other"]) == Reply::Nil), "a key that no rule names");
+    relay.set(&[Rule::error(&["GET"], "LOADING soon").once()]);
+    assert!(client.command(&["GET", "k"]).is_error());
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("value"));
+}
+
+#[test]
+fn a_relay_loses_packets_and_sends_them_again_after_the_retransmission_timeout() {
+    let (_server, relay, mut client) = relayed();
+    relay.set(Fault::Loss { share: 0.1 });
+    let mut late = 0;
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_eq!(client.command(&["GET", "k"]), Reply::bulk("value"));
+        late += u64::from(start.elapsed() >= ms(200));
+    }
+    assert!(late > 0 && late <= relay.fired(), "{late} late, {} lost", relay.fired());
+}
+
+#[test]
+fn a_relay_s_jitter_has_a_heavy_tail_with_an_end() {
+    let (_server, relay, mut client) = relayed();
+    relay.set(Fault::Jitter { share: 0.3, least: ms(1), most: ms(60) });
+    let mut took: Vec<_> = (0..400)
+        .map(|_| {
+            let start = Instant::now();
+            assert_eq!(client.command(&["GET", "k"]), Reply::bulk("value"));
+            start.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    let (median, worst) = (took[200], took[399]);
+    assert!(worst > ms(10) && worst < ms(200) && worst > 5 * median, "median {median:?}, worst {worst:?}");
+    assert!((120..360).contains(&relay.fired()), "of 800 packets {} were late", relay.fired());
 }
 
 #[test]

@@ -187,6 +187,14 @@ async fn connect<S: Owner>(link: &Rc<Link<S>>, login: &Login, attempt: u32) -> R
             }
         }
     }
+    if backend.is_sealed(link.lane.database) {
+        tokio::select! {
+            () = backend.wait_unsealed(link.lane.database) => {}
+            () = ready.conversation.wait_closed() => {
+                return Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+    }
     link.client_id.set(ready.client_id);
     ready.conversation.into_io().ok_or_else(|| HandshakeError::Broken(io::ErrorKind::InvalidData.into()))
 }
@@ -239,6 +247,11 @@ impl<S: Owner> Link<S> {
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
+    }
+
+    /// When the first of the requests that pause before their repeat is due, in microseconds.
+    fn next_repeat(&self) -> Option<u64> {
+        self.queue.borrow().delayed.iter().map(|(at, ..)| *at).min()
     }
 
     /// Sends the requests whose pause is over again, wherever the route leads now.
@@ -432,7 +445,8 @@ impl<S: Owner> Service<'_, S> {
     }
 
     /// One timer per link, for its head: when nothing has moved for the allowance of the head's class, the decision
-    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request.
+    /// makers are told. Re-armed only when it fires, so that a busy link pays nothing per request, and for a repeat that
+    /// is due before that.
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
         let link = self.link;
         if !self.armed {
@@ -443,6 +457,10 @@ impl<S: Owner> Service<'_, S> {
             let now = clock::micros();
             let next = self.next_check(now).unwrap_or(now);
             self.timer.as_mut().reset(clock::instant(next));
+        } else if let Some(repeat) = link.next_repeat().map(clock::instant)
+            && repeat < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(repeat);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = clock::micros();
@@ -476,8 +494,8 @@ impl<S: Owner> Service<'_, S> {
     fn next_check(&self, now_us: u64) -> Option<u64> {
         let link = self.link;
         let floor = link.backend.timing.floor.as_micros() as u64;
+        let repeat = link.next_repeat();
         let queue = link.queue.borrow();
-        let delayed = queue.delayed.iter().map(|(at, ..)| *at).min();
         let head = queue.entries.front().map(|head| {
             if head.class == Class::Blocking || head.flags & flag::SUBSCRIPTION != 0 {
                 return now_us + floor;
@@ -486,7 +504,7 @@ impl<S: Owner> Service<'_, S> {
             let allowance = link.backend.allowance_us(head.class as usize) + head.transit_us();
             (since + allowance).min((now_us + floor).max(since + allowance.min(floor)))
         });
-        [delayed, head].into_iter().flatten().min()
+        [repeat, head].into_iter().flatten().min()
     }
 }
 

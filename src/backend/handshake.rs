@@ -179,7 +179,7 @@ async fn requests(
     if lane.protocol == Protocol::Resp3 {
         requests.push(words(&["HELLO", "3"]));
     }
-    let database = if lane.database == 0 { backend.target.database } else { lane.database };
+    let database = backend.database_on_server(lane.database);
     if database != 0 {
         requests.push(vec!["SELECT".to_owned(), database.to_string()]);
     }

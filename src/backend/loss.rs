@@ -218,7 +218,9 @@ impl<S: Owner> Link<S> {
         if !sent {
             self.counters().unserved.add(1);
         }
-        let text = if !sent {
+        let text = if !sent && self.backend.is_sealed(self.lane.database) {
+            sealed_text(name, self.lane.database)
+        } else if !sent {
             format!(
                 "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
             )
@@ -235,6 +237,14 @@ impl<S: Owner> Link<S> {
 /// The retry category of a request. Found from its bytes when a fault has happened, not for every request before one.
 pub(super) fn category(bytes: &[u8]) -> Category {
     command::of_request(bytes).category(bytes)
+}
+
+/// What those are told who want to use a sealed database.
+pub fn sealed_text(backend: &str, database: u32) -> String {
+    format!(
+        "-NOBACKEND database {database} of backend {backend} holds keys that may be old and could not be emptied; see \
+         `standin status`; the request was not sent\r\n"
+    )
 }
 
 /// Hands one reply to the owner of its request, by the way the entry asks for.

@@ -30,5 +30,6 @@ pub use fault::{ErrorMeaning, meaning};
 pub use handshake::{Depth, HandshakeError, Lane, Ready, connect, read_info};
 pub use io::Io;
 pub use link::{Batch, Entry, Host, Link, LinkSettings, Owner, State, flag};
+pub use loss::sealed_text;
 pub use shared::{Backend, Identity, Scout, Timing};
 pub use target::{Address, Login, Target, TlsSource, spare_congestion_control};

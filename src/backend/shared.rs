@@ -1,5 +1,6 @@
 //! One backend as the workers and the control plane share it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -112,6 +113,9 @@ pub struct Backend {
     unreachable: watch::Sender<bool>,
     scouting: AtomicBool,
     paused_until_us: AtomicU64,
+    /// Databases, by the server's numbers, whose keys were left when the rest was emptied, since nobody used them: what
+    /// they hold may be old, and no session gets there before the control plane has seen to it.
+    sealed: watch::Sender<BTreeSet<u32>>,
     /// Our end of the connection that probes it, for those who must tell our requests from the clients'.
     prober_address: std::sync::Mutex<Option<SocketAddr>>,
     /// Server-side client ids of connections that died with requests in flight and are not yet proven dead.
@@ -144,6 +148,7 @@ impl Backend {
             unreachable: watch::Sender::new(false),
             scouting: AtomicBool::new(false),
             paused_until_us: AtomicU64::new(0),
+            sealed: watch::Sender::new(BTreeSet::new()),
             prober_address: std::sync::Mutex::new(None),
             undead: std::sync::Mutex::new(Vec::new()),
         };
@@ -191,6 +196,39 @@ impl Backend {
     #[must_use]
     pub fn is_admitted(&self, identity: &Identity) -> bool {
         self.admitted.borrow().as_ref().is_some_and(|held| held.same_content(identity))
+    }
+
+    /// The server's number of a database that clients know by this one.
+    #[must_use]
+    pub fn database_on_server(&self, database: u32) -> u32 {
+        if database == 0 { self.target.database } else { database }
+    }
+
+    /// Seals these databases, by the server's numbers, and no others (control plane).
+    pub fn seal(&self, databases: BTreeSet<u32>) {
+        self.sealed.send_if_modified(|held| {
+            let is_another = *held != databases;
+            *held = databases;
+            is_another
+        });
+    }
+
+    /// The sealed databases, by the server's numbers.
+    #[must_use]
+    pub fn sealed(&self) -> BTreeSet<u32> {
+        self.sealed.borrow().clone()
+    }
+
+    /// Whether clients must not get into this database yet.
+    #[must_use]
+    pub fn is_sealed(&self, database: u32) -> bool {
+        self.sealed.borrow().contains(&self.database_on_server(database))
+    }
+
+    /// Waits until clients may get into this database.
+    pub async fn wait_unsealed(&self, database: u32) {
+        let number = self.database_on_server(database);
+        let _ = self.sealed.subscribe().wait_for(|sealed| !sealed.contains(&number)).await;
     }
 
     /// Whether the last attempt to connect failed.

@@ -118,8 +118,8 @@ pub(super) struct State {
     pub(super) tracking: Option<Vec<u8>>,
     /// Another client redirects its invalidation messages here.
     pub(super) is_redirect: bool,
-    /// The client that CLIENT TRACKING names was asked for a connection of its own, and had its time.
-    pub(super) waited_for_redirect: bool,
+    /// What the next request needs from others was waited for, and had its time.
+    pub(super) has_waited: bool,
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
     pub(super) kept: Vec<Vec<u8>>,
     /// What a replica said about itself before SYNC or PSYNC.
@@ -168,7 +168,7 @@ impl State {
             monitoring: false,
             tracking: None,
             is_redirect: false,
-            waited_for_redirect: false,
+            has_waited: false,
             kept: Vec::new(),
             introduction: Vec::new(),
             is_blocked: false,

@@ -35,8 +35,8 @@ pub(super) enum Notice {
     Unblock { with_error: bool },
     /// Another client redirects its invalidation messages here: a connection of its own is needed.
     OwnConnection,
-    /// The client that CLIENT TRACKING names has its connection, or had its time.
-    RedirectReady,
+    /// What the next request needs from others is there, or had its time.
+    HasWaited,
     /// The credentials that AUTH or HELLO gave were compared.
     Login(Box<super::login::Outcome>),
 }
@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(super) wakes_at: Cell<Option<u32>>,
     /// The connection that the client owns, for others to look up; the task's own copy is what counts.
     pub(super) owned: RefCell<Option<Rc<Link<Session>>>>,
+    /// The writes of a transaction whose EXEC is on its way, while there are mirrors: nobody else knows its keys.
+    pub(super) in_doubt: RefCell<Vec<(u32, Vec<u8>)>>,
     /// When the task last saw input, and whether half a frame waits.
     pub(super) last_input_us: Cell<u64>,
     pub(super) mid_frame: Cell<bool>,
@@ -98,6 +100,7 @@ impl Session {
             protocol: Cell::new(Protocol::Resp2),
             wakes_at: Cell::new(None),
             owned: RefCell::new(None),
+            in_doubt: RefCell::default(),
             last_input_us,
             mid_frame: Cell::new(false),
         }))

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::modes::{Expected, State};
 use super::sending::Way;
+use super::session::Notice;
 use super::special::Step;
 use super::task::{Exit, SessionTask};
+use crate::backend::sealed_text;
 use crate::command::{self, Handling, Spec};
 use crate::limits;
 use crate::resp::{self, Protocol};
@@ -22,6 +24,9 @@ impl SessionTask {
             return Step::Wait;
         }
         if self.state.needs_pin() {
+            if let Some(step) = self.await_unsealed(number) {
+                return step;
+            }
             self.state.is_pristine = false;
             let step = self.send_own(spec, request, Some(Expected::Select(number)));
             return self.awaiting(step);
@@ -35,6 +40,31 @@ impl SessionTask {
         self.state.select(before);
         self.link = None;
         self.awaiting(step)
+    }
+
+    /// Waits until the database of a SELECT may be used on the active backend, where that is not so yet. Links wait by
+    /// themselves; this is for SELECT on a connection that stands.
+    pub(super) fn await_unsealed(&mut self, database: u32) -> Option<Step> {
+        let has_waited = std::mem::take(&mut self.state.has_waited);
+        let context = &self.session.context;
+        let (active, ..) = context.route_facts();
+        let backend = Arc::clone(context.group.backend(active));
+        context.group.note_database(database);
+        if !backend.is_sealed(database) {
+            return None;
+        }
+        if has_waited {
+            let text = sealed_text(&backend.name, database);
+            return Some(self.local(text.as_bytes()));
+        }
+        let session = self.session.clone();
+        let bound = context.settings.request_timeout;
+        self.state.awaited += 1;
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(bound, backend.wait_unsealed(database)).await;
+            session.notify(Notice::HasWaited);
+        });
+        Some(Step::Wait)
     }
 
     pub(super) fn reset(&mut self) -> Step {

@@ -32,13 +32,13 @@ impl SessionTask {
         let request = match self.with_backend_redirect(request) {
             Redirect::None => given.clone(),
             Redirect::Ready(request) => request,
-            Redirect::NotYet(target) if !self.state.waited_for_redirect => return self.await_redirect(target),
+            Redirect::NotYet(target) if !self.state.has_waited => return self.await_redirect(target),
             Redirect::NotYet(_) | Redirect::Unknown => {
-                self.state.waited_for_redirect = false;
+                self.state.has_waited = false;
                 return self.local_error("ERR The client ID you want redirect to does not exist");
             }
         };
-        self.state.waited_for_redirect = false;
+        self.state.has_waited = false;
         let turns_on = resp::arguments(&request).nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"on"));
         if !turns_on && self.state.pinned.is_none() {
             return self.forward(spec, &request);
@@ -90,7 +90,7 @@ impl SessionTask {
                 }
             };
             let _ = tokio::time::timeout(bound, ready).await;
-            session.notify(Notice::RedirectReady);
+            session.notify(Notice::HasWaited);
         });
         Step::Wait
     }

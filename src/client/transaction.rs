@@ -89,7 +89,11 @@ impl SessionTask {
             return Some(if refused { step } else { self.awaiting(step) });
         }
         let placed = self.state.answered_here;
-        let step = self.send_own(spec, request, None);
+        let sealed = database_of(spec, request).and_then(|number| self.await_unsealed(number));
+        if sealed == Some(Step::Wait) {
+            return sealed;
+        }
+        let step = sealed.unwrap_or_else(|| self.send_own(spec, request, None));
         if self.state.answered_here != placed {
             // Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
             match &mut self.state.transaction {
@@ -110,9 +114,7 @@ impl SessionTask {
             }
             let queued = transaction.queued;
             if spec.handling == Handling::Select {
-                let number =
-                    resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-                transaction.select = number;
+                transaction.select = database_of(spec, request);
             }
             if spec.handling == Handling::ClientPause {
                 transaction.pause_us = Some(pause_us(request));
@@ -143,6 +145,10 @@ impl SessionTask {
 
     pub(super) fn transaction_answered(&mut self, succeeded: bool, reply: &[u8]) {
         let Some(transaction) = self.state.transaction.take() else { return };
+        self.session.in_doubt.borrow_mut().clear();
+        if succeeded {
+            self.mirror_transaction(&transaction);
+        }
         if reply.starts_with(b"-UNKNOWNOUTCOME") {
             self.note_unknown_transaction(&transaction);
         }
@@ -158,6 +164,29 @@ impl SessionTask {
             self.session.record.update(|shown| shown.database = number);
         }
         self.end_transaction();
+    }
+
+    /// An EXEC is about to be sent: what it will write is known here alone.
+    pub(super) fn doubt_transaction(&self, spec: &Spec) {
+        let Some(log) = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref()) else {
+            return;
+        };
+        if spec.handling == Handling::Exec {
+            let writes = in_databases(self.state.database(), log.iter().map(Vec::as_slice))
+                .filter(|(_, request)| command::of_request(request).is_write());
+            *self.session.in_doubt.borrow_mut() =
+                writes.map(|(database, request)| (database, request.to_vec())).collect();
+        }
+    }
+
+    fn mirror_transaction(&self, transaction: &Transaction) {
+        let context = &self.session.context;
+        match &transaction.log {
+            Some(log) => {
+                context.mirror_values(in_databases(self.state.database(), log.iter().map(Vec::as_slice)));
+            }
+            None => context.forget_mirrored("a transaction too long to remember was executed"),
+        }
     }
 
     /// An EXEC whose outcome nobody knows may have written everything that was queued.
@@ -190,12 +219,15 @@ pub(super) fn in_databases<'a>(
     requests: impl Iterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = (u32, &'a [u8])> {
     requests.scan(first, |database, request| {
-        if command::of_request(request).handling == Handling::Select
-            && let Some(number) =
-                resp::arguments(request).nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-        {
+        if let Some(number) = database_of(command::of_request(request), request) {
             *database = number;
         }
         Some((*database, request))
     })
+}
+
+/// The database that a SELECT leads to.
+fn database_of(spec: &Spec, request: &[u8]) -> Option<u32> {
+    let number = resp::arguments(request).nth(1).filter(|_| spec.handling == Handling::Select)?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }

@@ -49,9 +49,10 @@ pub async fn content_findings(
     let mark_database = last.map_or(backend.database, |count| count.saturating_sub(1).max(backend.database));
     let number = mark_database.to_string();
     let owners = owners_key(&group.divergence.mark_prefix);
-    let looks = [vec!["SELECT", &number], vec!["GET", &mark], vec!["SMEMBERS", &owners]];
+    let mirror = format!("{}{}:mirror", group.divergence.mark_prefix, group.name);
+    let looks = [vec!["SELECT", &number], vec!["GET", &mark], vec!["SMEMBERS", &owners], vec!["GET", &mirror]];
     let marked = conversation.ask_within(bound, &looks).await;
-    let marks = marked.map(|replies| Marks::read(&replies[1], &replies[2])).unwrap_or_default();
+    let marks = marked.map(|replies| Marks::read(&replies[1], &replies[2], &replies[3])).unwrap_or_default();
     let keys = Keyspace::read(&replies[WANTED.len()]).keys(mark_database, marks.keys());
     let facts = Facts {
         identity: Some(identity.clone()),

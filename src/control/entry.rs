@@ -1,5 +1,6 @@
 //! Entering a backend: look at its content, make it right, and only then let requests go there.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,10 @@ const RECONCILE_LEFT: usize = 200;
 const RECONCILE_ROUNDS: usize = 64;
 /// A planned switch that is not drained within this is given up: requests are not held any longer than that.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// So long may the copying of the last keys hold requests.
+const IN_STEP_MAX: Duration = Duration::from_millis(250);
+/// So long is waited for the workers to have entered what is in flight; they are never blocked.
+const DOUBT_MAX: Duration = Duration::from_secs(1);
 /// So long may it take until clients that wait on purpose are let go by the old active.
 const PARTING_MAX: Duration = Duration::from_millis(20);
 /// A foreign client that worked within this many seconds counts as being at work.
@@ -49,9 +54,17 @@ pub(super) struct Outcome {
     pub(super) held: Duration,
 }
 
-enum Obstacle {
+pub(super) enum Obstacle {
     Refused(String),
     Failed(String),
+}
+
+impl Obstacle {
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::Refused(why) | Self::Failed(why) => why,
+        }
+    }
 }
 
 impl From<io::Error> for Obstacle {
@@ -76,10 +89,14 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
 async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
     let is_move = wanted.from != wanted.to;
     let planned = wanted.planned && is_move;
+    let mirrored = is_move && shared.may_mirror(wanted.to);
     if planned {
         bury_the_undead(shared, wanted.to).await?;
+        if mirrored {
+            expect_in_step(shared, wanted.to)?;
+        }
         for _ in 0..RECONCILE_ROUNDS {
-            if shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
+            if shared.mirror(wanted.to).is_on() || shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
                 break;
             }
             outcome.removed += remove_batch(shared, wanted.to).await?;
@@ -88,33 +105,69 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
         enter(shared, wanted, outcome, false).await?;
     }
     let began = Instant::now();
+    let before = shared.group.route().availability;
     if planned {
         hold_and_drain(shared, wanted).await?;
+        if mirrored && shared.mirror(wanted.to).is_on() && !shared.wait_in_step(wanted.to, IN_STEP_MAX).await {
+            shared.set_availability(before);
+            let why = format!("the last writes had not reached it after {IN_STEP_MAX:?}");
+            return Err(Obstacle::Failed(why));
+        }
+    } else if is_move && shared.mirrors_any() {
+        doubt_what_is_in_flight(shared).await;
     }
-    let entered = enter(shared, wanted, outcome, true).await;
+    if mirrored {
+        shared.stop_mirror(wanted.to).await;
+    }
+    let ended = enter_and_publish(shared, wanted, outcome).await;
+    shared.release_mirror(wanted.to);
     outcome.held = if planned { began.elapsed() } else { Duration::ZERO };
-    let identity = match entered {
-        Ok(identity) => identity,
-        Err(obstacle) => {
-            if planned {
-                shared.set_availability(Availability::Serving);
-            }
-            return Err(obstacle);
-        }
-    };
+    let is_ours = planned || (is_move && shared.mirrors_any());
+    if ended.is_err() && is_ours && shared.group.route().availability == Availability::Holding {
+        shared.set_availability(before);
+    }
+    ended
+}
+
+/// The last steps: after them the backend serves.
+async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
+    let identity = enter(shared, wanted, outcome, true).await?;
     if shared.newest_switch.get() != wanted.id {
-        if planned {
-            shared.set_availability(Availability::Serving);
-        }
         return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
     }
     settle(shared, wanted.to, outcome).await?;
     shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
     outcome.epoch = shared.enter(wanted.to).epoch;
-    if is_move {
+    if shared.may_mirror(wanted.to) {
+        // What it holds is what is served from now on.
+        shared.tell(wanted.to, vec![words(&["DEL", &shared.mirror_key])]);
+    }
+    if wanted.from != wanted.to {
         shared.left(wanted.from, wanted.kind);
     }
     Ok(())
+}
+
+/// A backend that is kept in step is entered by plan only when it is: nothing that was acknowledged is lost then.
+fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    let control = shared.mirror(id);
+    let fill = control.fill.borrow();
+    if control.is_on() && shared.mirror_settings.fill && !fill.is_done {
+        return Err(Obstacle::Refused(
+            "it is still being filled from the active; `standin status` says how far".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Holds requests until every worker has entered what it has in flight into the records of the mirrored backends: it may
+/// have been executed, and read by others, and no answer will tell.
+async fn doubt_what_is_in_flight(shared: &Rc<Shared>) {
+    let version = shared.hold_in_doubt().version;
+    let began = Instant::now();
+    while !shared.group.is_acknowledged(version) && began.elapsed() < DOUBT_MAX {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
 }
 
 /// Forgets the record, unless keys were added since the last of them were removed.
@@ -170,7 +223,9 @@ async fn enter(
         return Err(Obstacle::Refused(why));
     }
     let is_empty = shared.facts.borrow()[to.index()].keys == Some(0);
-    if is_empty {
+    if shared.mirror(to).is_on() {
+        // It is right but for what is in its record.
+    } else if is_empty {
         record.settle(State::Empty);
     } else if record.state() == State::Unknown && rules.data != crate::config::DataMode::Replica {
         let why = record.summary().why;
@@ -184,6 +239,9 @@ async fn enter(
                 outcome.flushed = true;
             }
         }
+    }
+    if !outcome.flushed && shared.sealed_in_use(to).is_some() {
+        unseal(shared, to, finally).await?;
     }
     if finally {
         load_scripts(shared, to).await?;
@@ -203,6 +261,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
         words(&["INFO", "keyspace"]),
         words(&["GET", &shared.mark_key]),
         words(&["SMEMBERS", &shared.owners_key]),
+        words(&["GET", &shared.mirror_key]),
     ];
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;
     let known = shared.facts.borrow()[id.index()].identity.clone().unwrap_or_default();
@@ -214,7 +273,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
     {
         return Err(Obstacle::Failed(error.to_owned()));
     }
-    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4]));
+    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4], &replies[5]));
     Ok(identity)
 }
 
@@ -278,8 +337,39 @@ fn removal(keys: &[DirtyKey], base: u32, back_to: u32) -> Vec<Vec<Vec<u8>>> {
     requests
 }
 
-/// Compare-and-flush: empties the group's databases if nobody else has taken the backend since it was looked at.
+/// Empties the group's databases; those that none of its sessions has used keep their keys, and are sealed.
 async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    let backend = shared.group.backend(id);
+    let used = shared.group.databases_used();
+    let databases: BTreeSet<u32> = used.into_iter().map(|number| backend.database_on_server(number)).collect();
+    empty_databases(shared, id, &databases).await?;
+    let (keys, filled) = {
+        let facts = &shared.facts.borrow()[id.index()];
+        (facts.keys, facts.filled.clone())
+    };
+    backend.seal(filled.difference(&databases).copied().collect());
+    shared.group.record(id).settle(if keys == Some(0) { State::Empty } else { State::Clean });
+    Ok(())
+}
+
+/// Deals with databases that were left when the others were emptied and are used now, as with any unknown content.
+pub(super) async fn unseal(shared: &Rc<Shared>, id: BackendId, finally: bool) -> Result<(), Obstacle> {
+    let backend = shared.group.backend(id);
+    let (databases, why) = (shared.group.sealed_in_use(id), shared.sealed_in_use(id));
+    let facts = shared.facts.borrow()[id.index()].clone();
+    match remedy(shared.rules(id), &facts, shared.divergence_policy, &why.unwrap_or_default()) {
+        Remedy::Refuse(why) => return Err(Obstacle::Refused(why)),
+        Remedy::Flush if !finally => return Ok(()),
+        Remedy::Flush => empty_databases(shared, id, &databases).await?,
+        Remedy::Trust => {}
+    }
+    backend.seal(backend.sealed().difference(&databases).copied().collect());
+    Ok(())
+}
+
+/// Compare-and-flush: empties databases, by the server's numbers, if nobody else has taken the backend since it was
+/// looked at.
+async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSet<u32>) -> Result<(), Obstacle> {
     let (generation, mark_database) = {
         let facts = &shared.facts.borrow()[id.index()];
         (facts.generation.clone(), facts.mark_database)
@@ -292,11 +382,12 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
             words(&["GET", mark]),
             words(&["CLIENT", "LIST"]),
             words(&["SMEMBERS", owners]),
+            words(&["GET", &shared.mirror_key]),
         ],
         shared.entry_timeout,
     );
     let watched = watched.await?;
-    let marks = Marks::read(&watched[1], &watched[3]);
+    let marks = Marks::read(&watched[1], &watched[3], &watched[4]);
     let others = marks.others(&shared.group.name);
     let found = marks.generation;
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
@@ -316,11 +407,9 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
         return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
     }
     let next = shared.new_generation();
-    let base = shared.group.backend(id).target.database;
     let mut requests = vec![words(&["MULTI"])];
-    for database in shared.group.databases_used() {
-        let on_server = if database == 0 { base } else { database };
-        requests.push(words(&["SELECT", &on_server.to_string()]));
+    for database in databases {
+        requests.push(words(&["SELECT", &database.to_string()]));
         requests.push(words(&["FLUSHDB", "ASYNC"]));
     }
     requests.push(words(&["SELECT", &mark_database.to_string()]));
@@ -336,21 +425,12 @@ async fn flush(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     }
     shared.facts.borrow_mut()[id.index()].generation = Some(next);
     look(shared, id).await?;
-    let left = shared.facts.borrow()[id.index()].keys;
-    if left == Some(0) {
-        shared.group.record(id).settle(State::Empty);
-    } else {
-        // Databases that no session of the group used keep their keys; nobody reads them through us.
-        shared.group.record(id).settle(State::Clean);
-    }
     Ok(())
 }
 
 /// Empties a cold backup that waits.
 pub(super) async fn empty(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
-    flush(shared, id).await.map_err(|obstacle| match obstacle {
-        Obstacle::Refused(why) | Obstacle::Failed(why) => why,
-    })
+    flush(shared, id).await.map_err(Obstacle::why)
 }
 
 /// The address of a client of somebody else that did data commands just now.

@@ -1,5 +1,7 @@
 //! What the control plane knows of a backend's content: whose it is, and whether it may be entered.
 
+use std::collections::BTreeSet;
+
 use crate::backend::Identity;
 use crate::config::{DataMode, DivergencePolicy};
 use crate::divergence::{State, Summary};
@@ -26,6 +28,8 @@ pub(super) struct Facts {
     pub(super) keys: Option<u64>,
     /// Of those, the ones in databases that sessions of the group use: only these are ever emptied.
     pub(super) keys_in_use: u64,
+    /// Databases, by the server's numbers, that hold keys of applications.
+    pub(super) filled: BTreeSet<u32>,
     /// The mark's value, which names the generation of content that this group put there.
     pub(super) generation: Option<String>,
     /// Other groups that have put their marks there too: then nobody empties it.
@@ -37,6 +41,8 @@ pub(super) struct Facts {
     pub(super) met: bool,
     /// An emptying is under way.
     pub(super) emptying: bool,
+    /// Why its sealed databases that are used could not be emptied, as it was last recorded.
+    pub(super) sealed_why: Option<String>,
     pub(super) last_ok_us: u64,
     pub(super) last_error: Option<String>,
     pub(super) standing: Option<Standing>,
@@ -98,7 +104,7 @@ pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePo
             let why = "it is a node of a cluster, which would send clients past Standin; name a standalone server";
             return Standing::Refused { why: why.to_owned() };
         }
-        if identity.is_replica && rules.data == DataMode::Cold {
+        if identity.is_replica && rules.data != DataMode::Replica {
             let why = "it is a replica but is not configured as one; set data = \"replica\", or promote it";
             return Standing::Refused { why: why.to_owned() };
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{CommandReply, GroupReport};
 use super::entry::Outcome;
 use super::facts::{BackendRules, Facts};
+use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::shared::Shared;
@@ -34,6 +35,7 @@ pub struct GroupControlSetup {
     pub(super) rules: Vec<BackendRules>,
     pub divergence_policy: DivergencePolicy,
     pub mark_prefix: String,
+    pub mirror: MirrorSettings,
     pub probe_interval: Duration,
     pub probe_timeout: Duration,
     pub write_probe: bool,
@@ -65,6 +67,7 @@ pub(super) enum Message {
     Probe(BackendId, Report),
     SwitchDone(Switch, Outcome, Duration),
     Emptied(BackendId, Result<(), String>),
+    Unsealed(BackendId, Result<(), String>),
 }
 
 pub(super) struct GroupControl {
@@ -97,6 +100,7 @@ pub(super) async fn run(
     let tick = setup.engine_settings.timeout.tick;
     let stop = surroundings.stop.clone();
     let (mut control, mut edges) = GroupControl::new(setup, surroundings, messages);
+    let group = Arc::clone(&control.shared.group);
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -110,6 +114,7 @@ pub(super) async fn run(
             Some(report) = edges.recv() => control.on_edge(&report),
             Some(message) = inbox.recv() => control.on_message(message),
             Some(request) = requests.recv() => control.on_request(request),
+            () = group.database_noted.notified() => control.on_database_noted(),
             () = sleep_until(timeout), if timeout.is_some() => control.on_timeout(),
             now = ticks.tick() => {
                 let late = tokio::time::Instant::now().saturating_duration_since(due.max(now));
@@ -144,6 +149,7 @@ impl GroupControl {
         let group = Arc::clone(setup.publisher.group());
         let mark_key = format!("{}{}:generation", setup.mark_prefix, group.name);
         let owners_key = probe::owners_key(&setup.mark_prefix);
+        let mirror_key = format!("{}{}:mirror", setup.mark_prefix, group.name);
         let probe_key = format!("{}{}:probe", setup.mark_prefix, group.name);
         let mut probers = Vec::new();
         for backend in &group.backends {
@@ -154,6 +160,7 @@ impl GroupControl {
                 write_probe: setup.write_probe,
                 mark_key: mark_key.clone(),
                 owners_key: owners_key.clone(),
+                mirror_key: mirror_key.clone(),
                 probe_key: probe_key.clone(),
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
@@ -182,6 +189,10 @@ impl GroupControl {
             divergence_policy: setup.divergence_policy,
             mark_key,
             owners_key,
+            mirror_key,
+            own_prefix: setup.mark_prefix,
+            mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
+            mirror_settings: setup.mirror,
             client_name: setup.client_name,
             entry_timeout,
             newest_switch: Cell::new(0),
@@ -190,8 +201,12 @@ impl GroupControl {
             random: Cell::new(setup.seed | 1),
             messages,
         };
+        let shared = Rc::new(shared);
+        for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
+            tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
+        }
         let control = Self {
-            shared: Rc::new(shared),
+            shared: Rc::clone(&shared),
             engine,
             collectors: (0..count).map(|_| Collector::new()).collect(),
             probe_progress_us: vec![0; count],
@@ -262,6 +277,7 @@ impl GroupControl {
         match message {
             Message::Probe(id, report) => self.on_probe(id, report),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
+            Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;
                 if let Err(why) = result {
@@ -287,6 +303,7 @@ impl GroupControl {
                     let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
                 }
                 Action::Record(decision) => self.record_decision(&decision),
+                Action::Incident(_) => {}
             }
         }
     }
@@ -313,8 +330,10 @@ fn engine_backend(rules: &BackendRules) -> crate::policy::BackendSettings {
     settings.weight = rules.weight;
     settings.zone.clone_from(&rules.zone);
     settings.last_resort = rules.is_embedded;
-    if rules.data == crate::config::DataMode::Replica {
-        settings.data = crate::policy::DataMode::Replica;
-    }
+    settings.data = match rules.data {
+        crate::config::DataMode::Cold => crate::policy::DataMode::Cold,
+        crate::config::DataMode::Mirrored => crate::policy::DataMode::Mirrored,
+        crate::config::DataMode::Replica => crate::policy::DataMode::Replica,
+    };
     settings
 }

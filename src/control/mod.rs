@@ -4,9 +4,11 @@
 
 pub mod api;
 mod check;
+mod databases;
 mod entry;
 mod facts;
 mod group;
+mod mirror;
 mod modules;
 mod operators;
 mod probe;

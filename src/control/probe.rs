@@ -3,6 +3,7 @@
 //!
 //! It works in the mark's database, so that neither its probes nor the mark show in a database of the application.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,12 @@ const WRITE_PROBE_TTL_MS: &str = "5000";
 /// Pauses before a lost connection is tried again, before the interval takes over: a dead process is told within
 /// milliseconds, and a connection that was merely closed is back as quickly.
 const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
+/// Pauses before a server that answered, and refused, is asked again: a verdict takes three such answers 100 ms apart, and
+/// where nothing but probes is under way they should not take three intervals.
+const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 5;
+const LOOKS: usize = 6;
 
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
@@ -46,6 +50,12 @@ impl Keyspace {
             if database == mark_database { keys.saturating_sub(marks) } else { keys }
         };
         self.0.iter().map(counted).sum()
+    }
+
+    /// The databases that hold more than those marks.
+    pub(super) fn filled(&self, mark_database: u32, marks: u64) -> BTreeSet<u32> {
+        let held_by_us = |database: u32| if database == mark_database { marks } else { 0 };
+        self.0.iter().filter(|(number, keys)| *keys > held_by_us(*number)).map(|(number, _)| *number).collect()
     }
 
     /// The databases of a group, by their numbers as clients know them; database 0 is `base` on the server.
@@ -88,15 +98,18 @@ pub(super) struct Marks {
     pub(super) generation: Option<String>,
     /// Every group that has put its mark there, ours included.
     pub(super) owners: Vec<String>,
+    /// Who keeps it in step, or kept it when it ended: the name of the connections of that Standin.
+    pub(super) mirror: Option<String>,
 }
 
 impl Marks {
-    /// From the replies to GET of the mark and SMEMBERS of the owners.
-    pub(super) fn read(mark: &Reply, owners: &Reply) -> Self {
+    /// From the replies to GET of the mark, SMEMBERS of the owners and GET of the mark of an open mirror.
+    pub(super) fn read(mark: &Reply, owners: &Reply, mirror: &Reply) -> Self {
         let owners = owners.elements().unwrap_or_default();
         Self {
             generation: mark.text().map(str::to_owned),
             owners: owners.iter().filter_map(|owner| owner.text().map(str::to_owned)).collect(),
+            mirror: mirror.text().map(str::to_owned),
         }
     }
 
@@ -105,10 +118,11 @@ impl Marks {
         self.owners.iter().filter(|owner| *owner != group).cloned().collect()
     }
 
-    /// Keys that all these take: one mark for each owner, and the set of owners.
+    /// Keys that all these take: one mark for each owner, the set of owners, and the mark of an open mirror.
     pub(super) fn keys(&self) -> u64 {
         let unlisted = u64::from(self.generation.is_some() && self.owners.is_empty());
-        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted
+        let mirror = u64::from(self.mirror.is_some());
+        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted + mirror
     }
 }
 
@@ -125,6 +139,7 @@ pub(super) struct ProbeSettings {
     pub(super) write_probe: bool,
     pub(super) mark_key: String,
     pub(super) owners_key: String,
+    pub(super) mirror_key: String,
     pub(super) probe_key: String,
     pub(super) seed: u64,
 }
@@ -153,15 +168,15 @@ pub(super) async fn run(
 ) {
     let random = settings.seed | 1;
     let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0) };
-    let mut quick = 0;
+    let mut row = Row::default();
     let mut next = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
                 let found = prober.probe().await;
-                let lost = matches!(found.outcome, ProbeOutcome::Failed(_));
+                let pause = prober.pause(row.quick_pause(&found.outcome));
                 report(found);
-                next = Instant::now() + prober.pause(&mut quick, lost);
+                next = Instant::now() + pause;
             }
             command = commands.recv() => match command {
                 None => return,
@@ -184,6 +199,34 @@ pub(super) async fn run(
     }
 }
 
+/// How often in a row a server was lost, or refused, and was asked again at once.
+#[derive(Default)]
+struct Row {
+    lost: usize,
+    refused: usize,
+}
+
+impl Row {
+    /// The pause after this outcome where the interval would be too long.
+    fn quick_pause(&mut self, outcome: &ProbeOutcome) -> Option<Duration> {
+        let before = std::mem::take(self);
+        let refuses = match outcome {
+            ProbeOutcome::Failed(_) => false,
+            ProbeOutcome::NotReady(_) => true,
+            ProbeOutcome::Ok(answer) if answer.write_ok == Some(false) => true,
+            ProbeOutcome::Ok(_) | ProbeOutcome::AuthenticationFailed | ProbeOutcome::TimedOut { .. } => return None,
+        };
+        let pause = if refuses {
+            self.refused = before.refused + 1;
+            REFUSED_PAUSES_MS.get(before.refused)
+        } else {
+            self.lost = before.lost + 1;
+            QUICK_PAUSES_MS.get(before.lost)
+        };
+        pause.copied().map(Duration::from_millis)
+    }
+}
+
 async fn closed(connection: Option<&mut Connection>) {
     match connection {
         Some(connection) => connection.conversation.wait_closed().await,
@@ -192,15 +235,10 @@ async fn closed(connection: Option<&mut Connection>) {
 }
 
 impl Prober {
-    /// The interval with a tenth of jitter, so that many sidecars do not probe in step; shortly after a loss, less.
-    fn pause(&mut self, quick: &mut usize, lost: bool) -> Duration {
-        if lost && *quick < QUICK_PAUSES_MS.len() {
-            let pause = QUICK_PAUSES_MS[*quick];
-            *quick += 1;
-            return Duration::from_millis(pause);
-        }
-        if !lost {
-            *quick = 0;
+    /// The interval with a tenth of jitter, so that many sidecars do not probe in step, unless less is asked for.
+    fn pause(&mut self, quick: Option<Duration>) -> Duration {
+        if let Some(quick) = quick {
+            return quick.min(self.settings.interval);
         }
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -291,6 +329,7 @@ impl Prober {
 fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
     requests.extend([vec!["GET", settings.mark_key.as_str()], vec!["SMEMBERS", &settings.owners_key]]);
+    requests.push(vec!["GET", &settings.mirror_key]);
     debug_assert_eq!(requests.len(), LOOKS);
     if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
@@ -355,7 +394,7 @@ impl Connection {
             error,
             identity: Some(self.identity.clone()),
             keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
-            marks: Marks::read(&replies[3], &replies[4]),
+            marks: Marks::read(&replies[3], &replies[4], &replies[5]),
             mark_database: self.mark_database,
         }
     }
@@ -399,10 +438,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_lost_or_refuses_is_asked_again_soon_twice_and_then_at_the_interval() {
+        let mut row = Row::default();
+        let lost = ProbeOutcome::Failed(Edge::ConnectRefused);
+        let loading = ProbeOutcome::NotReady(NotReadyWord::Loading);
+        let full = ProbeOutcome::Ok(ProbeAnswer { write_ok: Some(false), ..ProbeAnswer::default() });
+        let well = ProbeOutcome::Ok(ProbeAnswer { write_ok: Some(true), ..ProbeAnswer::default() });
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!([&lost, &lost, &lost, &lost].map(|outcome| row.quick_pause(outcome)), [ms(0), ms(2), None, None]);
+        assert_eq!([&loading, &full, &loading].map(|outcome| row.quick_pause(outcome)), [ms(120), ms(120), None]);
+        assert_eq!([&well, &loading, &well].map(|outcome| row.quick_pause(outcome)), [None, ms(120), None]);
+    }
+
+    #[test]
     fn every_owner_takes_a_mark_and_all_together_one_set() {
         let marks = |generation: Option<&str>, owners: &[&str]| Marks {
             generation: generation.map(str::to_owned),
             owners: owners.iter().map(|owner| (*owner).to_owned()).collect(),
+            mirror: None,
         };
         assert_eq!(marks(None, &[]).keys(), 0);
         assert_eq!(marks(Some("g"), &["cache"]).keys(), 2);

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry;
-use super::facts::{self, BackendRules, Facts};
+use super::facts::{self, BackendRules, Facts, Remedy};
 use super::group::Message;
+use super::mirror::{MirrorControl, MirrorSettings};
 use super::probe::{Keyspace, Marks, ProbeCommand};
 use crate::backend::{Identity, Reply, clock};
 use crate::config::DivergencePolicy;
@@ -29,6 +30,13 @@ pub(super) struct Shared {
     pub(super) divergence_policy: DivergencePolicy,
     pub(super) mark_key: String,
     pub(super) owners_key: String,
+    /// The mark that lies on a backend while its mirror is open.
+    pub(super) mirror_key: String,
+    /// What all keys of Standin's own begin with.
+    pub(super) own_prefix: String,
+    /// By backend id.
+    pub(super) mirrors: Vec<MirrorControl>,
+    pub(super) mirror_settings: MirrorSettings,
     pub(super) client_name: String,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
@@ -45,7 +53,27 @@ impl Shared {
 
     pub(super) fn standing(&self, id: BackendId) -> Standing {
         let facts = &self.facts.borrow()[id.index()];
-        facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary())
+        let standing = facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary());
+        match self.sealed_in_use(id) {
+            Some(why) if standing == Standing::Enterable => {
+                match facts::remedy(self.rules(id), facts, self.divergence_policy, &why) {
+                    Remedy::Flush | Remedy::Trust => Standing::Enterable,
+                    Remedy::Refuse(why) => Standing::Refused { why },
+                }
+            }
+            _ => standing,
+        }
+    }
+
+    /// Why a backend is not served from as it is though its record is settled: sessions use databases by now that were
+    /// left as they were when the rest was emptied.
+    pub(super) fn sealed_in_use(&self, id: BackendId) -> Option<String> {
+        let numbers = self.group.sealed_in_use(id);
+        if numbers.is_empty() {
+            return None;
+        }
+        let numbers = numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        Some(format!("database {numbers} was not used when the others were emptied, and kept its keys"))
     }
 
     pub(super) fn record(&self, event: Entry) {
@@ -58,24 +86,29 @@ impl Shared {
 
     /// Publishes that a backend was entered.
     pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
-        self.publisher.borrow_mut().enter(active, self.recording(active))
+        self.publisher.borrow_mut().enter(active, self.keeping(active))
     }
 
     /// Publishes whether requests are served.
     pub(super) fn set_availability(&self, availability: Availability) -> Arc<Route> {
-        let recording = self.recording(self.group.route().active);
-        self.publisher.borrow_mut().set_availability(availability, recording)
+        let keeping = self.keeping(self.group.route().active);
+        self.publisher.borrow_mut().set_availability(availability, keeping)
     }
 
-    /// Backends beside the active whose content is worth knowing: what is written is entered into their records.
-    pub(super) fn recording(&self, active: BackendId) -> u32 {
-        let others = self.rules.iter().filter(|rules| rules.id != active);
-        others.fold(0, |bits, rules| {
-            let state = self.group.record(rules.id).state();
-            let follows_by_itself = rules.data == crate::config::DataMode::Replica;
-            let counts = matches!(state, State::Clean | State::Keys) && !follows_by_itself;
-            if counts { bits | 1 << rules.id.index() } else { bits }
-        })
+    /// Publishes what is to be kept now, and nothing else.
+    pub(super) fn republish(&self) -> Arc<Route> {
+        self.set_availability(self.group.route().availability)
+    }
+
+    /// Holds requests, and has what is in flight entered into the records of those that were kept in step: one of them is
+    /// about to serve, and the outcome of what is in flight will not be known.
+    pub(super) fn hold_in_doubt(&self) -> Arc<Route> {
+        let active = self.group.route().active;
+        let mut keeping = self.keeping(active);
+        for rules in self.rules.iter().filter(|rules| rules.id != active && self.may_mirror(rules.id)) {
+            keeping.doubting |= 1 << rules.id.index();
+        }
+        self.publisher.borrow_mut().set_availability(Availability::Holding, keeping)
     }
 
     /// The active backend has been left.
@@ -125,10 +158,14 @@ impl Shared {
         let keys = keyspace.keys(facts.mark_database, marks.keys());
         facts.other_owners = marks.others(&self.group.name);
         facts.keys = Some(keys);
+        facts.filled = keyspace.filled(facts.mark_database, marks.keys());
+        let backend = self.group.backend(id);
+        backend.seal(backend.sealed().intersection(&facts.filled).copied().collect());
         let base = self.group.backend(id).target.database;
         let used = self.group.databases_used();
         facts.keys_in_use = keyspace.only(&used, base).keys(facts.mark_database, marks.keys());
-        if is_active || !facts.met {
+        // While it is kept in step its keys are ours, and what a probe says of them is old.
+        if is_active || !facts.met || self.mirror(id).is_on() {
             return;
         }
         let record = self.group.record(id);

@@ -38,6 +38,9 @@ impl GroupControl {
             self.tend(id, &report.marks);
             self.learn_commands(id);
             self.start_if_ready(id);
+            if self.shared.group.route().active == id {
+                self.unseal_active();
+            }
         }
         self.update_standing(id);
         if restarted && self.started {
@@ -109,6 +112,9 @@ impl GroupControl {
                 shared.group.record(id).settle(State::Clean);
             } else if facts.keys == Some(0) {
                 shared.group.record(id).settle(State::Empty);
+            } else if marks.mirror.is_some() {
+                let why = "it was being kept in step when Standin ended, and nobody knows what it has missed since";
+                shared.group.record(id).become_unknown(why);
             } else {
                 shared.group.record(id).become_unknown("it held keys when it was first met");
             }

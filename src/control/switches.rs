@@ -47,6 +47,7 @@ impl GroupControl {
         for index in 0..self.collectors.len() {
             self.update_standing(BackendId(index as u8));
         }
+        self.unseal_active();
     }
 
     pub(super) fn command_outcome(

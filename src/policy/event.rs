@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::SwitchId;
 use super::failure::FailureKind;
+use super::operator::OperatorCommand;
 use super::sketch::Sketch;
 use super::time::Time;
 
@@ -272,16 +273,6 @@ pub enum Standing {
     Refused { why: String },
     /// Not known yet: tried only when nothing better lives; the switch itself finds out.
     Unknown,
-}
-
-/// An operator's word. Idempotent; what it came to is recorded as a `Decision`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OperatorCommand {
-    /// To this backend, or to the best other one. The engine then stays away from the primary until `Recover`.
-    Failover { to: Option<BackendId>, reason: String },
-    /// Back to the primary now if it can serve; lifts what an earlier `Failover` held.
-    Recover { reason: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,6 +22,8 @@ pub(super) struct Control {
     pub carried_out: u64,
     /// Begun switches that lead away from a backend, recoveries included.
     pub switches: u32,
+    /// When each of them began.
+    pub switched_at: Vec<Time>,
     pub decisions: u64,
 }
 
@@ -38,6 +40,8 @@ impl World {
                     self.traffic.allowances[backend.index()][class.index()] = allowance;
                 }
                 Action::ProbeNow { backend } => self.probe_now(backend.index()),
+                // The summary of an outage whose decisions are in the timeline one by one.
+                Action::Incident(_) => {}
                 Action::Record(decision) => {
                     self.control.decisions += 1;
                     self.timeline.note(self.now, Entry::decided(&decision));
@@ -57,6 +61,9 @@ impl World {
         self.judge(|invariant, world| invariant.on_switch(world, &switch));
         self.timeline.note(self.now, Entry::switch(&switch));
         self.control.switches += u32::from(switch.kind != SwitchKind::Reentry);
+        if switch.kind != SwitchKind::Reentry {
+            self.control.switched_at.push(self.now);
+        }
         if let Some(superseded) = self.control.under_way.replace(switch.clone()) {
             self.answer(superseded.id, SwitchResult::Failed { why: "superseded".into() });
         }

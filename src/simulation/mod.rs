@@ -50,6 +50,8 @@ pub fn settings_of(scenario: &Scenario) -> Settings {
     settings.failover.hold = scenario.hold.0;
     if let Some(delay_max) = scenario.recovery_delay_max {
         settings.recovery.delay_max = delay_max.0;
+        settings.failover.cooldown_max = delay_max.0;
     }
+    settings.failover.max_per_hour = scenario.max_per_hour.unwrap_or(settings.failover.max_per_hour);
     settings
 }

@@ -33,8 +33,10 @@ pub struct Scenario {
     /// `failover.hold`.
     #[serde(default)]
     pub hold: Span,
-    /// `recovery.delay_max`, where the default would make a heal too long to wait for.
+    /// `recovery.delay_max` and `failover.cooldown_max`, where the defaults would make a heal too long to wait for.
     pub recovery_delay_max: Option<Span>,
+    /// `failover.max_per_hour`, for worlds with more faults than an hour should have.
+    pub max_per_hour: Option<u32>,
     /// The primary and two cold backups unless it says otherwise. The first is the primary.
     #[serde(default, rename = "backend")]
     pub backends: Vec<BackendPlan>,

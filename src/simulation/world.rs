@@ -198,6 +198,17 @@ impl World {
         self.now < self.blind_until + Duration::from_secs(1) && self.blind_until > Time::ZERO
     }
 
+    /// Whether the guards may keep the engine from a switch that can wait: the cool-down, which doubles with each switch, or
+    /// the bound of an hour.
+    pub(super) fn may_be_cooling(&self) -> bool {
+        let failover = &self.settings.failover;
+        let since = self.now - Duration::from_secs(3_600);
+        let recent = self.control.switched_at.iter().rev().take_while(|at| **at >= since).count();
+        let Some(last) = self.control.switched_at.last().filter(|_| recent > 0) else { return false };
+        let cool_down = failover.cooldown.saturating_mul(1 << recent.min(20)).min(failover.cooldown_max);
+        recent >= failover.max_per_hour as usize || self.now - *last < cool_down.max(failover.cooldown)
+    }
+
     /// Whether the clients' link stands, where there are clients.
     pub(super) fn has_linked(&self) -> bool {
         self.traffic.rate == 0.0 || self.traffic.link.state == LinkState::Up

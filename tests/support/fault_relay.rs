@@ -15,8 +15,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::dice::Dice;
+
 /// Chunks that one direction of one connection may hold back while they are late.
 const LATE_CHUNKS_MAX: usize = 4096;
+/// Linux's least retransmission timeout: on a network of milliseconds a lost packet at the end of a burst, which no later
+/// one reports missing, is sent again after this.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+/// A packet that is lost so often in a row gets through, so that a connection never stands still for ever.
+const LOSSES_IN_ROW_MAX: u32 = 4;
 
 /// What the network does. Everything but `Pass` counts each time it acts.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,10 +51,16 @@ pub(crate) enum Fault {
     HalfClose,
     /// Nothing listens: connects are refused. Established connections are reset.
     Refuse,
-    /// Requests whose first argument is one of these (upper case), and all behind them, are late.
-    DelayCommands {
-        names: Vec<String>,
-        delay: Duration,
+    /// This share of the packets, 0 to 1, is lost and sent again after the kernel's retransmission timeout, which doubles
+    /// with each loss of the same packet; what is behind them waits. As `tc netem loss` does it, without a privilege.
+    Loss {
+        share: f64,
+    },
+    /// This share of the packets, 0 to 1, is late by a heavy-tailed time (Pareto, shape 1.5) from `least` to `most`.
+    Jitter {
+        share: f64,
+        least: Duration,
+        most: Duration,
     },
     /// One bit of the first byte of each reply chunk is turned over.
     Corrupt,
@@ -253,11 +266,12 @@ impl Relay {
     async fn read_side(&self, mut reader: ReadHalf<'_>, late: mpsc::Sender<(Instant, Vec<u8>)>, is_request: bool) {
         let mut buffer = vec![0; 64 * 1024];
         let mut due = Instant::now();
+        let mut dice = Dice::new(self.counters.accepted.load(Ordering::Relaxed) * 2 + u64::from(is_request));
         loop {
             let Ok(count @ 1..) = reader.read(&mut buffer).await else { return };
             let fault = self.fault.borrow().clone();
             let mut chunk = buffer[..count].to_vec();
-            if fault != Fault::Pass && !matches!(fault, Fault::DelayCommands { .. }) {
+            if !matches!(fault, Fault::Pass | Fault::Loss { .. } | Fault::Jitter { .. }) {
                 self.counters.fire();
             }
             let mut delay = Duration::ZERO;
@@ -268,12 +282,13 @@ impl Relay {
                 Fault::Throttle { bytes_per_second } => {
                     due = due.max(Instant::now()) + Duration::from_secs_f64(count as f64 / f64::from(bytes_per_second));
                 }
-                Fault::DelayCommands { names, delay: by } if is_request && names_a_command(&chunk, &names) => {
+                Fault::Loss { share } => delay = self.lost(share, &mut dice),
+                Fault::Jitter { share, least, most } if dice.share() < share => {
                     self.counters.fire();
-                    delay = by;
+                    delay = least.div_f64((1.0 - dice.share()).powf(1.0 / 1.5)).min(most);
                 }
                 Fault::Corrupt if !is_request => chunk[0] ^= 0x01,
-                Fault::DelayCommands { .. }
+                Fault::Jitter { .. }
                 | Fault::Corrupt
                 | Fault::Pass
                 | Fault::SwallowReplies
@@ -287,6 +302,15 @@ impl Relay {
                 return;
             }
         }
+    }
+
+    /// How late a packet is that is lost with this chance, each time that it is sent.
+    fn lost(&self, share: f64, dice: &mut Dice) -> Duration {
+        let losses = (0..LOSSES_IN_ROW_MAX).take_while(|_| dice.share() < share).count() as u32;
+        if losses > 0 {
+            self.counters.fire();
+        }
+        RETRANSMISSION * (2_u32.pow(losses) - 1)
     }
 
     async fn write_side(
@@ -334,20 +358,4 @@ async fn until_half_close(fault: &mut watch::Receiver<Fault>) -> bool {
 /// Closes with an RST.
 fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-/// Whether a request in this chunk has one of these names as its first argument.
-///
-/// Looks for the name as a bulk string right behind an array header. A request that is split across chunks is missed,
-/// which a test notices because the fault's counter stays at zero.
-fn names_a_command(chunk: &[u8], names: &[String]) -> bool {
-    let text = String::from_utf8_lossy(chunk).to_ascii_uppercase();
-    names.iter().any(|name| {
-        let needle = format!("\r\n${}\r\n{name}\r\n", name.len());
-        text.match_indices(&needle).any(|(at, _)| text[..at].rsplit("\r\n").next().is_some_and(is_array_header))
-    })
-}
-
-fn is_array_header(line: &str) -> bool {
-    line.strip_prefix('*').is_some_and(|count| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()))
 }

@@ -7,6 +7,9 @@
 #![allow(dead_code, reason = "every test binary uses a part of the harness")]
 #![allow(unused_imports, reason = "every test binary uses a part of the harness")]
 
+mod command_relay;
+mod dice;
+mod fault_clock;
 mod fault_relay;
 mod http;
 mod load;
@@ -23,6 +26,8 @@ mod tls;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use command_relay::{CommandRelay, Rule};
+pub(crate) use fault_clock::FaultClock;
 pub(crate) use fault_relay::{Fault, FaultRelay};
 pub(crate) use http::{HttpResponse, http_request};
 pub(crate) use load::{Load, RunningLoad};

@@ -115,6 +115,17 @@ impl RedisServer {
         assert_eq!(self.command(&["SAVE"]), Reply::ok());
     }
 
+    /// As on a full disk: saving fails, and the server takes no writes any more (MISCONF).
+    ///
+    /// A directory is in the way of the RDB file. A missing permission would not do, since root needs none.
+    #[track_caller]
+    pub(crate) fn let_saving_fail(&self) {
+        std::fs::create_dir(self.directory.path().join("dump.rdb")).expect("no file is there yet");
+        assert_eq!(self.command(&["CONFIG", "SET", "save", "3600 1"]), Reply::ok());
+        assert!(!self.command(&["BGSAVE"]).is_error());
+        super::eventually(Duration::from_secs(5), "saving fails", || self.info("rdb_last_bgsave_status") == "err");
+    }
+
     /// Starts again on the same port, empty, and waits until it answers.
     pub(crate) fn restart(&mut self) {
         self.restart_without_waiting();

@@ -95,6 +95,6 @@ fn a_disabled_recovery_waits_for_the_operator() {
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
     world.pass_well(120 * SECOND, &[PRIMARY]);
     assert_eq!(world.switches(), []);
-    world.operator(OperatorCommand::Recover { reason: "mended".into() });
+    world.operator(OperatorCommand::new(Order::Recover, "mended"));
     world.switched(PRIMARY, Trigger::Manual, SwitchKind::Recovery);
 }

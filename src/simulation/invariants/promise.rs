@@ -45,7 +45,8 @@ impl Promise {
         let is_silent = matches!(fault.plan.kind, Kind::Dead | Kind::Frozen | Kind::Cut | Kind::Partition);
         let stands_by = (0..world.nodes.len())
             .any(|id| id != active && stands_by(world, fault, id) && (is_silent || !world.nodes[id].last_resort));
-        if settled && calm && lasts && hits && stands_by && fault.is_reason && world.has_linked() {
+        let free = is_silent || !world.may_be_cooling();
+        if free && settled && calm && lasts && hits && stands_by && fault.is_reason && world.has_linked() {
             let about = format!("{}: {fault}", node.name);
             let made_at = world.now;
             self.open = Some(Open { about, from: active, made_at, until: made_at + within });
