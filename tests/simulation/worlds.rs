@@ -53,9 +53,9 @@ scenarios! {
     links_cut: 200,
     recovery_storm: 150,
     refused_backup: 250,
-    hold_for_a_restart: 500,
-    any_mixture: 3_500,
-    any_mixture_fast: 800,
+    hold_for_a_restart: 600,
+    any_mixture: 4_000,
+    any_mixture_fast: 300,
     chaos_10_percent: 30,
     day_of_jitter: 5,
 }

@@ -12,6 +12,9 @@ use crate::simulation::world::World;
 /// A backend stands by when nothing has been wrong with it for this long: probes have seen it well.
 const STANDS_BY_AFTER: Duration = Duration::from_secs(3);
 
+/// The active was well for this long: connections that a fault before had cost stand again.
+const ACTIVE_WELL_FOR: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 pub(super) struct Promise {
     open: Option<Open>,
@@ -38,7 +41,8 @@ impl Promise {
             && world.engine.active().index() == active
             && world.engine.availability() == Availability::Serving;
         // A world that is in trouble already, or that does not run, promises nothing.
-        let calm = node.is_fit() && node.state.faults == 0 && node.pauses.is_none() && !world.is_blind();
+        let recovered = world.now - node.fit_since < ACTIVE_WELL_FOR;
+        let calm = !recovered && node.is_fit() && node.state.faults == 0 && node.pauses.is_none() && !world.is_blind();
         let lasts = fault.length > within + Duration::from_millis(100);
         let hits = fault.on.contains(&active);
         // Who answers, however badly, is not left for the last resort.
