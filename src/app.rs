@@ -300,7 +300,7 @@ fn settings(config: &config::Group) -> Settings {
         requires_login: listen.password.is_some(),
         logins,
         denied: Denied::new(denied.collect()),
-        own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners")],
+        own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners"), format!("{prefix}groups")],
         links: link_settings(config),
         retry_percent: config.retry.budget_percent,
         retry_floor_per_second: f64::from(config.retry.budget_floor_per_second),

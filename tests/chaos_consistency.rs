@@ -80,7 +80,7 @@ impl World {
 
     /// One fault of a random kind, healed before this returns.
     fn round(&mut self, operations: u64) {
-        let kind = self.below(9);
+        let kind = self.below(12);
         let began = Instant::now();
         let what = match kind {
             0 => self.restart_empty(true),
@@ -90,7 +90,9 @@ impl World {
             5 => self.reset_once(),
             6 => self.restart_empty(false),
             7 => self.restart_with_old_content(false),
-            _ => self.restart_standin(),
+            8 => self.restart_standin(),
+            9 | 10 => self.restart_standin_in_an_outage(),
+            _ => self.restart_standin_and_the_primary_behind_its_back(),
         };
         self.rounds.push(format!("from operation {operations}: {what}, {:?}", began.elapsed()));
         self.run_for_up_to(900);
@@ -149,12 +151,55 @@ impl World {
     }
 
     fn restart_standin(&mut self) -> String {
-        self.heal_first();
+        let active = self.standin.active();
         self.standin.kill();
         self.run_for_up_to(100);
         self.standin.start_again();
         self.standin.wait_until_ready();
-        "SIGKILL of Standin in calm".to_owned()
+        format!("SIGKILL of Standin while {active} served")
+    }
+
+    /// The primary is cut off or frozen, the backup serves, Standin is killed, and starts before or after the primary is
+    /// there again: with the values of before.
+    fn restart_standin_in_an_outage(&mut self) -> String {
+        let freezes = self.below(2) == 0;
+        let heals_first = self.below(2) == 0;
+        self.heal_first();
+        if freezes {
+            self.primary.freeze()
+        } else {
+            self.to_primary.set(Fault::Refuse)
+        }
+        self.standin.wait_until_active("backup-a", secs(20));
+        self.run_for_up_to(500);
+        self.standin.kill();
+        let heal = |world: &Self| if freezes { world.primary.thaw() } else { world.to_primary.heal() };
+        if heals_first {
+            heal(self);
+        }
+        self.run_for_up_to(50);
+        self.standin.start_again();
+        self.standin.wait_until_ready();
+        self.run_for_up_to(600);
+        if !heals_first {
+            heal(self);
+        }
+        let fault = if freezes { "frozen" } else { "cut off" };
+        format!("SIGKILL of Standin while the primary was {fault}, back before Standin: {heals_first}")
+    }
+
+    /// While Standin is dead the primary restarts with an old content.
+    fn restart_standin_and_the_primary_behind_its_back(&mut self) -> String {
+        self.heal_first();
+        self.primary.save();
+        self.run_for_up_to(300);
+        self.standin.kill();
+        self.primary.kill();
+        self.primary.restart_with_content(&[]);
+        self.primary.wait_until_it_answers();
+        self.standin.start_again();
+        self.standin.wait_until_ready();
+        "restart of the primary with an old content while Standin was dead".to_owned()
     }
 
     /// Some faults are about a primary that serves.
@@ -238,8 +283,8 @@ fn the_same_return_shows_no_old_value_by_the_default_policy() {
 }
 
 /// Keys written before a partition, and how many of them are written during it.
-const KEPT: usize = 5_000;
-const DIRTIED: usize = 300;
+const KEPT: usize = 2_000;
+const DIRTIED: usize = 200;
 
 #[test]
 fn after_a_partition_without_restart_the_misses_are_at_most_the_dirty_keys() {

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::facts::{Remedy, remedy};
-use super::probe::{Marks, ProbeCommand};
-use super::shared::Shared;
+use super::incident;
+use super::marks::Marks;
+use super::probe::ProbeCommand;
+use super::shared::{Shared, is_earlier_generation};
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
 use crate::divergence::{DirtyKey, State};
@@ -78,6 +80,7 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
     let mut outcome =
         Outcome { result: SwitchResult::Done, epoch: 0, removed: 0, flushed: false, held: Duration::ZERO };
     if let Err(obstacle) = switch(&shared, &wanted, &mut outcome).await {
+        shared.incident_was_none();
         outcome.result = match obstacle {
             Obstacle::Refused(why) => SwitchResult::Refused { why },
             Obstacle::Failed(why) => SwitchResult::Failed { why },
@@ -132,6 +135,7 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
 /// The last steps: after them the backend serves.
 async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
     let identity = enter(shared, wanted, outcome, true).await?;
+    incident::announce(shared, wanted.to).await;
     if shared.newest_switch.get() != wanted.id {
         return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
     }
@@ -140,7 +144,7 @@ async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut O
     outcome.epoch = shared.enter(wanted.to).epoch;
     if shared.may_mirror(wanted.to) {
         // What it holds is what is served from now on.
-        shared.tell(wanted.to, vec![words(&["DEL", &shared.mirror_key])]);
+        shared.tell(wanted.to, vec![words(&["DEL", &shared.mark_keys.mirror])]);
     }
     if wanted.from != wanted.to {
         shared.left(wanted.from, wanted.kind);
@@ -215,6 +219,7 @@ async fn enter(
     let to = wanted.to;
     // Buried first: what a thawing server still executes must be there when it is looked at.
     bury_the_undead(shared, to).await?;
+    incident::bury_predecessors(shared, to).await?;
     let identity = look(shared, to).await?;
     let record = shared.group.record(to);
     let (rules, policy) = (shared.rules(to), shared.divergence_policy);
@@ -255,14 +260,8 @@ async fn enter(
 
 /// One round trip: who is it, and what does it hold?
 async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> {
-    let requests = vec![
-        words(&["INFO", "server"]),
-        words(&["INFO", "replication"]),
-        words(&["INFO", "keyspace"]),
-        words(&["GET", &shared.mark_key]),
-        words(&["SMEMBERS", &shared.owners_key]),
-        words(&["GET", &shared.mirror_key]),
-    ];
+    let mut requests = vec![words(&["INFO", "server"]), words(&["INFO", "replication"]), words(&["INFO", "keyspace"])];
+    requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;
     let known = shared.facts.borrow()[id.index()].identity.clone().unwrap_or_default();
     let mut identity = known;
@@ -273,7 +272,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
     {
         return Err(Obstacle::Failed(error.to_owned()));
     }
-    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4], &replies[5]));
+    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3..]));
     Ok(identity)
 }
 
@@ -374,24 +373,16 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         let facts = &shared.facts.borrow()[id.index()];
         (facts.generation.clone(), facts.mark_database)
     };
-    let (mark, owners) = (shared.mark_key.as_str(), shared.owners_key.as_str());
-    let watched = shared.ask(
-        id,
-        vec![
-            words(&["WATCH", mark, owners]),
-            words(&["GET", mark]),
-            words(&["CLIENT", "LIST"]),
-            words(&["SMEMBERS", owners]),
-            words(&["GET", &shared.mirror_key]),
-        ],
-        shared.entry_timeout,
-    );
-    let watched = watched.await?;
-    let marks = Marks::read(&watched[1], &watched[3], &watched[4]);
+    let (mark, owners) = (shared.mark_keys.generation.as_str(), shared.mark_keys.owners.as_str());
+    let mut requests = vec![words(&["WATCH", mark, owners]), words(&["CLIENT", "LIST"])];
+    requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
+    let watched = shared.ask(id, requests, shared.entry_timeout).await?;
+    let marks = Marks::read(&watched[2..]);
     let others = marks.others(&shared.group.name);
     let found = marks.generation;
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
-    if found != generation {
+    let is_ancestor = |ours: &str| found.as_deref().is_some_and(|found| is_earlier_generation(found, ours));
+    if found != generation && !generation.as_deref().is_some_and(is_ancestor) {
         let _ = unwatch().await;
         shared.facts.borrow_mut()[id.index()].generation = None;
         return Err(Obstacle::Refused("another owner has taken it (its mark has changed)".to_owned()));
@@ -402,11 +393,11 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         shared.facts.borrow_mut()[id.index()].other_owners = others;
         return Err(Obstacle::Refused(why));
     }
-    if let Some(foreign) = watched[2].text().and_then(|list| foreign_client(list, &shared.client_name)) {
+    if let Some(foreign) = watched[1].text().and_then(|list| foreign_client(list, &shared.client_name)) {
         let _ = unwatch().await;
         return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
     }
-    let next = shared.new_generation();
+    let next = shared.next_generation(generation.as_deref());
     let mut requests = vec![words(&["MULTI"])];
     for database in databases {
         requests.push(words(&["SELECT", &database.to_string()]));

@@ -181,6 +181,7 @@ impl Engine {
                     backend.standing = standing;
                 }
             }
+            Event::Joined { backend } => self.on_joined(now, backend, actions),
             Event::Operator(command) => self.on_operator(now, command, actions),
             Event::SwitchDone { id, result } => self.on_switch_done(now, id, result, actions),
             Event::TickStalled { late } => self.on_tick_stalled(now, late, actions),

@@ -52,6 +52,10 @@ pub enum Event {
         backend: BackendId,
         standing: Standing,
     },
+    /// This backend serves already: it did when an earlier process ended, and its content is what was acknowledged.
+    Joined {
+        backend: BackendId,
+    },
     Operator(OperatorCommand),
     /// What became of an `Action::Switch`. Every switch is answered once, also a superseded one.
     SwitchDone {

@@ -237,6 +237,18 @@ impl Engine {
         self.publish(Availability::Serving, actions);
     }
 
+    /// Begins where an earlier process ended; of no weight once a switch has been ordered.
+    pub(super) fn on_joined(&mut self, now: Time, to: BackendId, actions: &mut Vec<Action>) {
+        let is_known = to.index() < self.backends.len();
+        if !is_known || self.last_id > 0 || self.active == to {
+            return;
+        }
+        self.active = to;
+        self.sticky = Some(to);
+        self.backend_mut(to).entered(now);
+        self.publish(Availability::Serving, actions);
+    }
+
     /// Why the active cannot serve at all, if so.
     fn hard_failure(&self, now: Time) -> Option<Failure> {
         let active = self.backend(self.active);

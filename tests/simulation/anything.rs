@@ -101,7 +101,7 @@ fn any_span(random: &mut Random) -> Duration {
 
 fn any_event(random: &mut Random, now: Time, last_id: u64) -> Event {
     let backend = BackendId(random.below(u64::from(BACKENDS) + 1) as u8);
-    match random.below(16) {
+    match random.below(17) {
         0..=4 => Event::Edge { backend, edge: any_edge(random) },
         5..=7 => Event::Window { backend, window: any_window(random, now) },
         8..=11 => Event::Probe { backend, outcome: any_outcome(random) },
@@ -111,6 +111,7 @@ fn any_event(random: &mut Random, now: Time, last_id: u64) -> Event {
             let id = SwitchId((last_id + random.below(2)).saturating_sub(random.below(3)));
             Event::SwitchDone { id, result: any_result(random) }
         }
+        15 => Event::Joined { backend },
         _ => Event::TickStalled { late: any_span(random) },
     }
 }

@@ -230,7 +230,7 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     }
     let mut stream = Stream::connect(shared, id).await?;
     // From now on until it is confirmed that the backend is in step, a successor of ours must not take it for clean.
-    let mark = words(&["SET", &shared.mirror_key, &shared.client_name]);
+    let mark = words(&["SET", &shared.mark_keys.mirror, &shared.client_name]);
     shared.ask(id, vec![mark], shared.entry_timeout).await.map_err(|error| error.to_string())?;
     if control.stop.get() {
         return Ok(());
