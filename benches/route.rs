@@ -16,6 +16,7 @@ fn route(c: &mut Criterion) {
         active: BackendId(0),
         availability: Availability::Serving,
         recording: 0,
+        copying: 0,
         mirroring: 0,
         doubting: 0,
     };

@@ -18,7 +18,7 @@ use crate::client::{self, Denied, GroupSetup, Listener, Registry, Settings, User
 use crate::command::Category;
 use crate::config::{self, BackendAddress, Config, RetryCeiling};
 use crate::control::{self, GroupControlSetup, Surroundings, api};
-use crate::divergence::Scripts;
+use crate::divergence::{Record, Scripts};
 use crate::embedded::{Store, StoreOptions};
 use crate::limits;
 use crate::policy::BackendId;
@@ -207,8 +207,10 @@ fn build_group(
         let (name, client_name) = (backend.name.clone(), client_name.to_owned());
         backends.push(Arc::new(Backend::new(id, name, client_name, target, timing.clone(), workers)));
     }
-    let (group, publisher) =
-        Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, config.mirror.buffer, workers);
+    let doubts_scripts = config.divergence.scripts == config::DivergenceScripts::Unknown;
+    let record = |_| Record::new(config.divergence.record_bytes).doubting_scripts(doubts_scripts);
+    let records = backends.iter().map(record).collect();
+    let (group, publisher) = Group::new(index, config.name.clone(), backends, records, config.mirror.buffer, workers);
     let (edges, edge_reports) = mpsc::channel(limits::EDGE_QUEUE_MAX);
     let scripts = Arc::new(Scripts::default());
     let tls = config.listen.tls.as_ref().map(client::acceptor);
@@ -301,6 +303,7 @@ fn settings(config: &config::Group) -> Settings {
         logins,
         denied: Denied::new(denied.collect()),
         own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners"), format!("{prefix}groups")],
+        incident_key: format!("{prefix}{}:incident", config.name),
         links: link_settings(config),
         retry_percent: config.retry.budget_percent,
         retry_floor_per_second: f64::from(config.retry.budget_floor_per_second),

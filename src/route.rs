@@ -3,7 +3,7 @@
 //! Invariants: the epoch only grows; what readers must see together is in one snapshot; the publisher is not `Clone`.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ pub struct Route {
     pub availability: Availability,
     /// Backends whose record the writes must be entered into, as bits by id. 0 in normal times: then no key is read.
     pub recording: u32,
+    /// The incident in which the active serves, if it is told ahead what those records take; 0 if it is not.
+    pub copying: u32,
     /// Backends that are kept in step, as bits by id: what the active acknowledges is handed to their mirrors.
     pub mirroring: u32,
     /// Backends into whose records each worker enters what it has in flight when it takes up this version: one of them is
@@ -47,6 +49,7 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keeping {
     pub recording: u32,
+    pub copying: u32,
     pub mirroring: u32,
     pub doubting: u32,
 }
@@ -115,6 +118,7 @@ pub struct Group {
     pub records: Vec<Record>,
     /// By backend id; closed for those that are not kept in step.
     pub mirrors: Vec<Mirror>,
+    broken_copy: AtomicU32,
     route: Arc<ArcSwap<Route>>,
     wake: watch::Sender<u64>,
     /// By worker: the newest version that it acts by.
@@ -135,11 +139,11 @@ impl Group {
         index: usize,
         name: String,
         backends: Vec<Arc<Backend>>,
-        record_bytes: usize,
+        records: Vec<Record>,
         mirror_bytes: usize,
         workers: usize,
     ) -> (Arc<Self>, Publisher) {
-        let records = backends.iter().map(|_| Record::new(record_bytes)).collect();
+        debug_assert_eq!(records.len(), backends.len());
         let mirrors = backends.iter().map(|_| Mirror::new(mirror_bytes)).collect();
         let first = Route {
             version: 0,
@@ -147,6 +151,7 @@ impl Group {
             active: BackendId(0),
             availability: Availability::Holding,
             recording: 0,
+            copying: 0,
             mirroring: 0,
             doubting: 0,
         };
@@ -156,6 +161,7 @@ impl Group {
             backends,
             records,
             mirrors,
+            broken_copy: AtomicU32::new(0),
             route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
             databases: Mutex::new(BTreeSet::from([0])),
@@ -243,6 +249,23 @@ impl Group {
         self.records.iter().enumerate().filter(move |(index, _)| bits & (1 << index) != 0).map(|(_, record)| record)
     }
 
+    /// The records of the backends with these bits, with the backends' numbers.
+    pub fn numbered<'a>(&'a self, bits: u32) -> impl Iterator<Item = (u8, &'a Record)> + Clone + use<'a> {
+        let all = self.records.iter().enumerate().filter(move |(index, _)| bits & (1 << index) != 0);
+        all.map(|(index, record)| (index as u8, record))
+    }
+
+    /// What the records take is no longer told to the server that serves in this incident: it has refused something.
+    pub fn break_copy(&self, incident: u32) {
+        self.broken_copy.store(incident, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::break_copy`] was said of this incident.
+    #[must_use]
+    pub fn is_copy_broken(&self, incident: u32) -> bool {
+        self.broken_copy.load(Ordering::Relaxed) == incident
+    }
+
     /// The mirrors of the backends with these bits, each with its record.
     pub fn mirrors_of(&self, bits: u32) -> impl Iterator<Item = (&Mirror, &Record)> {
         let both = self.mirrors.iter().zip(&self.records).enumerate();
@@ -302,8 +325,8 @@ impl Publisher {
     /// One atomic store; every worker is woken.
     fn publish(&mut self, epoch: u64, active: BackendId, availability: Availability, keeping: Keeping) -> Arc<Route> {
         let version = self.group.route.load().version + 1;
-        let Keeping { recording, mirroring, doubting } = keeping;
-        let route = Arc::new(Route { version, epoch, active, availability, recording, mirroring, doubting });
+        let Keeping { recording, copying, mirroring, doubting } = keeping;
+        let route = Arc::new(Route { version, epoch, active, availability, recording, copying, mirroring, doubting });
         self.group.route.store(Arc::clone(&route));
         self.group.wake.send_replace(version);
         route

@@ -172,6 +172,30 @@ impl Conversation {
         tokio::time::timeout(bound, self.ask(requests)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Sends requests whose replies [`Self::next`] brings.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn send<A: AsRef<[u8]>>(&mut self, requests: &[Vec<A>]) -> io::Result<()> {
+        let mut out = Vec::new();
+        for request in requests {
+            let arguments: Vec<&[u8]> = request.iter().map(AsRef::as_ref).collect();
+            resp::encode_request(&mut out, &arguments);
+        }
+        self.io.write_all(&out).await?;
+        self.io.flush().await
+    }
+
+    /// The next frame, and whether it is a push; cancel-safe.
+    ///
+    /// # Errors
+    /// Those of the socket; `InvalidData` for broken frames; `UnexpectedEof` when the server closes.
+    pub async fn next(&mut self) -> io::Result<(bool, Reply)> {
+        let frame = self.read_frame().await?;
+        let is_push = frame.first().is_some_and(|first| resp::is_push(*first));
+        Ok((is_push, Reply::decode(&frame)))
+    }
+
     /// Waits until the server closes the connection, or sends what was not asked for; cancel-safe.
     pub async fn wait_closed(&mut self) {
         loop {

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::command::Class;
-use crate::policy::{LATENCY_BUCKETS, latency_bucket};
+use crate::policy::{FailureKind, LATENCY_BUCKETS, latency_bucket};
 
 /// Number of command classes (see [`Class`]).
 pub const CLASSES: usize = 7;
@@ -69,12 +69,8 @@ pub struct Counters {
     pub answered: [Counter; CLASSES],
     /// Latency of the answered requests, by class.
     pub latency: [Latencies; CLASSES],
-    /// Error replies that speak of the server's state (LOADING, OOM, ...), not of the application's request.
-    pub server_errors: Counter,
-    /// Error replies that are the application's own (WRONGTYPE, syntax, ...).
-    pub data_errors: Counter,
-    /// Requests whose life ended without a reply in time.
-    pub timeouts: Counter,
+    /// Failed requests by kind, as the table of failures has them. Lost connections are counted in `links_lost`.
+    pub errors: [Counter; FailureKind::COUNT],
     /// Requests that were lost with their link and could not be sent again.
     pub unknown_outcomes: Counter,
     /// Requests sent again, on this or another backend, after a fault here.
@@ -102,6 +98,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts failed requests.
+    pub fn fail(&self, kind: FailureKind, n: u64) {
+        self.errors[kind.index()].add(n);
+    }
+
+    /// Failed requests of these kinds so far.
+    #[must_use]
+    pub fn failed(&self, kinds: &[FailureKind]) -> u64 {
+        kinds.iter().map(|kind| self.errors[kind.index()].get()).sum()
+    }
+
     /// Counts replies to requests of one class that took `micros`.
     pub fn answer(&self, class: Class, micros: u64, n: u64) {
         let class = class as usize;

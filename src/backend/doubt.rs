@@ -74,7 +74,7 @@ pub(super) fn flag_reads_in_doubt<S: Owner>(queue: &mut Queue<S>, repeats: impl 
 
 /// `None` for what changes nothing by itself: the server only queues it for EXEC.
 fn category_of(bytes: &[u8], flags: u16) -> Option<Category> {
-    (flags & flag::QUEUED == 0).then(|| command::of_request(bytes).category(bytes))
+    (flags & (flag::QUEUED | flag::AHEAD) == 0).then(|| command::of_request(bytes).category(bytes))
 }
 
 impl<'a> Later<'a> {

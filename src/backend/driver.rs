@@ -12,14 +12,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::clock;
-use super::fault::{self, ErrorMeaning};
+use super::fault;
 use super::handshake::{self, Depth, HandshakeError};
 use super::io::Io;
 use super::link::{Entry, Link, Owner, State, flag};
 use super::replies::Cutter;
 use super::target::Login;
-use crate::command::Class;
-use crate::policy::Edge;
+use crate::command::{Category, Class};
+use crate::policy::{Cause, Edge, FailureKind};
 
 /// Attempts to reconnect a link for which no request waits, before it is given up until one does.
 const IDLE_ATTEMPTS_MAX: u32 = 3;
@@ -62,7 +62,12 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                 }
                 link.state.set(State::Connecting);
                 link.counters().links_lost.add(1);
-                let edge = if matches!(end, End::Broken) { Edge::HandshakeReset } else { Edge::LinkLost };
+                let edge = if matches!(end, End::Broken) {
+                    link.counters().fail(Cause::BrokenFrame.meaning().kind, 1);
+                    Edge::HandshakeReset
+                } else {
+                    Edge::LinkLost
+                };
                 link.host.edge(link.backend.id, edge);
                 if link.pinned {
                     break;
@@ -516,22 +521,20 @@ pub(super) enum ErrorVerdict {
 
 /// Judges an error reply by its first word; counts it, and tells the decision makers what is about the server.
 pub(super) fn judge_error<S: Owner>(link: &Link<S>, entry: &Entry<S>, reply: &[u8]) -> ErrorVerdict {
-    let meaning = fault::meaning(reply, entry);
-    match meaning {
-        ErrorMeaning::Data => {
-            link.counters().data_errors.add(1);
-            return ErrorVerdict::Deliver;
-        }
-        ErrorMeaning::Overloaded => {}
-        ErrorMeaning::NotReady(word) => link.host.edge(link.backend.id, Edge::NotReady(word)),
-        ErrorMeaning::WrongRole => {
-            link.host.edge(link.backend.id, Edge::WrongRole);
-            link.renew.set(true);
-        }
-        ErrorMeaning::Authentication => link.host.edge(link.backend.id, Edge::AuthenticationFailed),
+    let cause = fault::cause(reply, entry);
+    let meaning = cause.meaning();
+    link.counters().fail(meaning.kind, 1);
+    if meaning.kind == FailureKind::Data {
+        return ErrorVerdict::Deliver;
     }
-    link.counters().server_errors.add(1);
-    let repeatable = !matches!(meaning, ErrorMeaning::Authentication) && !link.pinned;
+    if let Some(edge) = fault::edge(cause) {
+        link.host.edge(link.backend.id, edge);
+    }
+    if cause == Cause::ReadOnly {
+        link.renew.set(true);
+    }
+    // Nothing was executed, so the category does not matter here.
+    let repeatable = fault::may_repeat(cause, Category::Never, link.settings.ceiling) && !link.pinned;
     if repeatable && entry.attempts < link.settings.attempts_max && link.budget.try_take() {
         ErrorVerdict::Repeat
     } else {

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use super::conversation::{Conversation, Reply};
 use super::shared::{Backend, Identity};
 use super::target::Login;
-use crate::policy::{Edge, NotReadyWord};
+use crate::policy::{Cause, Edge, NotReadyWord};
 use crate::resp::Protocol;
 
 /// The kind of link that a session needs.
@@ -74,12 +74,11 @@ impl HandshakeError {
 }
 
 fn not_ready_word(text: &str) -> NotReadyWord {
-    match text.split(' ').next() {
-        Some("MASTERDOWN") => NotReadyWord::MasterDown,
-        Some("CLUSTERDOWN") => NotReadyWord::ClusterDown,
-        Some("BUSY") => NotReadyWord::Busy,
-        _ => NotReadyWord::Loading,
-    }
+    cause_of(text).not_ready_word().unwrap_or(NotReadyWord::Loading)
+}
+
+fn cause_of(text: &str) -> Cause {
+    Cause::of_error_word(text.split(' ').next().unwrap_or_default().as_bytes())
 }
 
 /// How much is asked of the server.
@@ -214,10 +213,13 @@ async fn authentication(login: &Login) -> Result<Option<Vec<String>>, String> {
 /// What an error reply within the handshake means; tolerated where the server merely keeps something from us.
 fn judge(command: &str, text: &str) -> Result<(), HandshakeError> {
     let text = text.to_owned();
-    match text.split(' ').next().unwrap_or_default() {
-        "NOAUTH" | "WRONGPASS" => Err(HandshakeError::Authentication(text)),
-        "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => Err(HandshakeError::NotReady(text)),
-        "ERR" if text.contains("max number of clients") => Err(HandshakeError::Overloaded(text)),
+    // The one error whose first word does not tell: the server says it to a new connection and closes it.
+    if text.starts_with("ERR max number of clients") {
+        return Err(HandshakeError::Overloaded(text));
+    }
+    match cause_of(&text) {
+        Cause::NotLoggedIn | Cause::WrongPassword => Err(HandshakeError::Authentication(text)),
+        Cause::Loading | Cause::MasterDown | Cause::ClusterDown => Err(HandshakeError::NotReady(text)),
         _ => match command {
             "AUTH" => Err(HandshakeError::Authentication(text)),
             "HELLO" => Err(HandshakeError::Broken(io::Error::new(io::ErrorKind::Unsupported, text))),

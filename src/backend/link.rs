@@ -59,6 +59,9 @@ pub mod flag {
     pub const MIRRORED_AS_IT_IS: u16 = 256;
     /// Any other write that [`super::Host::acknowledged`] is told of.
     pub const MIRRORED: u16 = 512;
+    /// A block that is written ahead of a write: its replies, as many as `Entry::confirmations` says, are for
+    /// [`super::Host::block_answered`]. It stays with its connection, and is sent again there.
+    pub const AHEAD: u16 = 1024;
     /// Flags that mean nothing for where the reply goes.
     pub const ASIDE: u16 = MIRRORED_AS_IT_IS | MIRRORED;
 }
@@ -73,7 +76,7 @@ pub struct Entry<S> {
     pub seq: u32,
     /// Length of the request's bytes.
     pub len: u32,
-    /// For [`flag::SUBSCRIPTION`]: confirmations still to come.
+    /// For [`flag::SUBSCRIPTION`] and [`flag::AHEAD`]: confirmations or replies still to come.
     pub confirmations: u32,
     pub class: Class,
     pub attempts: u8,
@@ -121,6 +124,8 @@ pub trait Host<S: Owner> {
     fn reroute(&self, link: &Link<S>, entry: Entry<S>, bytes: &[u8]);
     /// Requests that only read wait behind a script or other slow request: they need not.
     fn overtake(&self, link: &Rc<Link<S>>, now_us: u64);
+    /// The server has answered a block that was written ahead, or refused it.
+    fn block_answered(&self, link: &Link<S>, owner: &S, bytes: &[u8], refused: bool);
     /// A write may or may not have been executed on this backend.
     fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
     /// The server has executed a write that is flagged for this.
@@ -190,6 +195,8 @@ pub struct Link<S: Owner> {
     pub(super) since_us: u64,
     /// Names the link within the process.
     pub number: u64,
+    /// The incident in which blocks were written ahead on it, and how many.
+    blocks: Cell<(u32, u32)>,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
     /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
@@ -234,6 +241,7 @@ impl<S: Owner> Link<S> {
             renew: Cell::new(false),
             since_us: clock::micros(),
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            blocks: Cell::new((0, 0)),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             unanswered_since_us: Cell::new(0),
@@ -242,6 +250,21 @@ impl<S: Owner> Link<S> {
             budget,
             host,
         })
+    }
+
+    /// Its name among those that write ahead; never 0.
+    #[must_use]
+    pub fn writer(&self) -> u32 {
+        (self.number % u64::from(u32::MAX - 1)) as u32 + 1
+    }
+
+    /// The number of the next block that it writes ahead in this incident.
+    #[must_use]
+    pub fn next_block(&self, incident: u32) -> u32 {
+        let (known, next) = self.blocks.get();
+        let number = if known == incident { next } else { 0 };
+        self.blocks.set((incident, number + 1));
+        number
     }
 
     /// Where it is in its life.
@@ -502,6 +525,18 @@ impl<S: Owner> Batch<'_, S> {
     /// Appends the entry of the next request; its bytes come with [`Self::bytes`], in the same order.
     pub fn entry(&mut self, entry: Entry<S>) {
         self.queue.entries.push_back(entry);
+    }
+
+    /// Takes the place of an entry whose bytes come with [`Self::fill`], before those of the entries behind it.
+    pub fn reserve(&mut self, entry: Entry<S>) -> usize {
+        self.queue.entries.push_back(entry);
+        self.queue.entries.len() - 1
+    }
+
+    /// Fills a place; the bytes of the entries behind it have not been appended yet.
+    pub fn fill(&mut self, place: usize, entry: Entry<S>, bytes: &[u8]) {
+        self.queue.entries[place] = entry;
+        self.queue.bytes.extend_from_slice(bytes);
     }
 
     /// Appends the bytes of one or more requests.

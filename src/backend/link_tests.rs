@@ -57,12 +57,17 @@ impl Owner for Client {
 struct Surroundings {
     unknown_writes: RefCell<Vec<String>>,
     acknowledged: RefCell<Vec<Vec<u8>>>,
+    /// Whether each block that was answered was refused.
+    blocks: RefCell<Vec<bool>>,
 }
 
 impl Host<Client> for Surroundings {
     fn edge(&self, _backend: BackendId, _edge: Edge) {}
     fn reroute(&self, _link: &Link<Client>, _entry: Entry<Client>, _bytes: &[u8]) {}
     fn overtake(&self, _: &Rc<Link<Client>>, _: u64) {}
+    fn block_answered(&self, _: &Link<Client>, _: &Client, _: &[u8], refused: bool) {
+        self.blocks.borrow_mut().push(refused);
+    }
     fn acknowledged(&self, _link: &Link<Client>, _entry: &Entry<Client>, bytes: &[u8], _now_us: u64) {
         self.acknowledged.borrow_mut().push(bytes.to_vec());
     }
@@ -478,4 +483,65 @@ fn nothing_waits_behind_a_request_that_may_take_long() {
         world.request_of(&Client::default(), "GET b", 0);
         assert_eq!(waits(&world, now_us), expected, "{head}");
     }
+}
+
+/// A block of two requests, and behind it a write of a client.
+fn with_block() -> World {
+    let world = World::new();
+    let mut bytes = Vec::new();
+    encode_request(&mut bytes, &[b"SELECT", b"15"]);
+    encode_request(&mut bytes, &[b"HSET", b"incident", b"block:p.1.7:0", b"keys"]);
+    let entry = Entry {
+        owner: world.client.clone(),
+        at_us: clock::micros(),
+        seq: 0,
+        len: bytes.len() as u32,
+        confirmations: 2,
+        class: command::Class::Write,
+        attempts: 2,
+        flags: flag::ABANDONED | flag::AHEAD,
+    };
+    world.link.push(entry, &bytes);
+    world.request("SET a 1", 0);
+    world.write_all();
+    world
+}
+
+fn receive(world: &World, bytes: &[u8]) {
+    let mut cutter = Cutter::new(&world.link);
+    cutter.space()[..bytes.len()].copy_from_slice(bytes);
+    cutter.received(&world.link, bytes.len(), clock::micros()).unwrap();
+}
+
+#[test]
+fn a_block_swallows_its_own_replies_and_the_next_is_the_clients() {
+    let world = with_block();
+    receive(&world, b"+OK\r\n:1\r\n+OK\r\n");
+    assert_eq!(*world.host.blocks.borrow(), [false]);
+    assert_eq!(*world.client.0.replies.borrow(), [(0, "+OK\r\n".to_owned())]);
+    assert_eq!(world.link.in_flight(), 0);
+}
+
+#[test]
+fn a_block_of_which_any_request_was_refused_was_refused() {
+    let world = with_block();
+    receive(&world, b"-NOPERM no\r\n");
+    assert!(world.host.blocks.borrow().is_empty(), "its last reply is still to come");
+    receive(&world, b":1\r\n");
+    assert_eq!(*world.host.blocks.borrow(), [true]);
+}
+
+#[test]
+fn a_block_is_sent_again_whole_on_its_own_connection_and_on_no_other() {
+    let world = with_block();
+    receive(&world, b"+OK\r\n");
+    world.link.lose();
+    assert!(world.host.unknown_writes.borrow().iter().all(|name| name == "set"), "a block is no write of a client's");
+    assert_eq!(world.link.in_flight(), 2);
+    world.write_all();
+    receive(&world, b"+OK\r\n:1\r\n");
+    assert_eq!(*world.host.blocks.borrow(), [false]);
+    let world = with_block();
+    world.link.lose();
+    assert_eq!(world.left(), ["set"], "another server gets a block of its own");
 }

@@ -4,8 +4,10 @@
 use std::collections::VecDeque;
 
 use super::doubt::flag_reads_in_doubt;
+use super::fault::may_repeat;
 use super::link::{Entry, Link, Owner, State, flag};
 use crate::command::{self, Category, Class};
+use crate::policy::Cause;
 
 enum Verdict {
     Keep,
@@ -26,8 +28,9 @@ impl<S: Owner> Link<S> {
     }
 
     fn part(&self, attempts_max: u8) {
-        let may_repeat =
-            |category: Category, attempts: u8| category <= self.settings.ceiling && attempts < attempts_max;
+        let may_repeat = |category: Category, attempts: u8| {
+            may_repeat(Cause::LinkLost, category, self.settings.ceiling) && attempts < attempts_max
+        };
         let mut failed = Vec::new();
         {
             let mut guard = self.queue.borrow_mut();
@@ -131,6 +134,12 @@ impl<S: Owner> Link<S> {
         sent: bool,
         may_repeat: impl Fn(Category, u8) -> bool,
     ) -> Verdict {
+        if entry.flags & flag::AHEAD != 0 {
+            // What follows it was promised that it goes before, so it is kept also when nobody wants what followed.
+            entry.confirmations = u32::from(entry.attempts);
+            entry.seq = 0;
+            return Verdict::Keep;
+        }
         let category = category(bytes);
         let only_queued = entry.flags & flag::QUEUED != 0;
         if sent && category > Category::Read && !only_queued {
@@ -227,7 +236,7 @@ impl<S: Owner> Link<S> {
     }
 
     fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
-        self.counters().timeouts.add(1);
+        self.counters().fail(Cause::RequestUnanswered.meaning().kind, 1);
         let name = &self.backend.name;
         if !sent {
             self.counters().unserved.add(1);

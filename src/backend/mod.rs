@@ -26,7 +26,7 @@ pub use budget::RetryBudget;
 pub use conversation::{Conversation, Reply};
 pub use counters::{CLASSES, Counter, Counters, Latencies};
 pub use driver::run;
-pub use fault::{ErrorMeaning, meaning};
+pub use fault::{cause, edge, may_repeat};
 pub use handshake::{Depth, HandshakeError, Lane, Ready, connect, read_info};
 pub use io::Io;
 pub use link::{Batch, Entry, Host, Link, LinkSettings, Owner, State, flag};

@@ -25,6 +25,8 @@ pub(super) struct Cutter<S> {
     scanner: ReplyScanner,
     /// The host was told of writes in the present turn.
     has_acknowledged: bool,
+    /// Blocks whose last reply has come: owner, bytes, whether one was refused.
+    blocks: Vec<(S, Vec<u8>, bool)>,
     owners: PhantomData<S>,
 }
 
@@ -58,6 +60,7 @@ impl<S: Owner> Cutter<S> {
             end: 0,
             scanner: ReplyScanner::default(),
             has_acknowledged: false,
+            blocks: Vec::new(),
             owners: PhantomData,
         }
     }
@@ -95,6 +98,10 @@ impl<S: Owner> Cutter<S> {
         link.gauge().sub(answered as u64);
         link.budget.answered(answered);
         compact(&mut queue);
+        drop(queue);
+        for (owner, bytes, refused) in self.blocks.drain(..) {
+            link.host.block_answered(link, &owner, &bytes, refused);
+        }
         result
     }
 
@@ -126,7 +133,11 @@ impl<S: Owner> Cutter<S> {
             let plain = entry.flags & !flag::ASIDE == 0 && first != b'-' && first != b'!' && queue.delayed.is_empty();
             if !plain {
                 self.flush(link, run.take(), now_us);
-                self.unusual(link, queue, entry, start, end, now_us);
+                if entry.flags & flag::AHEAD != 0 {
+                    self.block_answered(queue, entry, first);
+                } else {
+                    self.unusual(link, queue, entry, start, end, now_us);
+                }
                 continue;
             }
             match &mut run {
@@ -158,6 +169,18 @@ impl<S: Owner> Cutter<S> {
             self.stream(link, queue, now_us);
         }
         result
+    }
+
+    /// One of the replies to a block that was written ahead; `Entry::seq` remembers a refusal until the last has come.
+    fn block_answered(&mut self, queue: &mut Queue<S>, mut entry: Entry<S>, first: u8) {
+        entry.seq |= u32::from(matches!(first, b'-' | b'!'));
+        entry.confirmations = entry.confirmations.saturating_sub(1);
+        if entry.confirmations > 0 {
+            queue.answered -= entry.len as usize;
+            return queue.entries.push_front(entry);
+        }
+        let bytes = queue.bytes[queue.answered - entry.len as usize..queue.answered].to_vec();
+        self.blocks.push((entry.owner, bytes, entry.seq != 0));
     }
 
     fn flush(&self, link: &Link<S>, run: Option<Run<S>>, now_us: u64) {

@@ -118,6 +118,8 @@ pub struct Backend {
     sealed: watch::Sender<BTreeSet<u32>>,
     /// Our end of the connection that probes it, for those who must tell our requests from the clients'.
     prober_address: std::sync::Mutex<Option<SocketAddr>>,
+    /// Where Standin's own keys lie, by the server's numbers (control plane).
+    mark_database: AtomicU32,
     /// Server-side client ids of connections that died with requests in flight and are not yet proven dead.
     undead: std::sync::Mutex<Vec<u64>>,
 }
@@ -150,6 +152,7 @@ impl Backend {
             paused_until_us: AtomicU64::new(0),
             sealed: watch::Sender::new(BTreeSet::new()),
             prober_address: std::sync::Mutex::new(None),
+            mark_database: AtomicU32::new(0),
             undead: std::sync::Mutex::new(Vec::new()),
         };
         for class in [Class::Script, Class::Slow, Class::Blocking, Class::Admin] {
@@ -196,6 +199,17 @@ impl Backend {
     #[must_use]
     pub fn is_admitted(&self, identity: &Identity) -> bool {
         self.admitted.borrow().as_ref().is_some_and(|held| held.same_content(identity))
+    }
+
+    /// The database in which Standin's own keys lie, by the server's numbers.
+    #[must_use]
+    pub fn mark_database(&self) -> u32 {
+        self.mark_database.load(Ordering::Relaxed)
+    }
+
+    /// Says where Standin's own keys lie (control plane).
+    pub fn set_mark_database(&self, database: u32) {
+        self.mark_database.store(database, Ordering::Relaxed);
     }
 
     /// The server's number of a database that clients know by this one.

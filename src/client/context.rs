@@ -44,6 +44,10 @@ pub(super) struct Context {
     /// Pinned connections that no session owns now, with the time since when.
     pool: RefCell<Vec<(u64, Rc<Link<Session>>)>>,
     pub(super) sessions: RefCell<HashMap<u64, Session, RandomState>>,
+    /// Sessions whose next write must first be told to the server that serves, see `ahead`.
+    pub(super) waiting_for_copy: RefCell<Vec<Session>>,
+    /// Names what this process writes ahead.
+    pub(super) process: String,
     /// Logins that clients gave and the server accepted; lanes number them behind the configured ones.
     passed_logins: RefCell<Vec<backend::Login>>,
     link_settings: Rc<backend::LinkSettings>,
@@ -85,6 +89,8 @@ impl Context {
             retired: RefCell::default(),
             pool: RefCell::default(),
             sessions: RefCell::default(),
+            waiting_for_copy: RefCell::default(),
+            process: group.backends.first().map_or_else(String::new, |backend| backend.client_name.clone()),
             passed_logins: RefCell::default(),
             edges,
             edges_dropped: Cell::new(0),
@@ -106,8 +112,8 @@ impl Context {
     pub(super) fn route_facts(&self) -> (BackendId, Availability, Keeping) {
         let mut cache = self.route.borrow_mut();
         let route = cache.load();
-        let &Route { active, availability, recording, mirroring, doubting, .. } = &**route;
-        (active, availability, Keeping { recording, mirroring, doubting })
+        let &Route { active, availability, recording, copying, mirroring, doubting, .. } = &**route;
+        (active, availability, Keeping { recording, copying, mirroring, doubting })
     }
 
     /// Whether CLIENT PAUSE holds requests back: one of them at the head of a shared link would hold back even those of
@@ -363,6 +369,7 @@ impl Context {
 
     /// Closes what has been idle for too long; called about once a second.
     pub(super) fn tidy(&self, now_us: u64) {
+        self.wake_those_waiting_for_copy();
         let keep_us = self.settings.pinned_idle.as_micros() as u64;
         let mut leave = Vec::new();
         self.pool.borrow_mut().retain(|(since, link)| {
@@ -416,13 +423,9 @@ impl Host<Session> for Context {
         if entry.flags & flag::DOUBTFUL != 0 && route.active == link.backend.id {
             return link.answer_doubtful(&entry);
         }
-        if route.recording != 0 {
-            let spec = command::of_request(bytes);
-            if spec.is_write() {
-                note_write(self.group.recording(&route), link.lane.database, spec, bytes);
-            }
-        }
-        self.link(route.active, link.lane).push(self.mirrored_entry(entry, bytes), bytes);
+        let target = self.link(route.active, link.lane);
+        self.copy_resent(&entry.owner, &target, link.lane.database, bytes);
+        target.push(self.mirrored_entry(entry, bytes), bytes);
     }
 
     fn overtake(&self, link: &Rc<Link<Session>>, now_us: u64) {
@@ -444,6 +447,10 @@ impl Host<Session> for Context {
         for (entry, bytes) in reads {
             self.reroute(link, entry, &bytes);
         }
+    }
+
+    fn block_answered(&self, link: &Link<Session>, owner: &Session, bytes: &[u8], refused: bool) {
+        Context::block_answered(self, link, owner, bytes, refused);
     }
 
     fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {

@@ -3,6 +3,7 @@
 //! A session decides what a request needs; where it goes is the route's affair, and how it gets there a link's. This
 //! room never imports the control plane: it reports through counters and one bounded channel of edges.
 
+mod ahead;
 mod clients;
 mod context;
 mod listener;

@@ -10,7 +10,7 @@ use super::modes::Watch;
 use super::session::{Left, Session};
 use super::task::SessionTask;
 use super::tracking::Redirect;
-use super::transaction::{in_databases, note_one, wrong_arity};
+use super::transaction::{in_databases, wrong_arity};
 use crate::backend::{Entry, Host as _, Link, Owner as _, flag};
 use crate::command::{self, Class, Handling};
 use crate::policy::BackendId;
@@ -105,7 +105,7 @@ impl SessionTask {
             self.state.orphans = left;
             return self.schedule_recovery();
         };
-        self.note_resent(&left);
+        self.note_resent(&link, &left);
         let unanswered = left.iter().filter(|(entry, bytes)| is_logged(entry, bytes)).count();
         self.set_up(&link, unanswered);
         if left.iter().any(|(entry, _)| entry.class == Class::Blocking) {
@@ -267,19 +267,18 @@ impl SessionTask {
     }
 
     /// What begins anew on the active backend is missed by those whose record is kept, like any other write.
-    fn note_resent(&self, left: &Left) {
+    fn note_resent(&self, link: &Link<Session>, left: &Left) {
         let context = &self.session.context;
-        let route = context.route();
-        if route.recording == 0 {
+        if context.route().recording == 0 {
             return;
         }
         let log = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref());
         let logged = log.into_iter().flatten().map(Vec::as_slice);
         for (database, request) in in_databases(self.state.database(), logged) {
-            note_one(context.group.recording(&route), database, request);
+            context.copy_resent(&self.session, link, database, request);
         }
         for (_, request) in left {
-            note_one(context.group.recording(&route), self.state.database(), request);
+            context.copy_resent(&self.session, link, self.state.database(), request);
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use super::ahead::{self, Leave};
 use super::modes::Expected;
 use super::session::Session;
 use super::special::Step;
 use super::task::{SessionTask, mirror_flag};
 use crate::backend::{Entry, Link, flag};
 use crate::command::{self, Class, Handling, Spec};
-use crate::divergence::note_write;
 use crate::resp;
 use crate::route::Availability;
 
@@ -58,15 +58,22 @@ impl SessionTask {
         expected: Option<Expected>,
     ) -> Step {
         let context = Rc::clone(&self.session.context);
+        let queued_select = self.state.transaction.as_ref().and_then(|transaction| transaction.select);
+        let database = queued_select.unwrap_or(self.state.database());
+        let ahead = match self.leave_by(link, database, spec, request) {
+            Leave::Now => None,
+            Leave::Behind(block) => Some(block),
+            Leave::Wait => return Step::Wait,
+        };
+        let behind = self.reminder_behind(link, spec);
         let Some(mut batch) = link.batch() else {
             let name = &link.backend.name;
             return self.local_error(&format!("OVERLOADED backend {name} has too many requests in flight; try again"));
         };
         let route = context.route();
-        if route.recording != 0 && spec.is_write() {
-            let queued_select = self.state.transaction.as_ref().and_then(|transaction| transaction.select);
-            let database = queued_select.unwrap_or(self.state.database());
-            note_write(context.group.recording(&route), database, spec, request);
+        if let Some(block) = ahead {
+            batch.entry(ahead::entry(&self.session, self.now_us, &block));
+            batch.bytes(&block.bytes);
         }
         let silent = self.take_silence();
         let seq = self.session.output.place();
@@ -98,6 +105,10 @@ impl SessionTask {
             flags,
         });
         batch.bytes(request);
+        if let Some(block) = behind {
+            batch.entry(ahead::entry(&self.session, self.now_us, &block));
+            batch.bytes(&block.bytes);
+        }
         Step::Consumed
     }
 

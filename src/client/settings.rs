@@ -39,6 +39,8 @@ pub struct Settings {
     pub denied: Denied,
     /// What the keys begin with that Standin itself keeps on the backends.
     pub own_keys: Vec<String>,
+    /// The key of the group's incident on the backends.
+    pub incident_key: String,
     pub links: LinkSettings,
     pub retry_percent: f64,
     pub retry_floor_per_second: f64,

@@ -11,6 +11,8 @@ use std::task::{Context as TaskContext, Poll};
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
+use super::ahead::{RunAhead, wipes};
+use super::context::Context;
 use super::modes::State;
 use super::session::{Notice, Session};
 use super::special::Step;
@@ -303,6 +305,8 @@ impl SessionTask {
         let mut batch: Option<Batch<'_, Session>> = None;
         let mut at = 0;
         let mut run_start = 0;
+        let copying = if keeping.recording == 0 { 0 } else { context.copying(&context.route()) };
+        let mut run_ahead = RunAhead::default();
         let next = loop {
             let frame = match self.scanner.scan(&bytes[at..], &context.settings.frame_limits) {
                 Ok(Some(frame)) => frame,
@@ -325,7 +329,16 @@ impl SessionTask {
             }
             let Some(open) = batch.as_mut().filter(|batch| !batch.is_full()) else { break Next::Frame(frame) };
             if keeping.recording != 0 && spec.is_write() {
-                note_write(context.group.recording(&context.route()), self.state.database(), spec, request);
+                let database = self.state.database();
+                if copying == 0 {
+                    note_write(context.group.records_of(keeping.recording), database, spec, request);
+                } else if wipes(spec) || !Context::takes_blocks(link) {
+                    break Next::Frame(frame);
+                } else if run_ahead.note(context, link, copying, database, spec, request) {
+                    open.bytes(&bytes[run_start..at]);
+                    run_start = at;
+                    run_ahead.take_place(open, &session, self.now_us);
+                }
             }
             open.entry(Entry {
                 owner: session.clone(),
@@ -343,6 +356,9 @@ impl SessionTask {
         if at > run_start
             && let Some(batch) = batch.as_mut()
         {
+            if let Some(link) = &link {
+                run_ahead.fill(batch, context, link, copying, &session, self.now_us);
+            }
             batch.bytes(&bytes[run_start..at]);
         }
         drop(batch);

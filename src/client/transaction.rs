@@ -8,7 +8,7 @@ use super::stateful::pause_us;
 use super::task::SessionTask;
 use crate::backend::clock;
 use crate::command::{self, Handling, Spec};
-use crate::divergence::{Record, note_write};
+use crate::divergence::{Ahead, Record, note_write, note_write_ahead};
 use crate::resp::{self, write};
 
 /// A request that every server refuses and that changes nothing.
@@ -206,7 +206,30 @@ impl SessionTask {
     }
 }
 
-pub(super) fn note_one<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, request: &[u8]) {
+impl Transaction {
+    /// Enters what EXEC may write into records, and what the server that serves has not been told into `ahead`.
+    pub(super) fn note_ahead<'a>(
+        &self,
+        database: u32,
+        records: impl Iterator<Item = (u8, &'a Record)> + Clone,
+        ahead: &mut Ahead,
+    ) {
+        let Some(log) = &self.log else {
+            for (number, record) in records {
+                record.become_unknown_ahead("a transaction too long to remember was executed", Some((number, ahead)));
+            }
+            return;
+        };
+        for (database, request) in in_databases(database, log.iter().map(Vec::as_slice)) {
+            let spec = command::of_request(request);
+            if spec.is_write() {
+                note_write_ahead(records.clone(), database, spec, request, ahead);
+            }
+        }
+    }
+}
+
+fn note_one<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, request: &[u8]) {
     let spec = command::of_request(request);
     if spec.is_write() {
         note_write(records, database, spec, request);

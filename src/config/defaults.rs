@@ -164,6 +164,8 @@ impl Default for Divergence {
     fn default() -> Self {
         Self {
             policy: DivergencePolicy::Auto,
+            source: DivergenceSource::Commands,
+            scripts: DivergenceScripts::Declared,
             record_bytes: limits::DIVERGENCE_RECORD_BYTES,
             mark_prefix: "standin:".to_owned(),
         }

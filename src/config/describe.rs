@@ -131,6 +131,8 @@ fn policies(group: &Group) -> Map<String, Json> {
         },
         "divergence": {
             "policy": group.divergence.policy.word(),
+            "source": group.divergence.source.word(),
+            "scripts": group.divergence.scripts.word(),
             "record_bytes": show_size(group.divergence.record_bytes),
             "mark_prefix": group.divergence.mark_prefix,
         },

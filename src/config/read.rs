@@ -231,6 +231,8 @@ pub(super) fn divergence(section: Section<'_>) -> Divergence {
     let default = Divergence::default();
     let divergence = Divergence {
         policy: section.take("policy", default.policy),
+        source: section.take("source", default.source),
+        scripts: section.take("scripts", default.scripts),
         record_bytes: bytes(&section, "record_bytes", default.record_bytes, 4 * KIB, 16 * GIB),
         mark_prefix: section.take("mark_prefix", default.mark_prefix),
     };

@@ -297,10 +297,30 @@ pub struct Recovery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
     pub policy: DivergencePolicy,
+    pub source: DivergenceSource,
+    pub scripts: DivergenceScripts,
     /// Bytes of dirty keys remembered for each backend; beyond it the backend is `unknown`.
     pub record_bytes: usize,
     /// Begins every key of Standin's own on a backend.
     pub mark_prefix: String,
+}
+
+/// From where it is known which keys were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergenceSource {
+    /// From the commands that pass.
+    Commands,
+    /// Also from the active itself, which sees other writers.
+    Tracking,
+}
+
+/// Which keys a script may have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergenceScripts {
+    /// Those that it declares.
+    Declared,
+    /// Any.
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

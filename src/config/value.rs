@@ -9,7 +9,8 @@ use toml::de::DeValue;
 
 use super::address;
 use super::schema::{
-    DataMode, DeniedCommand, DivergencePolicy, FailoverMode, ListenAddress, LogFormat, Profile, RetryCeiling, Role,
+    DataMode, DeniedCommand, DivergencePolicy, DivergenceScripts, DivergenceSource, FailoverMode, ListenAddress,
+    LogFormat, Profile, RetryCeiling, Role,
 };
 use super::secret::Secret;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -350,4 +351,6 @@ choice!(Profile: "default" => Self::Default, "fast" => Self::Fast);
 choice!(FailoverMode: "automatic" => Self::Automatic; not_yet "semi_automatic", "manual");
 choice!(DivergencePolicy:
     "auto" => Self::Auto, "flush" => Self::Flush, "refuse" => Self::Refuse, "trust" => Self::Trust);
+choice!(DivergenceSource: "commands" => Self::Commands, "tracking" => Self::Tracking);
+choice!(DivergenceScripts: "declared" => Self::Declared, "unknown" => Self::Unknown);
 choice!(LogFormat: "text" => Self::Text, "json" => Self::Json);

@@ -134,8 +134,12 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
 
 /// The last steps: after them the backend serves.
 async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
+    if wanted.from != wanted.to {
+        shared.hear_everything(wanted.planned).await;
+    }
     let identity = enter(shared, wanted, outcome, true).await?;
     incident::announce(shared, wanted.to).await;
+    shared.begin_tracking(wanted.to).await;
     if shared.newest_switch.get() != wanted.id {
         return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
     }

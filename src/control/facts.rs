@@ -38,6 +38,8 @@ pub(super) struct Facts {
     pub(super) mark_database: u32,
     /// The newest incident that the server was told of.
     pub(super) incident: Option<Incident>,
+    /// What it has missed was taken over from the one that served last.
+    pub(super) has_record: bool,
     /// A probe has come back, whatever it found.
     pub(super) was_looked_at: bool,
     /// So many earlier runs of this Standin have no connection there any more.

@@ -27,6 +27,10 @@ pub(super) struct Incidents {
     current: u64,
     /// A backend that knows that it will serve but does not yet: nobody else writes its incident meanwhile.
     announcing: Option<(BackendId, u64)>,
+    /// The announced incident, if the server takes down what others miss in it.
+    announced_copy: u32,
+    /// The present incident, if the active takes down what others miss in it; else 0.
+    pub(super) copying: u32,
     /// Names of connections of earlier runs of this Standin: what they had in flight may still be executed.
     pub(super) predecessors: Vec<String>,
     /// By backend: what it was told last, and when.
@@ -77,6 +81,8 @@ impl Shared {
             incidents.newest += 1;
         }
         incidents.current = incidents.newest;
+        // Blocks name the incident that was announced, also if the active will be told of a newer number.
+        incidents.copying = std::mem::take(&mut incidents.announced_copy);
     }
 
     /// The announced backend was not entered after all: whoever serves does so in an incident newer than that one.
@@ -85,6 +91,10 @@ impl Shared {
         if incidents.announcing.take().is_some() {
             incidents.newest += 1;
             incidents.current = incidents.newest;
+            incidents.announced_copy = 0;
+            // What was written ahead on the present active so far counted for the keys of another copy meanwhile.
+            self.group.break_copy(incidents.copying);
+            incidents.copying = 0;
         }
     }
 
@@ -110,7 +120,7 @@ impl Shared {
         *told = Some((current, Instant::now()));
         let incident = self.incident_of(route.active, current);
         // That of the active is never emptied: what others have missed may have been written there meanwhile.
-        self.tell(id, self.writing(&incident, route.active != id));
+        self.tell(id, self.writing(&incident, route.active != id, Vec::new()));
     }
 
     /// A session has used another database for the first time: a Standin that starts later must know, or would leave old
@@ -130,9 +140,11 @@ impl Shared {
         }
     }
 
-    fn writing(&self, incident: &Incident, anew: bool) -> Vec<Vec<Vec<u8>>> {
+    /// The requests that write an incident down, with further fields.
+    fn writing(&self, incident: &Incident, anew: bool, further: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
         let mut hset = words(&["HSET", &self.mark_keys.incident]);
         hset.extend(incident.fields().into_iter().map(String::into_bytes));
+        hset.extend(further);
         let mut requests = vec![words(&["MULTI"])];
         if anew {
             requests.push(words(&["DEL", &self.mark_keys.incident]));
@@ -155,15 +167,22 @@ pub(super) async fn announce(shared: &Rc<Shared>, id: BackendId) {
         incidents.announcing = Some((id, number));
         number
     };
+    shared.incidents.borrow_mut().announced_copy = 0;
     if shared.can_be_told(id) {
         let incident = shared.incident_of(id, number);
-        let told = shared.ask(id, shared.writing(&incident, true), shared.entry_timeout).await;
+        let copy = shared.copy_of_records(id, number as u32);
+        let is_copied = !copy.is_empty();
+        let told = shared.ask(id, shared.writing(&incident, true, copy), shared.entry_timeout).await;
         let refusal = match &told {
             Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
             Err(error) => Some(error.to_string()),
         };
         match refusal {
-            None => shared.facts.borrow_mut()[id.index()].incident = Some(incident),
+            None => {
+                shared.facts.borrow_mut()[id.index()].incident = Some(incident);
+                let copying = if is_copied { number as u32 } else { 0 };
+                shared.incidents.borrow_mut().announced_copy = copying;
+            }
             Some(why) => {
                 let name = &shared.rules(id).name;
                 tracing::info!(

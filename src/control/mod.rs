@@ -4,6 +4,7 @@
 
 pub mod api;
 mod check;
+mod copy;
 mod databases;
 mod entry;
 mod facts;
@@ -21,6 +22,7 @@ mod shared;
 mod standing;
 mod start;
 mod switches;
+mod tracking;
 mod watch;
 mod window;
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::marks::{MarkKeys, Marks};
 use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
-use crate::policy::{Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role};
+use crate::policy::{Cause, Edge, FailureKind, MemoryUse, NotReadyWord, ProbeAnswer, ProbeOutcome, Role};
 use crate::resp::Protocol;
 
 /// A write key left behind by a probe that was cut off lives this long, in milliseconds.
@@ -28,6 +28,8 @@ const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
 const LOOKS: usize = 8;
+/// INFO memory costs a server more than the rest of a probe: every tenth asks for it.
+const MEMORY_EVERY: u64 = 10;
 
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
@@ -110,6 +112,7 @@ struct Prober {
     random: u64,
     /// Writes of clients answered, and errors of the server, at the last probe.
     counted: (u64, u64),
+    probes: u64,
 }
 
 struct Connection {
@@ -126,7 +129,7 @@ pub(super) async fn run(
     report: impl Fn(Report),
 ) {
     let random = settings.seed | 1;
-    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0) };
+    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0), probes: 0 };
     let mut row = Row::default();
     let mut next = Instant::now();
     loop {
@@ -219,6 +222,7 @@ impl Prober {
             Connection { conversation: ready.conversation, identity: ready.identity, mark_database: 0 };
         let bound = self.backend.timing.handshake;
         connection.choose_mark_database(self.backend.target.database, bound).await.map_err(HandshakeError::Broken)?;
+        self.backend.set_mark_database(connection.mark_database);
         self.connection = Some(connection);
         Ok(())
     }
@@ -233,12 +237,14 @@ impl Prober {
         let timeout = self.settings.timeout;
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
         let write_proven = self.write_proven();
-        let requests = requests(&self.settings, is_replica || write_proven);
+        self.probes = self.probes.wrapping_add(1);
+        let looks = Looks { replication: is_replica, memory: self.probes % MEMORY_EVERY == 1 };
+        let requests = requests(&self.settings, looks, is_replica || write_proven);
         let Some(connection) = &mut self.connection else { return broken(Edge::LinkLost, "no connection") };
         match connection.conversation.ask_within(timeout, &requests).await {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
-                let report = connection.judge(&replies, latency, self.settings.write_probe, write_proven);
+                let report = connection.judge(&replies, latency, looks, self.settings.write_probe, write_proven);
                 let is_named = matches!(&self.backend.target.address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
                 if connection.identity.is_replica && is_named {
                     // The name may lead to another server by now.
@@ -266,7 +272,8 @@ impl Prober {
     fn write_proven(&mut self) -> bool {
         let all = &self.backend.counters;
         let writes = all.iter().map(|counters| counters.answered[Class::Write as usize].get()).sum();
-        let errors = all.iter().map(|counters| counters.server_errors.get()).sum();
+        let refusals = [FailureKind::Overloaded, FailureKind::NotReady, FailureKind::WrongRole];
+        let errors = all.iter().map(|counters| counters.failed(&refusals)).sum();
         let (writes_before, errors_before) = std::mem::replace(&mut self.counted, (writes, errors));
         writes > writes_before && errors == errors_before
     }
@@ -284,11 +291,61 @@ impl Prober {
     }
 }
 
+/// What is looked at beside what every probe looks at.
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    /// Replicas: how far they are behind.
+    replication: bool,
+    memory: bool,
+}
+
+impl Looks {
+    /// Replies that are no answers to the write.
+    fn count(self) -> usize {
+        LOOKS + usize::from(self.replication) + usize::from(self.memory)
+    }
+
+    fn replication(self, replies: &[Reply]) -> Option<&Reply> {
+        self.replication.then(|| replies.get(LOOKS)).flatten()
+    }
+
+    fn memory(self, replies: &[Reply]) -> Option<&Reply> {
+        self.memory.then(|| replies.get(LOOKS + usize::from(self.replication))).flatten()
+    }
+}
+
+/// The value of one line of INFO.
+fn info_number(reply: &Reply, key: &str) -> Option<u64> {
+    let mut lines = reply.text()?.lines();
+    lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
+}
+
+/// How long a replica has heard nothing from its master.
+fn replication_lag(info: &Reply) -> Option<Duration> {
+    let down_for = info_number(info, "master_link_down_since_seconds");
+    down_for.or_else(|| info_number(info, "master_last_io_seconds_ago")).map(Duration::from_secs)
+}
+
+fn memory_use(info: &Reply) -> Option<MemoryUse> {
+    let used_bytes = info_number(info, "used_memory")?;
+    Some(MemoryUse { used_bytes, max_bytes: info_number(info, "maxmemory").unwrap_or(0) })
+}
+
+/// Bytes of the replication stream: `["master", offset, ..]`, or `["slave", host, port, state, offset]`.
+fn replication_offset(role: &Reply) -> Option<u64> {
+    let role = role.elements()?;
+    let offset = if role.first()?.text()? == "master" { role.get(1)? } else { role.get(4)? };
+    offset.integer().and_then(|offset| u64::try_from(offset).ok())
+}
+
 /// What one probe asks.
-fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
+fn requests(settings: &ProbeSettings, looks: Looks, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
     requests.extend(settings.mark_keys.looks());
     debug_assert_eq!(requests.len(), LOOKS);
+    requests.extend(looks.replication.then(|| vec!["INFO", "replication"]));
+    requests.extend(looks.memory.then(|| vec!["INFO", "memory"]));
+    debug_assert_eq!(requests.len(), looks.count());
     if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
         requests.push(vec!["MULTI"]);
@@ -312,16 +369,24 @@ impl Connection {
         Ok(())
     }
 
-    fn judge(&mut self, replies: &[Reply], latency: Duration, write_probe: bool, write_proven: bool) -> Report {
+    fn judge(
+        &mut self,
+        replies: &[Reply],
+        latency: Duration,
+        looks: Looks,
+        write_probe: bool,
+        write_proven: bool,
+    ) -> Report {
         let (mut error, mut outcome) = (None, None);
         for reply in replies {
             let Some(text) = reply.error() else { continue };
-            let meaning = match text.split(' ').next().unwrap_or_default() {
-                "LOADING" => Some(ProbeOutcome::NotReady(NotReadyWord::Loading)),
-                "MASTERDOWN" => Some(ProbeOutcome::NotReady(NotReadyWord::MasterDown)),
-                "CLUSTERDOWN" => Some(ProbeOutcome::NotReady(NotReadyWord::ClusterDown)),
-                "BUSY" => Some(ProbeOutcome::NotReady(NotReadyWord::Busy)),
-                "NOAUTH" | "WRONGPASS" => Some(ProbeOutcome::AuthenticationFailed),
+            let cause = Cause::of_error_word(text.split(' ').next().unwrap_or_default().as_bytes());
+            let meaning = match (cause.meaning().kind, cause.not_ready_word()) {
+                (_, Some(NotReadyWord::Misconf | NotReadyWord::NoReplicas | NotReadyWord::TryAgain)) => None,
+                (_, Some(word)) => Some(ProbeOutcome::NotReady(word)),
+                (FailureKind::Authentication, _) if cause != Cause::NoPermission => {
+                    Some(ProbeOutcome::AuthenticationFailed)
+                }
                 _ => None,
             };
             if let Some(meaning) = meaning {
@@ -337,15 +402,21 @@ impl Connection {
             _ => Role::Unknown,
         };
         self.identity.is_replica = role == Role::Replica;
-        let write_ok = (write_probe && replies.len() > LOOKS).then(|| {
+        let write_ok = (write_probe && replies.len() > looks.count()).then(|| {
             // Without the permission to write there is nothing to learn from not being able to.
-            let refusal = replies[LOOKS..].iter().find_map(Reply::error);
+            let refusal = replies[looks.count()..].iter().find_map(Reply::error);
             let forbidden = refusal.is_some_and(|text| text.contains("NOPERM"));
             error = error.take().or_else(|| refusal.filter(|_| !forbidden).map(str::to_owned));
             refusal.is_none() || forbidden
         });
         let write_ok = write_ok.or((write_probe && write_proven).then_some(true));
-        let answer = ProbeAnswer { write_ok, ..ProbeAnswer::new(latency, role) };
+        let answer = ProbeAnswer {
+            write_ok,
+            replication_lag: looks.replication(replies).and_then(replication_lag),
+            replication_offset: replication_offset(&replies[1]),
+            memory: looks.memory(replies).and_then(memory_use),
+            ..ProbeAnswer::new(latency, role)
+        };
         let ok = ProbeOutcome::Ok(answer);
         Report {
             outcome: outcome.unwrap_or(ok),
@@ -386,6 +457,19 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+
+    #[test]
+    fn lag_and_memory_are_read_from_what_the_server_says() {
+        let info = |text: &'static str| Reply::Bulk(Bytes::from_static(text.as_bytes()));
+        let up = info("role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:3\r\nslave_repl_offset:9\r\n");
+        assert_eq!(replication_lag(&up), Some(Duration::from_secs(3)));
+        let down = info("master_last_io_seconds_ago:-1\r\nmaster_link_down_since_seconds:70\r\n");
+        assert_eq!(replication_lag(&down), Some(Duration::from_secs(70)));
+        assert_eq!(replication_lag(&info("role:master\r\n")), None);
+        let memory =
+            info("used_memory:1000\r\nused_memory_peak:5\r\nmaxmemory:4000\r\nmaxmemory_policy:noeviction\r\n");
+        assert_eq!(memory_use(&memory), Some(MemoryUse { used_bytes: 1_000, max_bytes: 4_000 }));
+    }
 
     #[test]
     fn the_keys_of_all_databases_are_counted_without_the_mark() {

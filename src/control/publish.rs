@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::window::Sampler;
 use crate::backend::{Backend, CLASSES, Counters};
 use crate::divergence::State;
-use crate::policy::{BackendView, BreakerState, Standing, View};
+use crate::policy::{BackendView, BreakerState, FailureKind, Standing, View};
 use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{
     BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, breaker_value, divergence_value, health_value,
@@ -78,16 +78,10 @@ fn traffic(metrics: &BackendMetrics, sampler: &mut Sampler, backend: &Backend) {
         let answered = backend.counters.iter().map(|counters| counters.answered[class].get()).sum();
         metrics.requests[class].absolute(answered);
     }
-    let errors: [u64; 6] = [
-        sum(|counters| counters.links_lost.get()),
-        sum(|counters| counters.timeouts.get()),
-        0,
-        0,
-        sum(|counters| counters.server_errors.get()),
-        0,
-    ];
-    for (counter, total) in metrics.errors.iter().zip(errors) {
-        counter.absolute(total);
+    for kind in FailureKind::ALL {
+        let lost = if kind == FailureKind::Connection { sum(|counters| counters.links_lost.get()) } else { 0 };
+        let failed: u64 = backend.counters.iter().map(|counters| counters.failed(&[kind])).sum();
+        metrics.errors[kind.index()].absolute(lost + failed);
     }
     metrics.in_flight.set(backend.in_flight() as f64);
     metrics.links.set(sum(|counters| counters.links.get()) as f64);

@@ -29,6 +29,7 @@ pub fn group_setup(
         engine_settings: engine_settings(config),
         rules,
         divergence_policy: config.divergence.policy,
+        tracks_writers: config.divergence.source == config::DivergenceSource::Tracking,
         mark_prefix: config.divergence.mark_prefix.clone(),
         mirror: MirrorSettings {
             fill: config.mirror.fill,

@@ -15,6 +15,7 @@ use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
 use super::mirror::{MirrorControl, MirrorSettings};
 use super::probe::{Keyspace, ProbeCommand};
+use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
 use crate::config::DivergencePolicy;
 use crate::divergence::{Scripts, State};
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     /// Which Standin this is: the same after a restart.
     pub(super) instance: String,
     pub(super) incidents: RefCell<Incidents>,
+    /// Whether the active is asked what others write, and by whom it is asked now.
+    pub(super) tracks_writers: bool,
+    pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
     pub(super) scripts: Arc<Scripts>,
@@ -87,9 +91,11 @@ impl Shared {
     }
 
     /// Publishes that a backend was entered.
-    pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
+    pub(super) fn enter(self: &Rc<Self>, active: BackendId) -> Arc<Route> {
         self.incident_began();
-        self.publisher.borrow_mut().enter(active, self.keeping(active))
+        let route = self.publisher.borrow_mut().enter(active, self.keeping(active));
+        self.complete_copy(&route);
+        route
     }
 
     /// Publishes whether requests are served.

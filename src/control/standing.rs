@@ -90,7 +90,9 @@ impl GroupControl {
             let facts = &mut shared.facts.borrow_mut()[id.index()];
             facts.generation = generation;
             facts.met = true;
-            if rules.role == BackendRole::Primary && !self.started {
+            if facts.has_record {
+                // Known by the one that served last.
+            } else if rules.role == BackendRole::Primary && !self.started {
                 // What the primary holds when we first meet it is what the application knows.
                 shared.group.record(id).settle(State::Clean);
             } else if facts.keys == Some(0) {

@@ -112,11 +112,15 @@ impl GroupControl {
             self.feed(Event::Joined { backend: id });
             self.doubt_others(id, "another backend served when Standin ended");
         }
+        let joins = id != self.primary();
         let shared = Rc::clone(&self.shared);
         tokio::task::spawn_local(async move {
             let identity = shared.facts.borrow()[id.index()].identity.clone();
             if let Err(error) = incident::bury_predecessors(&shared, id).await {
                 tracing::debug!(%error, "connections of an earlier run could not be looked for");
+            }
+            if joins && let Err(error) = shared.take_over_records(id).await {
+                tracing::info!(%error, "what other backends have missed could not be read");
             }
             incident::announce(&shared, id).await;
             let _ = shared.messages.send(Message::Opened(id, identity.map(Arc::new)));

@@ -3,7 +3,9 @@
 use super::api::LatencyReport;
 use crate::backend::{Backend, CLASSES};
 use crate::command::Class;
-use crate::policy::{CommandClass, ErrorCounts, LATENCY_BUCKETS, Sketch, Time, WindowSummary, latency_bucket_bound};
+use crate::policy::{
+    CommandClass, ErrorCounts, FailureKind, LATENCY_BUCKETS, Sketch, Time, WindowSummary, latency_bucket_bound,
+};
 
 type Buckets = [u64; LATENCY_BUCKETS];
 
@@ -51,13 +53,7 @@ impl Collector {
         let slow_until_us = backend.slow_until_us();
         WindowSummary {
             requests: requests + errors.timeout.saturating_sub(before.timeout),
-            errors: ErrorCounts {
-                connection: errors.connection.saturating_sub(before.connection),
-                timeout: errors.timeout.saturating_sub(before.timeout),
-                overloaded: errors.overloaded.saturating_sub(before.overloaded),
-                data: errors.data.saturating_sub(before.data),
-                ..ErrorCounts::default()
-            },
+            errors: since(&errors, &before),
             latency: classes.map(|buckets| Sketch::from_buckets(&buckets)),
             in_flight: u32::try_from(backend.in_flight()).unwrap_or(u32::MAX),
             last_progress: (last_progress_us > 0).then(|| Time::from_micros(last_progress_us)),
@@ -144,13 +140,21 @@ fn totals(backend: &Backend) -> (Box<[Buckets; CLASSES]>, [u64; CLASSES]) {
     (latency, answered)
 }
 
+fn since(now: &ErrorCounts, before: &ErrorCounts) -> ErrorCounts {
+    let mut change = ErrorCounts::default();
+    for kind in FailureKind::ALL {
+        change.add(kind, now.get(kind).saturating_sub(before.get(kind)));
+    }
+    change
+}
+
 fn error_totals(backend: &Backend) -> ErrorCounts {
     let mut errors = ErrorCounts::default();
     for counters in &backend.counters {
         errors.connection += counters.links_lost.get();
-        errors.timeout += counters.timeouts.get();
-        errors.overloaded += counters.server_errors.get();
-        errors.data += counters.data_errors.get();
+        for kind in FailureKind::ALL {
+            errors.add(kind, counters.failed(&[kind]));
+        }
     }
     errors
 }

@@ -4,7 +4,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashSet;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+
+use super::copy::{Ahead, Carrier, append, seal};
 
 /// Memory of one key beside its bytes: table slot, box and allocator overhead, as measured roughly.
 const KEY_OVERHEAD_BYTES: usize = 48;
@@ -52,16 +55,20 @@ impl hashbrown::Equivalent<DirtyKey> for KeyRef<'_> {
 
 struct Inner {
     base: State,
-    keys: HashSet<DirtyKey, RandomState>,
+    /// With who has written each ahead, see `copy`.
+    keys: HashMap<DirtyKey, Carrier, RandomState>,
     bytes: usize,
     why: String,
     /// Grows with every addition: a reconciler that took a batch sees whether more came.
     additions: u64,
+    /// Who has written ahead that anything may differ.
+    unknown_carrier: Carrier,
 }
 
 /// The record of one backend. Workers add, the control plane takes away; each holds the lock for one batch only.
 pub struct Record {
     bytes_max: usize,
+    doubts_scripts: bool,
     inner: Mutex<Inner>,
 }
 
@@ -70,8 +77,29 @@ impl Record {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         let why = NOT_LOOKED_AT.to_owned();
-        let keys = HashSet::with_hasher(RandomState::default());
-        Self { bytes_max, inner: Mutex::new(Inner { base: State::Unknown, keys, bytes: 0, why, additions: 0 }) }
+        let keys = HashMap::with_hasher(RandomState::default());
+        Self {
+            bytes_max,
+            doubts_scripts: false,
+            inner: Mutex::new(Inner {
+                base: State::Unknown,
+                keys,
+                bytes: 0,
+                why,
+                additions: 0,
+                unknown_carrier: Carrier::NOBODY,
+            }),
+        }
+    }
+
+    /// Whether a script may have written any key, whatever it declares.
+    #[must_use]
+    pub fn doubting_scripts(self, doubts_scripts: bool) -> Self {
+        Self { doubts_scripts, ..self }
+    }
+
+    pub(super) fn doubts_scripts(&self) -> bool {
+        self.doubts_scripts
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -80,35 +108,90 @@ impl Record {
 
     /// Records that these keys of a database may differ.
     pub fn dirty<'a>(&self, database: u32, keys: impl IntoIterator<Item = &'a [u8]>) {
+        self.dirty_ahead(database, keys, None);
+    }
+
+    /// As [`Self::dirty`]; what the server that serves has not been told of this backend, by its number, goes into `ahead`.
+    pub fn dirty_ahead<'a>(
+        &self,
+        database: u32,
+        keys: impl IntoIterator<Item = &'a [u8]>,
+        mut ahead: Option<(u8, &mut Ahead)>,
+    ) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.additions += 1;
         for key in keys {
             if inner.base == State::Unknown {
-                return;
+                return inner.carry_unknown(ahead);
             }
-            let entry: DirtyKey = (database, key.into());
-            if inner.keys.insert(entry) {
-                inner.bytes += key.len() + KEY_OVERHEAD_BYTES;
+            let carrier = match inner.keys.entry((database, key.into())) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    inner.bytes += key.len() + KEY_OVERHEAD_BYTES;
+                    new.insert(Carrier::NOBODY)
+                }
+            };
+            if let Some((backend, ahead)) = &mut ahead {
+                ahead.carry(*backend, carrier, Some((database, key)));
             }
             if inner.bytes > self.bytes_max {
                 inner.become_unknown("more keys were written than the record may hold (divergence.record_bytes)");
+                return inner.carry_unknown(ahead);
             }
         }
     }
 
     /// Records that anything may differ.
     pub fn become_unknown(&self, why: &str) {
+        self.become_unknown_ahead(why, None);
+    }
+
+    /// As [`Self::become_unknown`], said ahead.
+    pub fn become_unknown_ahead(&self, why: &str, ahead: Option<(u8, &mut Ahead)>) {
         let mut inner = self.lock();
         inner.additions += 1;
         inner.become_unknown(why);
+        inner.carry_unknown(ahead);
+    }
+
+    /// The server that serves in this incident has what a link wrote ahead; no key: that anything may differ.
+    pub fn confirm(&self, database: u32, key: &[u8], incident: u32, link: u32) {
+        let mut inner = self.lock();
+        if let Some(carrier) = inner.keys.get_mut(&KeyRef(database, key)) {
+            carrier.confirm(incident, link);
+        }
+    }
+
+    /// As [`Self::confirm`], that anything may differ.
+    pub fn confirm_unknown(&self, incident: u32, link: u32) {
+        self.lock().unknown_carrier.confirm(incident, link);
+    }
+
+    /// Blocks of keys that nobody has written ahead in this incident, at most `bytes` each. From now on they count as
+    /// written: a caller that cannot write them must give the whole copy up.
+    #[must_use]
+    pub fn copy_missing(&self, backend: u8, incident: u32, bytes: usize) -> Vec<Vec<u8>> {
+        let mut inner = self.lock();
+        let (mut blocks, mut block) = (Vec::new(), Vec::new());
+        for ((database, key), carrier) in inner.keys.iter_mut().filter(|(_, carrier)| !carrier.is_of(incident)) {
+            *carrier = Carrier::confirmed(incident);
+            append(&mut block, backend, Some((*database, key)));
+            if block.len() >= bytes {
+                blocks.push(seal(&std::mem::take(&mut block)));
+            }
+        }
+        if !block.is_empty() {
+            blocks.push(seal(&block));
+        }
+        blocks
     }
 
     /// The content was looked at, or made so: `Clean` or `Empty`. Forgets all keys.
     pub fn settle(&self, state: State) {
         debug_assert!(matches!(state, State::Clean | State::Empty));
         let mut inner = self.lock();
-        inner.keys = HashSet::with_hasher(RandomState::default());
+        inner.keys = HashMap::with_hasher(RandomState::default());
         inner.bytes = 0;
         inner.why.clear();
         inner.base = state;
@@ -135,7 +218,7 @@ impl Record {
     pub fn take(&self, n: usize) -> Vec<DirtyKey> {
         let mut guard = self.lock();
         let inner = &mut *guard;
-        let taken: Vec<DirtyKey> = inner.keys.iter().take(n).cloned().collect();
+        let taken: Vec<DirtyKey> = inner.keys.keys().take(n).cloned().collect();
         for key in &taken {
             inner.keys.remove(key);
             inner.bytes -= key.1.len() + KEY_OVERHEAD_BYTES;
@@ -146,7 +229,7 @@ impl Record {
     /// Whether the key is recorded.
     #[must_use]
     pub fn contains(&self, database: u32, key: &[u8]) -> bool {
-        self.lock().keys.contains(&KeyRef(database, key))
+        self.lock().keys.contains_key(&KeyRef(database, key))
     }
 
     /// Whether no key is recorded, whatever the state.
@@ -170,6 +253,12 @@ impl Record {
 }
 
 impl Inner {
+    fn carry_unknown(&mut self, ahead: Option<(u8, &mut Ahead)>) {
+        if let Some((backend, ahead)) = ahead {
+            ahead.carry(backend, &mut self.unknown_carrier, None);
+        }
+    }
+
     fn state(&self) -> State {
         if self.base != State::Unknown && !self.keys.is_empty() { State::Keys } else { self.base }
     }
@@ -180,7 +269,7 @@ impl Inner {
             why.clone_into(&mut self.why);
         }
         self.base = State::Unknown;
-        self.keys = HashSet::with_hasher(RandomState::default());
+        self.keys = HashMap::with_hasher(RandomState::default());
         self.bytes = 0;
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::NotReadyWord;
+
 /// The kinds that failures are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -209,6 +211,12 @@ impl Cause {
 
     pub const fn meaning(self) -> &'static Meaning {
         &FAILURES[self as usize]
+    }
+
+    /// The word of a server that lives and does not serve.
+    #[must_use]
+    pub fn not_ready_word(self) -> Option<NotReadyWord> {
+        NotReadyWord::ALL.into_iter().find(|word| word.cause() == self)
     }
 
     /// What an error reply says by its whole first word.

@@ -51,6 +51,7 @@ pub(super) struct World {
     pub(super) blind_until: Time,
     court: Court,
     clock_ahead: Duration,
+    jumped_while_blind: Duration,
     queue: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     last_delivery: Time,
@@ -121,6 +122,7 @@ impl World {
             blind_until: Time::ZERO,
             court: Court::new(invariants::all(), &scenario.expect.except),
             clock_ahead: Duration::ZERO,
+            jumped_while_blind: Duration::ZERO,
             queue: BinaryHeap::new(),
             sequence: 0,
             last_delivery: Time::ZERO,
@@ -374,13 +376,14 @@ impl World {
     }
 
     fn resume(&mut self, late: Duration) {
+        let late = late + std::mem::take(&mut self.jumped_while_blind);
         if late > LATE_TICK {
             self.hand_to_engine(Event::TickStalled { late });
         }
         self.advance();
     }
 
-    /// Our clock is ahead by this much at once: every timer of ours that falls into the gap is due now.
+    /// Our clock is ahead by this much at once, which we notice when we run: every timer of ours that falls into the gap is due now.
     pub(super) fn jump_clock(&mut self, ahead: Duration) {
         self.advance();
         let queue = std::mem::take(&mut self.queue);
@@ -392,7 +395,9 @@ impl World {
         }
         self.traffic.clock_jumped(ahead);
         self.clock_ahead += ahead;
-        if ahead > LATE_TICK {
+        if self.now < self.blind_until {
+            self.jumped_while_blind += ahead;
+        } else if ahead > LATE_TICK {
             self.hand_to_engine(Event::TickStalled { late: ahead });
         }
     }
@@ -502,6 +507,7 @@ impl World {
             for id in &fault.on {
                 self.traffic.counts[*id].slow_until = None;
                 if self.nodes[*id].answers() {
+                    self.traffic.counts[*id].slow_command(fault.length);
                     self.traffic.heard(*id, self.now);
                 }
             }

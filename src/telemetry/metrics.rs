@@ -12,6 +12,7 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, R
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::process::ProcessSample;
+use crate::policy::FailureKind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -32,8 +33,9 @@ pub struct Metric {
 
 /// Command classes, as the command table has them.
 pub const CLASSES: [&str; 7] = ["point_read", "write", "multi_key", "script", "slow", "blocking", "admin"];
-/// The error types that count against a backend or a request.
-pub const ERROR_TYPES: [&str; 6] = ["connection", "timeout", "refused", "authentication", "server", "protocol"];
+/// The kinds of failures, in the order of [`FailureKind::ALL`].
+pub const ERROR_TYPES: [&str; FailureKind::COUNT] =
+    ["connection", "timeout", "overloaded", "not_ready", "wrong_role", "authentication", "protocol", "data"];
 /// What our latency histograms publish, with the label text of each quantile.
 pub const QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.99, "0.99"), (0.999, "0.999")];
 /// Seconds. From the immediate switch (well under a millisecond) to a drained one.
@@ -59,7 +61,7 @@ metrics! {
     REQUESTS = "standin_requests_total", Counter, Count, &["group", "backend", "class"],
         "Requests answered by this backend, by command class.";
     REQUEST_ERRORS = "standin_request_errors_total", Counter, Count, &["group", "backend", "type"],
-        "Requests that this backend failed, by what went wrong; most are served elsewhere and never reach a client.";
+        "Requests that this backend answered with an error or not at all, by what went wrong; most of them are served elsewhere and never reach a client. `data` is the application's own.";
     RETRIES = "standin_retries_total", Counter, Count, PER_GROUP,
         "Requests sent again after a fault, on the same backend or on another.";
     UNKNOWN_OUTCOMES = "standin_unknown_outcomes_total", Counter, Count, PER_GROUP,
@@ -421,6 +423,11 @@ mod tests {
         }
         let latency = r#"standin_request_latency_seconds{group="cache",backend="backup-a",class="point_read",quantile="0.999"} 0.0125"#;
         assert!(text.contains(latency), "{text}");
+    }
+
+    #[test]
+    fn errors_are_counted_by_the_kinds_of_the_table_of_failures() {
+        assert_eq!(ERROR_TYPES, FailureKind::ALL.map(FailureKind::name));
     }
 
     #[test]

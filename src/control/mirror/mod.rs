@@ -121,7 +121,7 @@ impl Shared {
     /// What the workers are to keep while `active` serves.
     pub(super) fn keeping(&self, active: BackendId) -> Keeping {
         let bit = |id: BackendId| 1 << id.index();
-        let mut keeping = Keeping::default();
+        let mut keeping = Keeping { copying: self.incidents.borrow().copying, ..Keeping::default() };
         for rules in self.rules.iter().filter(|rules| rules.id != active) {
             let phase = self.mirror(rules.id).phase.get();
             if phase != Phase::Off {
