@@ -7,6 +7,7 @@ RUN apt-get update \
 WORKDIR /standin
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
+COPY tests/simulation tests/simulation
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/standin/target \

@@ -5,13 +5,14 @@ SHELL := /bin/bash
 
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SIMULATE_TIMES ?= 10
 SOAK_ARGS ?= --seconds 300 --clients 500
 FUZZ_SECONDS ?= 600
 OPERATIONS ?= 1000000
 SEED ?= 1
 CONFORMANCE_ARGS ?= all
 
-.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance consistency
+.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance simulate consistency
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +22,7 @@ build: ## Build target/release/standin
 
 check: ## Formatting, lints, architecture and docs; changes nothing
 	cargo fmt --all -- --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --locked --quiet --test architecture
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet
 
@@ -55,6 +56,9 @@ consistency: ## A million operations through kills, freezes, old RDBs and partit
 	scripts/install-test-tools
 	STANDIN_CONSISTENCY_OPERATIONS=$(OPERATIONS) STANDIN_CONSISTENCY_SEED=$(SEED) \
 		cargo test --locked --test chaos_consistency -- --test-threads=1 --nocapture
+
+simulate: ## The failover engine in SIMULATE_TIMES (default 10) times as many worlds as the tests run
+	STANDIN_SIMULATE_TIMES=$(SIMULATE_TIMES) cargo test --locked --package standin-simulation -- --nocapture
 
 conformance: build ## Suites that know nothing of Standin, direct and through it (CONFORMANCE_ARGS="cts")
 	scripts/install-test-tools --conformance

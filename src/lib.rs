@@ -14,4 +14,5 @@ pub mod limits;
 pub mod policy;
 pub mod resp;
 pub mod route;
+pub mod simulation;
 pub mod telemetry;

@@ -15,6 +15,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("resp", &["limits"]),
     ("command", &["limits", "resp"]),
     ("config", &["limits", "policy", "resp", "command"]),
+    // The real engine in a modelled world: it knows nothing of the process.
+    ("simulation", &["limits", "policy", "config"]),
     ("telemetry", &["limits", "policy", "resp", "command", "config"]),
     ("embedded", &["limits", "policy", "resp", "command", "config", "telemetry"]),
     // A backend may be the embedded store, so `backend` sees `embedded`; the store knows nothing of backends.

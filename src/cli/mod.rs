@@ -12,6 +12,7 @@ mod output;
 mod render;
 mod replay;
 mod run;
+mod simulate;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -89,6 +90,8 @@ enum Command {
     Adopt(OwnershipArgs),
     /// Take that permission back.
     Disown(OwnershipArgs),
+    /// Run the failover engine through a scenario in virtual time, and judge it.
+    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -366,5 +369,6 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Adopt(arguments) => control_commands::own(&arguments, "/v1/adopt"),
         Command::Disown(arguments) => control_commands::own(&arguments, "/v1/disown"),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -11,6 +11,7 @@ use super::breaker::{Breaker, BreakerState, Calls};
 use super::event::{CommandClass, Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role, Standing, WindowSummary};
 use super::evidence::{Blind, EntryBlock, Evidence, Failure, NotReady, Signs};
 use super::failure::{Cause, FailureKind};
+use super::guards::is_slow;
 use super::score;
 use super::seed::mix;
 use super::settings::{BackendSettings, DataMode, Settings};
@@ -46,6 +47,8 @@ pub(super) struct Backend {
     pub(super) healthy_since: Option<Time>,
     pub(super) baseline: Baseline,
     allowances: [Allowance; CommandClass::COUNT],
+    /// When its probes took longer than they should last.
+    pub(super) slow_at: Option<Time>,
     pub(super) breaker: Breaker,
     /// More timeouts than anything else opened the breaker.
     breaker_by_timeouts: bool,
@@ -95,6 +98,7 @@ impl Backend {
             baseline: Baseline::default(),
             allowances: std::array::from_fn(|_| allowance.clone()),
             breaker: Breaker::new(group.breaker.clone(), seed),
+            slow_at: None,
             breaker_by_timeouts: false,
             breaker_opened: None,
             needs_entry: false,
@@ -197,6 +201,8 @@ impl Backend {
         actions: &mut Vec<Action>,
     ) {
         self.in_flight = window.in_flight;
+        // Also what ran out of time in this window before the slow request ended was late because of it.
+        let was_slow = self.slow_in_flight(now);
         self.slow_until = window.slow_in_flight_until;
         if let Some(progress) = window.last_progress {
             self.progressed(progress.min(now));
@@ -207,16 +213,16 @@ impl Backend {
         let errors = &window.errors;
         // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
         // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
-        let excused = self.slow_in_flight(now);
-        let failed = if excused { 0 } else { errors.timeout + errors.overloaded } + errors.protocol;
+        let excused = was_slow || self.slow_in_flight(now);
+        // What was asked before or while this process did not run may have been answered in time: nobody looked.
+        let blinded = !blind.overlap(now - group.timeout.request, now).is_zero();
+        let timeouts = if excused || blinded { 0 } else { errors.timeout };
+        let overloaded = if excused { 0 } else { errors.overloaded };
+        let failed = timeouts + overloaded + errors.protocol;
         let moment = Moment { well: self.is_calm(now), slow: self.slow_at_work(now, window, group), blind };
         let calls = self.signals.on_window(now, window, moment, group);
         if window.requests > 0 {
-            self.breaker_record(
-                now,
-                Calls { failed, ..calls },
-                (errors.timeout + calls.slow) * 2 > failed + calls.slow,
-            );
+            self.breaker_record(now, Calls { failed, ..calls }, (timeouts + calls.slow) * 2 > failed + calls.slow);
         }
         if errors.not_ready > 0 {
             self.not_ready.signs.note(now);
@@ -301,6 +307,18 @@ impl Backend {
         let (class, latency, baseline) = (slow.class.name(), slow.latency, slow.baseline);
         let why = format!("{class} requests take {latency:?} since {}, usually {baseline:?}", slow.since);
         Some(failure(Trigger::Performance, Some(slow.since), slow.confidence, why))
+    }
+
+    /// When to ask again whether it is not ready or a replica, after the first signs of it.
+    pub(super) fn look_due(&self, group: &Settings) -> Option<Time> {
+        let threshold = group.probe.not_ready_threshold;
+        let (ready, role) = (self.not_ready.signs.look_due(threshold), self.wrong_role.look_due(threshold));
+        ready.into_iter().chain(role).min()
+    }
+
+    pub(super) fn look(&mut self) {
+        self.not_ready.signs.look();
+        self.wrong_role.look();
     }
 
     /// How long there has been evidence, where there is some.
@@ -458,6 +476,9 @@ impl Backend {
         self.probes_ok_in_row = self.probes_ok_in_row.saturating_add(1);
         self.healthy_since.get_or_insert(now);
         self.baseline.record(latency, group.recovery.latency_slack);
+        if is_slow(self, group) {
+            self.slow_at = Some(now);
+        }
     }
 
     fn probe_timed_out(&mut self, now: Time, silent_for: Duration, group: &Settings, blind: Blind) {

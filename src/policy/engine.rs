@@ -376,6 +376,7 @@ impl Engine {
             let silence = backend.silence_due(&self.settings, self.blind);
             at(silence.map(|due| due + self.settings.timeout.tick));
         }
+        at(self.backend(self.active).look_due(&self.settings));
         if let Some(pending) = &self.pending {
             at(Some(pending.deadline));
         } else {

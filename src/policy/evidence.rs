@@ -41,6 +41,8 @@ pub(super) struct Signs {
     count: u32,
     pub(super) first_at: Option<Time>,
     last_at: Option<Time>,
+    /// Another look was asked for since the last one.
+    looked: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +59,9 @@ pub(super) struct EntryBlock {
     /// When the shortest wait is over.
     soonest: Option<Time>,
     refused: bool,
+    /// It was a planned switch that failed, which may well have been the fault of the one that was to be left: where nobody
+    /// else serves, it is tried at once.
+    pub(super) planned: bool,
     in_row: u32,
 }
 
@@ -89,11 +94,21 @@ impl Signs {
 
     pub(super) fn note(&mut self, now: Time) {
         if !self.any(now) {
-            *self = Self { count: 1, first_at: Some(now), last_at: Some(now) };
+            *self = Self { count: 1, first_at: Some(now), last_at: Some(now), looked: false };
         } else if self.last_at.is_none_or(|last| now - last >= SIGN_SPACING) {
             self.count = self.count.saturating_add(1);
             self.last_at = Some(now);
+            self.looked = false;
         }
+    }
+
+    /// When another look would tell whether the trouble lasts; the next interval of the prober is too far away for that.
+    pub(super) fn look_due(&self, threshold: u32) -> Option<Time> {
+        self.last_at.filter(|_| !self.looked && self.count < threshold).map(|last| last + SIGN_SPACING)
+    }
+
+    pub(super) fn look(&mut self) {
+        self.looked = true;
     }
 }
 

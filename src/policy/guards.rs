@@ -22,6 +22,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// is tainted.
 const SUSPECT_MIN: Duration = Duration::from_secs(1);
 const SUSPECT_MAX: Duration = Duration::from_secs(10);
+/// What was slow alike is well again alike, but not in one instant: probes tell of it sooner than rare requests.
+const ALIKE_FOR: Duration = Duration::from_secs(5);
 /// Late ticks below this are ordinary.
 const SUSPECT_FROM: Duration = Duration::from_millis(250);
 
@@ -129,7 +131,7 @@ impl Engine {
             None => check(CheckName::Ourselves, true, "this process runs in time".to_owned()),
         }
         if matches!(trigger, Trigger::Performance | Trigger::Timeout) {
-            checks.push(self.slow_alike());
+            checks.push(self.slow_alike(now));
         }
         checks
     }
@@ -160,12 +162,13 @@ impl Engine {
     }
 
     /// When every other living backend is slower than usual too, the fault is ours or the network's.
-    fn slow_alike(&self) -> Check {
+    fn slow_alike(&self, now: Time) -> Check {
         let others = self.backends.iter().filter(|backend| {
             backend.settings.id != self.active && !backend.settings.last_resort && backend.failure.is_none()
         });
         let measured: Vec<_> = others.filter(|backend| backend.baseline.well().is_some()).collect();
-        let slow = measured.iter().filter(|backend| is_slow(backend, &self.settings)).count();
+        let slow_lately = |backend: &&&Backend| backend.slow_at.is_some_and(|at| now - at <= ALIKE_FOR);
+        let slow = measured.iter().filter(slow_lately).count();
         if !measured.is_empty() && slow == measured.len() {
             let text = format!("all {slow} others are slower than usual too: the fault is ours or the network's");
             Check::new(CheckName::SlowAlike, false, text)

@@ -137,7 +137,7 @@ pub(super) fn against<'a>(backend: &'a Backend, settings: &Settings, weighing: W
     if let Standing::Refused { why } = &backend.standing {
         return Some(Against::Refused(why));
     }
-    if backend.entry.blocks(now) {
+    if backend.entry.blocks(now) && (weighing.only_well || !backend.entry.planned) {
         return Some(Against::Blocked(backend.entry.why.as_deref().unwrap_or_default()));
     }
     if backend.authentication_failed {

@@ -146,7 +146,9 @@ impl Signals {
         }
         let in_flight = f64::from(window.in_flight);
         self.in_flight_usual += (in_flight - self.in_flight_usual) / IN_FLIGHT_PARTS;
-        let blind = !moment.blind.overlap(self.window_at, now).is_zero();
+        // What ended now may have been asked, and waited, before or while we did not run.
+        let asked = self.window_at.min(now - group.timeout.request);
+        let blind = !moment.blind.overlap(asked, now).is_zero();
         self.window_at = now;
         let excused = blind || moment.slow || now < self.settling_until;
         let slow = if excused { 0 } else { self.late(window, group) };

@@ -51,6 +51,7 @@ impl Engine {
     pub(super) fn decide(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.end_pin(now, actions);
         self.give_up_hopeless(now, actions);
+        self.look_again(now, actions);
         if self.pending.is_none() {
             self.look_at_proposal(now, actions);
             if self.availability == Availability::NoBackend {
@@ -64,6 +65,15 @@ impl Engine {
             self.withdraw_unwished(now, actions);
         }
         self.schedule(now);
+    }
+
+    /// A first sign that the active is not ready, or a replica, is confirmed or refuted within moments.
+    fn look_again(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let active = self.active;
+        if self.backend(active).look_due(&self.settings).is_some_and(|due| now >= due) {
+            self.backend_mut(active).look();
+            actions.push(Action::ProbeNow { backend: active });
+        }
     }
 
     pub(super) fn weighing(&self, now: Time, only_well: bool) -> Weighing<'_> {
@@ -171,6 +181,7 @@ impl Engine {
                 let news = pending.recorded || to.entry.why.as_ref() != Some(why);
                 let refused = matches!(result, SwitchResult::Refused { .. });
                 to.entry.block(now, why.clone(), refused, first, longest);
+                to.entry.planned = planned && !refused;
                 news
             }
         };

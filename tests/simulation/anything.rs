@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use standin::policy::{
+use standin_simulation::policy::{
     Action, BackendId, BackendRole, BackendSettings, Edge, Engine, ErrorCounts, Event, MemoryUse, Mode, NotReadyWord,
     OperatorCommand, Order, ProbeAnswer, ProbeOutcome, ProposalId, Role, Settings, Standing, SwitchId, SwitchResult,
     Time, WindowSummary,
 };
 
-use crate::world::Random;
+use standin_simulation::simulation::Random;
 
 const BACKENDS: u8 = 4;
 const EVENTS: usize = 400;

@@ -1,0 +1,149 @@
+//! The control task's other half: carries out what the engine wants, as `control/group.rs` and `control/entry.rs` do.
+
+use std::time::Duration;
+
+use super::timeline::Entry;
+use super::traffic::LinkState;
+use super::world::{What, World};
+use crate::policy::{Action, Availability, Event, Switch, SwitchId, SwitchKind, SwitchResult, Time};
+
+/// A planned switch whose old active does not finish what is under way is given up after this.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+
+/// What is published and under way.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    /// The backend that the published route names, by its place.
+    pub route: usize,
+    pub under_way: Option<Switch>,
+    pub began: Time,
+    /// Answers to switches that the engine has not got yet.
+    pub undelivered: usize,
+    pub carried_out: u64,
+    /// Begun switches that lead away from a backend, recoveries included.
+    pub switches: u32,
+    /// When each of them began.
+    pub switched_at: Vec<Time>,
+    pub decisions: u64,
+}
+
+impl World {
+    pub(super) fn carry_out(&mut self) {
+        if self.actions.is_empty() {
+            return;
+        }
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Switch(switch) => self.begin_switch(switch),
+                Action::Publish { availability } => self.publish(availability),
+                Action::SetAllowance { backend, class, allowance } => {
+                    self.traffic.allowances[backend.index()][class.index()] = allowance;
+                }
+                Action::ProbeNow { backend } => self.probe_now(backend.index()),
+                // The summary of an outage whose decisions are in the timeline one by one.
+                Action::Incident(_) => {}
+                Action::Record(decision) => {
+                    self.control.decisions += 1;
+                    self.timeline.note(self.now, Entry::decided(&decision));
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, availability: Availability) {
+        self.advance();
+        self.timeline.note(self.now, Entry::Published { availability });
+        self.traffic.set_availability(self.now, availability);
+        self.judge(|invariant, world| invariant.on_publish(world, availability));
+    }
+
+    fn begin_switch(&mut self, switch: Switch) {
+        self.judge(|invariant, world| invariant.on_switch(world, &switch));
+        self.timeline.note(self.now, Entry::switch(&switch));
+        self.control.switches += u32::from(switch.kind != SwitchKind::Reentry);
+        if switch.kind != SwitchKind::Reentry {
+            self.control.switched_at.push(self.now);
+        }
+        if let Some(superseded) = self.control.under_way.replace(switch.clone()) {
+            self.answer(superseded.id, SwitchResult::Failed { why: "superseded".into() });
+        }
+        self.control.began = self.now;
+        let to = switch.to.index();
+        let mut takes = self.scenario.control.entry.draw(&mut self.random);
+        if !self.nodes[to].answers() {
+            takes = self.entry_gives_up_after(to);
+        } else {
+            takes += self.nodes[to].busy_until - self.now;
+            takes += self.nodes[to].rtt(&mut self.random) * 2;
+        }
+        // What can be refused or does not answer is found out before anybody waits.
+        if switch.planned && switch.from != switch.to && self.nodes[to].answers() {
+            self.advance();
+            self.traffic.held_until = self.now + takes;
+        }
+        self.after(takes, What::SwitchEnds(Box::new(switch)));
+    }
+
+    pub(super) fn switch_ends(&mut self, switch: Switch) {
+        if self.control.under_way.as_ref().map(|current| current.id) != Some(switch.id) {
+            return;
+        }
+        self.advance();
+        let from_is_stuck = !self.nodes[switch.from.index()].answers() && self.traffic.in_flight() > 0;
+        let moves = switch.planned && switch.from != switch.to;
+        let gives_up_at = self.control.began + DRAIN_MAX;
+        if moves && from_is_stuck && self.now < gives_up_at {
+            self.traffic.held_until = gives_up_at;
+            self.schedule(gives_up_at, What::SwitchEnds(Box::new(switch)));
+            return;
+        }
+        let state = &self.nodes[switch.to.index()].state;
+        let failed = |why: &str| SwitchResult::Failed { why: why.to_owned() };
+        let result = if !self.nodes[switch.to.index()].answers() {
+            failed("no answer")
+        } else if state.wrong_password {
+            failed("authentication refused")
+        } else if state.loading {
+            failed("LOADING")
+        } else if state.refuses {
+            SwitchResult::Refused { why: "foreign keys".into() }
+        } else if state.readonly && self.nodes[switch.to.index()].data != crate::policy::DataMode::Replica {
+            SwitchResult::Refused { why: "it is a replica".into() }
+        } else if moves && from_is_stuck {
+            failed(&format!("requests were still under way after {DRAIN_MAX:?}"))
+        } else if self.random.chance(self.scenario.control.entry_failures) {
+            failed("reconciling was interrupted")
+        } else {
+            SwitchResult::Done
+        };
+        self.timeline.note(self.now, Entry::SwitchEnded { id: switch.id, result: result.clone() });
+        self.traffic.held_until = self.now;
+        self.control.under_way = None;
+        if result == SwitchResult::Done {
+            let node = &mut self.nodes[switch.to.index()];
+            node.identity_admitted = node.identity;
+            self.route_to(switch.to.index());
+        }
+        self.answer(switch.id, result);
+    }
+
+    fn route_to(&mut self, to: usize) {
+        self.control.carried_out += 1;
+        self.control.route = to;
+        if self.traffic.link.to == to {
+            return;
+        }
+        self.traffic.lose_link(self.now, false);
+        self.traffic.link.to = to;
+        self.traffic.link.attempt = 0;
+        self.traffic.link.state = LinkState::Absent;
+        if self.traffic.rate > 0.0 {
+            self.connect_after(Duration::ZERO);
+        }
+    }
+
+    fn answer(&mut self, id: SwitchId, result: SwitchResult) {
+        self.control.undelivered += 1;
+        self.tell(Event::SwitchDone { id, result });
+    }
+}
