@@ -493,3 +493,77 @@ fn in_resp3_a_list_that_looks_like_a_message_is_a_reply() {
     assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
     stage.standin.finish();
 }
+
+#[test]
+fn commands_about_the_client_itself_are_queued_in_a_transaction_and_answered_by_exec() {
+    let primary = RedisServer::start();
+    let standin = StandinConfig::new().primary(primary.address()).start();
+    let mut client = standin.connect();
+    let id = client.command(&["CLIENT", "ID"]);
+    let queued =
+        |client: &mut Client, request: &[&str]| assert_eq!(client.command(request).text(), "QUEUED", "{request:?}");
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    for request in [
+        &["SET", "k", "1"][..],
+        &["AUTH", "unasked"],
+        &["CLIENT", "SETNAME", "inside"],
+        &["CLIENT", "GETNAME"],
+        &["CLIENT", "ID"],
+        &["HELLO", "9"],
+        &["GET", "k"],
+    ] {
+        queued(&mut client, request);
+    }
+    let Reply::Array(replies) = client.command(&["EXEC"]) else { panic!("EXEC answers with an array") };
+    assert_eq!(replies[0], Reply::ok());
+    assert!(replies[1].text().starts_with("ERR AUTH <password> called without any password"), "{replies:?}");
+    assert_eq!(replies[2..5], [Reply::ok(), Reply::bulk("inside"), id.clone()]);
+    assert!(replies[5].is_error_word("NOPROTO"), "{replies:?}");
+    assert_eq!(replies[6], Reply::bulk("1"));
+    assert_eq!(client.command(&["CLIENT", "GETNAME"]), Reply::bulk("inside"));
+    // HELLO changes the form of what follows it, the array around it excepted.
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    for request in [&["HGETALL", "none"][..], &["HELLO", "3"], &["HGETALL", "none"]] {
+        queued(&mut client, request);
+    }
+    let Reply::Array(replies) = client.command(&["EXEC"]) else { panic!("EXEC answers with an array") };
+    assert_eq!(replies[0], Reply::Array(Vec::new()));
+    assert_eq!(replies[1].field("proto"), Some(&Reply::Integer(3)));
+    assert_eq!(replies[1].field("id"), Some(&id), "the client's id, and not that of the connection behind");
+    assert_eq!(replies[2], Reply::Map(Vec::new()));
+    assert_eq!(client.command(&["HGETALL", "none"]), Reply::Map(Vec::new()), "RESP3 from here on");
+    // A wrong number of arguments is refused at once, and the transaction with it.
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert!(client.command(&["AUTH"]).is_error());
+    assert!(client.command(&["EXEC"]).is_error_word("EXECABORT"));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
+    standin.finish();
+}
+
+#[test]
+fn a_login_in_a_transaction_is_judged_by_the_front_door_when_exec_comes() {
+    if support::under_test_is_direct() {
+        return;
+    }
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    let config = StandinConfig::pair(primary.address(), backup.address()).listen_keys("password = \"secret\"");
+    let mut standin = config.start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    assert!(client.command(&["MULTI"]).is_error_word("NOAUTH"));
+    assert_eq!(client.command(&["AUTH", "secret"]), Reply::ok());
+    for fails_over in [false, true] {
+        assert_eq!(client.command(&["MULTI"]), Reply::ok());
+        for request in [&["AUTH", "wrong"][..], &["SET", "k", "1"], &["AUTH", "secret"], &["GET", "k"]] {
+            assert_eq!(client.command(request).text(), "QUEUED");
+        }
+        if fails_over {
+            primary.kill();
+        }
+        let Reply::Array(replies) = client.command(&["EXEC"]) else { panic!("EXEC answers with an array") };
+        assert!(replies[0].is_error_word("WRONGPASS"), "{replies:?}");
+        assert_eq!(replies[1..], [Reply::ok(), Reply::ok(), Reply::bulk("1")]);
+    }
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
+    standin.finish();
+}

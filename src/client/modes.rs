@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::queued_here::Completing;
 use super::session::{Left, Session};
 use crate::backend::{Backend, Lane, Link};
 use crate::command::{Handling, Spec};
@@ -41,6 +42,8 @@ pub(super) struct Transaction {
     pub(super) is_doomed: bool,
     /// We refused one of its requests: EXEC must fail.
     pub(super) is_spoiled: bool,
+    /// Queued requests that are answered here, with their positions.
+    pub(super) own: Vec<(usize, Vec<u8>)>,
     /// Database that a queued SELECT will lead to.
     pub(super) select: Option<u32>,
     /// How long a queued CLIENT PAUSE will hold the backend back, in microseconds.
@@ -135,6 +138,10 @@ pub(super) struct State {
     pub(super) permission: Option<(Handling, Result<(), String>)>,
     /// Replies that must come before the next request may be dealt with.
     pub(super) awaited: u32,
+    /// An answer to EXEC that is not whole yet.
+    pub(super) completing: Option<Completing>,
+    /// Replies of our own that become part of it, instead of leaving for the client.
+    pub(super) captured: Option<Vec<u8>>,
     pub(super) expected: VecDeque<(u32, bool, Expected)>,
     /// Requests that need a new connection of the session's own.
     pub(super) orphans: Left,
@@ -177,6 +184,8 @@ impl State {
             blocked_at: None,
             permission: None,
             awaited: 0,
+            completing: None,
+            captured: None,
             expected: VecDeque::new(),
             orphans: Vec::new(),
             orphaned_since_us: 0,
