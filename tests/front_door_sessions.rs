@@ -436,6 +436,73 @@ fn tracking_clients_are_told_to_forget_everything_on_a_failover() {
     stage.standin.finish();
 }
 
+/// A client of RESP2 that hears of invalidated keys on its channel, and one that tracks and redirects to it.
+fn redirecting(standin: &StandinProcess) -> (Client, Client) {
+    // One after the other: with two workers each has its own.
+    let mut listener = standin.connect();
+    let id = listener.command(&["CLIENT", "ID"]).text();
+    let mut tracker = standin.connect();
+    assert_eq!(tracker.command(&["PING"]).text(), "PONG");
+    listener.send(&["SUBSCRIBE", "__redis__:invalidate"]);
+    assert_eq!(listener.read().elements()[2], Reply::Integer(1));
+    assert_eq!(tracker.command(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id]), Reply::ok());
+    assert_eq!(tracker.command(&["CLIENT", "GETREDIR"]).text(), id);
+    (listener, tracker)
+}
+
+fn invalidated(keys: Reply) -> Reply {
+    Reply::Array(vec![Reply::bulk("message"), Reply::bulk("__redis__:invalidate"), keys])
+}
+
+#[test]
+fn invalidation_messages_are_redirected_to_a_client_of_another_worker() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let standin = StandinConfig::pair(primary.address(), backup.address()).table("[workers]\ncount = 2").start();
+    for _ in 0..4 {
+        let (mut listener, mut tracker) = redirecting(&standin);
+        tracker.command(&["GET", "k"]);
+        standin.connect().command(&["SET", "k", "1"]);
+        assert_eq!(listener.read(), invalidated(Reply::Array(vec![Reply::bulk("k")])));
+    }
+    standin.finish();
+}
+
+#[test]
+fn redirected_invalidation_goes_on_after_a_failover_and_after_either_connection_was_lost() {
+    let mut stage = Stage::start();
+    stage.standin.declare(&["link", "connection"]);
+    let (mut listener, mut tracker) = redirecting(&stage.standin);
+    listener.set_read_timeout(secs(5));
+    // The next message about a key, behind any that say to forget everything; the key is read and written until it comes.
+    let mut hears = |stage: &Stage, key: &str| {
+        let mut writer = stage.connect();
+        let mut forgot = false;
+        listener.set_read_timeout(ms(100));
+        eventually(secs(5), "the listener hears of a key", || {
+            tracker.command(&["GET", key]);
+            writer.command(&["SET", key, "1"]);
+            match listener.try_read() {
+                Ok(message) if message == invalidated(Reply::Array(vec![Reply::bulk(key)])) => true,
+                Ok(message) => {
+                    forgot |= message == invalidated(Reply::Nil);
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+        forgot
+    };
+    assert!(!hears(&stage, "a"));
+    stage.fail_over();
+    assert!(hears(&stage, "b"), "everything was to be forgotten");
+    assert!(!hears(&stage, "c"));
+    stage.backup.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert!(hears(&stage, "d"), "everything was to be forgotten");
+    stage.backup.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    assert!(hears(&stage, "e"), "everything was to be forgotten");
+    stage.standin.finish();
+}
+
 #[test]
 fn wait_does_not_lie() {
     let stage = Stage::start();

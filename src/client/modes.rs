@@ -119,8 +119,10 @@ pub(super) struct State {
     pub(super) monitoring: bool,
     /// The request that turned tracking on.
     pub(super) tracking: Option<Vec<u8>>,
-    /// Another client redirects its invalidation messages here.
-    pub(super) is_redirect: bool,
+    /// Clients that redirect their invalidation messages here.
+    pub(super) trackers: HashSet<u64>,
+    /// The server's id of the connection on which it hears of them, as others are shown it; 0 without one.
+    pub(super) redirect_id: u64,
     /// What the next request needs from others was waited for, and had its time.
     pub(super) has_waited: bool,
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
@@ -174,7 +176,8 @@ impl State {
             subscriptions: Subscriptions::default(),
             monitoring: false,
             tracking: None,
-            is_redirect: false,
+            trackers: HashSet::new(),
+            redirect_id: 0,
             has_waited: false,
             kept: Vec::new(),
             introduction: Vec::new(),
@@ -249,7 +252,7 @@ impl State {
             || !self.subscriptions.is_empty()
             || self.monitoring
             || self.tracking.is_some()
-            || self.is_redirect
+            || !self.trackers.is_empty()
             || !self.kept.is_empty()
             || self.is_blocked
     }
