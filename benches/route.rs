@@ -10,7 +10,15 @@ use standin::policy::BackendId;
 use standin::route::{Availability, Route};
 
 fn route(c: &mut Criterion) {
-    let first = Route { version: 1, epoch: 1, active: BackendId(0), availability: Availability::Serving, recording: 0 };
+    let first = Route {
+        version: 1,
+        epoch: 1,
+        active: BackendId(0),
+        availability: Availability::Serving,
+        recording: 0,
+        mirroring: 0,
+        doubting: 0,
+    };
     let cell = Arc::new(ArcSwap::from_pointee(first));
     let mut cache = Cache::new(Arc::clone(&cell));
     c.bench_function("route pick, cached by the worker", |b| {

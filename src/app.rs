@@ -207,7 +207,8 @@ fn build_group(
         let (name, client_name) = (backend.name.clone(), client_name.to_owned());
         backends.push(Arc::new(Backend::new(id, name, client_name, target, timing.clone(), workers)));
     }
-    let (group, publisher) = Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, workers);
+    let (group, publisher) =
+        Group::new(index, config.name.clone(), backends, config.divergence.record_bytes, config.mirror.buffer, workers);
     let (edges, edge_reports) = mpsc::channel(limits::EDGE_QUEUE_MAX);
     let scripts = Arc::new(Scripts::default());
     let tls = config.listen.tls.as_ref().map(client::acceptor);
@@ -299,7 +300,7 @@ fn settings(config: &config::Group) -> Settings {
         requires_login: listen.password.is_some(),
         logins,
         denied: Denied::new(denied.collect()),
-        own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners")],
+        own_keys: vec![format!("{prefix}{}:", config.name), format!("{prefix}owners"), format!("{prefix}groups")],
         links: link_settings(config),
         retry_percent: config.retry.budget_percent,
         retry_floor_per_second: f64::from(config.retry.budget_floor_per_second),

@@ -37,6 +37,12 @@ pub const BUFFER_KEEP_BYTES: usize = 256 * 1024;
 
 /// Keys dirtied on a backend are remembered up to this many bytes (`divergence.record_bytes`).
 pub const DIVERGENCE_RECORD_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of writes that wait for one mirrored backend (`mirror.buffer`).
+pub const MIRROR_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Keys whose values are copied to a mirrored backend at once.
+pub const MIRROR_BATCH_KEYS: usize = 1_000;
+/// Bytes of values that are copied at once; a batch of keys is as long as the values before it let expect.
+pub const MIRROR_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Events kept for `GET /v1/events`.
 pub const EVENTS_KEPT_MAX: usize = 4096;
 /// Events that one segment of the engine's recording holds, and segments kept: with three backends and a tick of 50 ms some

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::backend::Backend;
-use crate::divergence::Record;
+use crate::divergence::{Mirror, Record};
 use crate::policy::{BackendId, Edge};
 
 /// Whether requests are served.
@@ -36,6 +36,19 @@ pub struct Route {
     pub availability: Availability,
     /// Backends whose record the writes must be entered into, as bits by id. 0 in normal times: then no key is read.
     pub recording: u32,
+    /// Backends that are kept in step, as bits by id: what the active acknowledges is handed to their mirrors.
+    pub mirroring: u32,
+    /// Backends into whose records each worker enters what it has in flight when it takes up this version: one of them is
+    /// about to serve, and nobody will learn the outcome.
+    pub doubting: u32,
+}
+
+/// What a publication may change beside the active and the availability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keeping {
+    pub recording: u32,
+    pub mirroring: u32,
+    pub doubting: u32,
 }
 
 /// Something that a worker tells the control plane at once.
@@ -100,10 +113,16 @@ pub struct Group {
     pub backends: Vec<Arc<Backend>>,
     /// By backend id.
     pub records: Vec<Record>,
+    /// By backend id; closed for those that are not kept in step.
+    pub mirrors: Vec<Mirror>,
     route: Arc<ArcSwap<Route>>,
     wake: watch::Sender<u64>,
     /// By worker: the newest version that it acts by.
     seen: Vec<AtomicU64>,
+    /// Asks every worker to say when what it has in flight now is answered.
+    barrier: watch::Sender<u64>,
+    /// By worker: the newest barrier behind it.
+    passed: Vec<AtomicU64>,
     databases: Mutex<BTreeSet<u32>>,
     /// A database is used that none of the group's sessions has used before.
     pub database_noted: Notify,
@@ -117,21 +136,33 @@ impl Group {
         name: String,
         backends: Vec<Arc<Backend>>,
         record_bytes: usize,
+        mirror_bytes: usize,
         workers: usize,
     ) -> (Arc<Self>, Publisher) {
         let records = backends.iter().map(|_| Record::new(record_bytes)).collect();
-        let first =
-            Route { version: 0, epoch: 0, active: BackendId(0), availability: Availability::Holding, recording: 0 };
+        let mirrors = backends.iter().map(|_| Mirror::new(mirror_bytes)).collect();
+        let first = Route {
+            version: 0,
+            epoch: 0,
+            active: BackendId(0),
+            availability: Availability::Holding,
+            recording: 0,
+            mirroring: 0,
+            doubting: 0,
+        };
         let group = Arc::new(Self {
             index,
             name,
             backends,
             records,
+            mirrors,
             route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
             databases: Mutex::new(BTreeSet::from([0])),
             database_noted: Notify::new(),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            barrier: watch::Sender::new(0),
+            passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });
         (Arc::clone(&group), Publisher { group })
     }
@@ -204,8 +235,46 @@ impl Group {
 
     /// The records that a route tells to keep.
     pub fn recording<'a>(&'a self, route: &Route) -> impl Iterator<Item = &'a Record> + Clone + use<'a> {
-        let bits = route.recording;
+        self.records_of(route.recording)
+    }
+
+    /// The records of the backends with these bits.
+    pub fn records_of<'a>(&'a self, bits: u32) -> impl Iterator<Item = &'a Record> + Clone + use<'a> {
         self.records.iter().enumerate().filter(move |(index, _)| bits & (1 << index) != 0).map(|(_, record)| record)
+    }
+
+    /// The mirrors of the backends with these bits, each with its record.
+    pub fn mirrors_of(&self, bits: u32) -> impl Iterator<Item = (&Mirror, &Record)> {
+        let both = self.mirrors.iter().zip(&self.records).enumerate();
+        both.filter(move |(index, _)| bits & (1 << index) != 0).map(|(_, both)| both)
+    }
+
+    /// Asks every worker to say when the mirrored writes that it has in flight now are answered.
+    #[must_use]
+    pub fn begin_barrier(&self) -> u64 {
+        let mut number = 0;
+        self.barrier.send_modify(|held| {
+            *held += 1;
+            number = *held;
+        });
+        number
+    }
+
+    /// Wakes with every barrier.
+    #[must_use]
+    pub fn barriers(&self) -> watch::Receiver<u64> {
+        self.barrier.subscribe()
+    }
+
+    /// A worker has nothing in flight that was sent before this barrier.
+    pub fn pass_barrier(&self, worker: usize, number: u64) {
+        self.passed[worker].store(number, Ordering::Release);
+    }
+
+    /// Whether all workers have passed this barrier.
+    #[must_use]
+    pub fn is_behind_barrier(&self, number: u64) -> bool {
+        self.passed.iter().all(|passed| passed.load(Ordering::Acquire) >= number)
     }
 }
 
@@ -216,24 +285,25 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes that `active` was entered: the next epoch.
-    pub fn enter(&mut self, active: BackendId, recording: u32) -> Arc<Route> {
+    pub fn enter(&mut self, active: BackendId, keeping: Keeping) -> Arc<Route> {
         let epoch = self.group.route.load().epoch + 1;
-        self.publish(epoch, active, Availability::Serving, recording)
+        self.publish(epoch, active, Availability::Serving, keeping)
     }
 
     /// Publishes another availability of the same active.
-    pub fn set_availability(&mut self, availability: Availability, recording: u32) -> Arc<Route> {
+    pub fn set_availability(&mut self, availability: Availability, keeping: Keeping) -> Arc<Route> {
         let (epoch, active) = {
             let route = self.group.route.load();
             (route.epoch, route.active)
         };
-        self.publish(epoch, active, availability, recording)
+        self.publish(epoch, active, availability, keeping)
     }
 
     /// One atomic store; every worker is woken.
-    fn publish(&mut self, epoch: u64, active: BackendId, availability: Availability, recording: u32) -> Arc<Route> {
+    fn publish(&mut self, epoch: u64, active: BackendId, availability: Availability, keeping: Keeping) -> Arc<Route> {
         let version = self.group.route.load().version + 1;
-        let route = Arc::new(Route { version, epoch, active, availability, recording });
+        let Keeping { recording, mirroring, doubting } = keeping;
+        let route = Arc::new(Route { version, epoch, active, availability, recording, mirroring, doubting });
         self.group.route.store(Arc::clone(&route));
         self.group.wake.send_replace(version);
         route

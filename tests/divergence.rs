@@ -4,7 +4,9 @@
 mod support;
 
 use serde_json::json;
-use support::{Client, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs, throughout};
+use support::{
+    Client, FaultRelay, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs, throughout,
+};
 
 /// The mark lives in the server's last database, out of the application's sight.
 fn mark(server: &RedisServer, group: &str) -> String {

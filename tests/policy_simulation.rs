@@ -56,6 +56,8 @@ fn profile(seed: u64) -> Settings {
     let mut settings = if seed.is_multiple_of(2) { Settings::default() } else { Settings::fast() };
     // Short enough that healing is seen within two virtual minutes.
     settings.recovery.delay_max = Duration::from_secs(40);
+    settings.failover.cooldown_max = Duration::from_secs(40);
+    settings.failover.max_per_hour = 1_000;
     if seed % 8 < 2 {
         settings.failover.hold = Duration::from_millis(300);
     }

@@ -73,7 +73,7 @@ pub(super) fn flag_reads_in_doubt<S: Owner>(queue: &mut Queue<S>, repeats: impl 
 }
 
 /// `None` for what changes nothing by itself: the server only queues it for EXEC.
-fn category_of(bytes: &[u8], flags: u8) -> Option<Category> {
+fn category_of(bytes: &[u8], flags: u16) -> Option<Category> {
     (flags & flag::QUEUED == 0).then(|| command::of_request(bytes).category(bytes))
 }
 

@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::budget::RetryBudget;
@@ -25,6 +26,9 @@ use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::resp::FrameLimits;
 
+/// Numbers of links; 0 names none.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// Requests behind a slow head that are looked at for what may overtake it.
 const OVERTAKING_MAX: usize = 1024;
 
@@ -35,22 +39,28 @@ const SLOWEST_BYTES_PER_MICRO: u64 = 10;
 /// Flags of an entry.
 pub mod flag {
     /// The owner wants this reply by [`super::Owner::special`] instead of straight to its client.
-    pub const SPECIAL: u8 = 1;
+    pub const SPECIAL: u16 = 1;
     /// The client was answered already; the reply is dropped.
-    pub const ABANDONED: u8 = 2;
+    pub const ABANDONED: u16 = 2;
     /// Answered by confirmations of (un)subscription, as many as `Entry::confirmations` says.
-    pub const SUBSCRIPTION: u8 = 4;
+    pub const SUBSCRIPTION: u16 = 4;
     /// Part of the reply has been forwarded already.
-    pub const STREAMING: u8 = 8;
+    pub const STREAMING: u16 = 8;
     /// Was sent once, and its connection was lost: another sending to the same backend takes from the retry budget.
-    pub const REPEAT: u8 = 16;
+    pub const REPEAT: u16 = 16;
     /// Part of a transaction, EXEC excepted: the server only queues it, so that its loss changes nothing there.
-    pub const QUEUED: u8 = 32;
+    pub const QUEUED: u16 = 32;
     /// A read that was moved here from behind a slow request or a long reply.
-    pub const OVERTOOK: u8 = 64;
+    pub const OVERTOOK: u16 = 64;
     /// A read whose connection was lost behind which a write of its own session was sent: the same server might answer it
     /// with what was written later.
-    pub const DOUBTFUL: u8 = 128;
+    pub const DOUBTFUL: u16 = 128;
+    /// A write that [`super::Host::acknowledged`] is told of, and that is mirrored byte for byte.
+    pub const MIRRORED_AS_IT_IS: u16 = 256;
+    /// Any other write that [`super::Host::acknowledged`] is told of.
+    pub const MIRRORED: u16 = 512;
+    /// Flags that mean nothing for where the reply goes.
+    pub const ASIDE: u16 = MIRRORED_AS_IT_IS | MIRRORED;
 }
 
 /// One request in flight.
@@ -67,7 +77,7 @@ pub struct Entry<S> {
     pub confirmations: u32,
     pub class: Class,
     pub attempts: u8,
-    pub flags: u8,
+    pub flags: u16,
 }
 
 impl<S> Entry<S> {
@@ -113,6 +123,10 @@ pub trait Host<S: Owner> {
     fn overtake(&self, link: &Rc<Link<S>>, now_us: u64);
     /// A write may or may not have been executed on this backend.
     fn unknown_write(&self, link: &Link<S>, bytes: &[u8]);
+    /// The server has executed a write that is flagged for this.
+    fn acknowledged(&self, link: &Link<S>, entry: &Entry<S>, bytes: &[u8], now_us: u64);
+    /// No more of these for now.
+    fn acknowledged_all(&self, link: &Link<S>, now_us: u64);
     /// The link was told to take no new requests, and lives until its last reply has come.
     fn retired(&self, link: &Rc<Link<S>>);
     /// The link will not come back; on a pinned link, what can be sent again is still in its queue.
@@ -174,6 +188,8 @@ pub struct Link<S: Owner> {
     /// The server said that it must not be written to: the name may lead elsewhere by now.
     pub(super) renew: Cell<bool>,
     pub(super) since_us: u64,
+    /// Names the link within the process.
+    pub number: u64,
     pub(super) client_id: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
     /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
@@ -217,6 +233,7 @@ impl<S: Owner> Link<S> {
             kill: Cell::new(false),
             renew: Cell::new(false),
             since_us: clock::micros(),
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             client_id: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             unanswered_since_us: Cell::new(0),
@@ -288,7 +305,7 @@ impl<S: Owner> Link<S> {
         for (at, entry) in queue.entries.iter().enumerate() {
             let bytes = &queue.bytes[start..start + entry.len as usize];
             start += entry.len as usize;
-            let only_reads = at > 0 && entry.flags == 0 && category(bytes) == Category::Read;
+            let only_reads = at > 0 && entry.flags & !flag::ASIDE == 0 && category(bytes) == Category::Read;
             if !only_reads
                 && entry.flags & flag::ABANDONED == 0
                 && !staying.iter().any(|owner| owner.same_as(&entry.owner))
@@ -308,6 +325,43 @@ impl<S: Owner> Link<S> {
             }
         }
         taken
+    }
+
+    /// Writes that were written to the server and not answered, each with its bytes; those of an open transaction not
+    /// counted, since the server has only queued them.
+    pub fn each_write_in_flight(&self, mut each: impl FnMut(&[u8])) {
+        let queue = self.queue.borrow();
+        let mut start = queue.answered;
+        for entry in &queue.entries {
+            let range = start..start + entry.len as usize;
+            start = range.end;
+            let is_sent = range.start < queue.written && entry.flags & flag::QUEUED == 0;
+            if is_sent && category(&queue.bytes[range.clone()]) > Category::Read {
+                each(&queue.bytes[range]);
+            }
+        }
+    }
+
+    /// Flags every write that is on its way, so that [`Host::acknowledged`] is told of it.
+    pub fn mirror_all(&self) {
+        let mut guard = self.queue.borrow_mut();
+        let queue = &mut *guard;
+        let mut start = queue.answered;
+        for entry in &mut queue.entries {
+            let range = start..start + entry.len as usize;
+            start = range.end;
+            let is_flagged = entry.flags & (flag::ASIDE | flag::QUEUED) != 0;
+            if !is_flagged && crate::command::of_request(&queue.bytes[range]).is_write() {
+                entry.flags |= flag::MIRRORED;
+            }
+        }
+    }
+
+    /// Whether a flagged write of at least this age is on its way.
+    #[must_use]
+    pub fn has_mirrored_since(&self, at_us: u64) -> bool {
+        let queue = self.queue.borrow();
+        queue.entries.iter().any(|entry| entry.flags & flag::ASIDE != 0 && entry.at_us <= at_us)
     }
 
     pub(super) fn counters(&self) -> &Counters {

@@ -56,12 +56,19 @@ impl Owner for Client {
 #[derive(Default)]
 struct Surroundings {
     unknown_writes: RefCell<Vec<String>>,
+    acknowledged: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Host<Client> for Surroundings {
     fn edge(&self, _backend: BackendId, _edge: Edge) {}
     fn reroute(&self, _link: &Link<Client>, _entry: Entry<Client>, _bytes: &[u8]) {}
     fn overtake(&self, _: &Rc<Link<Client>>, _: u64) {}
+    fn acknowledged(&self, _link: &Link<Client>, _entry: &Entry<Client>, bytes: &[u8], _now_us: u64) {
+        self.acknowledged.borrow_mut().push(bytes.to_vec());
+    }
+
+    fn acknowledged_all(&self, _link: &Link<Client>, _now_us: u64) {}
+
     fn unknown_write(&self, _link: &Link<Client>, bytes: &[u8]) {
         self.unknown_writes.borrow_mut().push(command::of_request(bytes).name.to_owned());
     }
@@ -112,11 +119,11 @@ impl World {
     }
 
     /// Queues a request given as words, with these flags.
-    fn request(&self, words: &str, flags: u8) {
+    fn request(&self, words: &str, flags: u16) {
         self.request_of(&self.client, words, flags);
     }
 
-    fn request_of(&self, client: &Client, words: &str, flags: u8) {
+    fn request_of(&self, client: &Client, words: &str, flags: u16) {
         let mut bytes = Vec::new();
         let arguments: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
         encode_request(&mut bytes, &arguments);

@@ -23,6 +23,8 @@ pub(super) struct Cutter<S> {
     start: usize,
     end: usize,
     scanner: ReplyScanner,
+    /// The host was told of writes in the present turn.
+    has_acknowledged: bool,
     owners: PhantomData<S>,
 }
 
@@ -50,7 +52,14 @@ impl<S: Owner> Cutter<S> {
     pub(super) fn new(link: &Link<S>) -> Self {
         // A pinned connection often carries one short reply; thousands of them must stay small.
         let bytes = if link.pinned { READ_CHUNK_BYTES / 16 } else { READ_CHUNK_BYTES };
-        Self { buffer: vec![0; bytes], start: 0, end: 0, scanner: ReplyScanner::default(), owners: PhantomData }
+        Self {
+            buffer: vec![0; bytes],
+            start: 0,
+            end: 0,
+            scanner: ReplyScanner::default(),
+            has_acknowledged: false,
+            owners: PhantomData,
+        }
     }
 
     /// Where the next bytes of the socket go; never empty.
@@ -79,6 +88,9 @@ impl<S: Owner> Cutter<S> {
         let mut queue = link.queue.borrow_mut();
         let before = queue.entries.len();
         let result = self.cut(link, &mut queue, now_us);
+        if std::mem::take(&mut self.has_acknowledged) {
+            link.host.acknowledged_all(link, now_us);
+        }
         let answered = before - queue.entries.len();
         link.gauge().sub(answered as u64);
         link.budget.answered(answered);
@@ -106,7 +118,12 @@ impl<S: Owner> Cutter<S> {
             }
             let Some(entry) = queue.entries.pop_front() else { break Err(CutError::Unasked) };
             queue.answered += entry.len as usize;
-            let plain = entry.flags == 0 && first != b'-' && first != b'!' && queue.delayed.is_empty();
+            if entry.flags & flag::ASIDE != 0 && was_executed(&entry, first) {
+                let bytes = &queue.bytes[queue.answered - entry.len as usize..queue.answered];
+                link.host.acknowledged(link, &entry, bytes, now_us);
+                self.has_acknowledged = true;
+            }
+            let plain = entry.flags & !flag::ASIDE == 0 && first != b'-' && first != b'!' && queue.delayed.is_empty();
             if !plain {
                 self.flush(link, run.take(), now_us);
                 self.unusual(link, queue, entry, start, end, now_us);
@@ -207,7 +224,7 @@ impl<S: Owner> Cutter<S> {
         let from = queue.answered - entry.len as usize;
         let request = &queue.bytes[from..queue.answered];
         let due = match follows {
-            Some(due) if entry.flags == 0 && category(request) == Category::Read => Some(due),
+            Some(due) if entry.flags & !flag::ASIDE == 0 && category(request) == Category::Read => Some(due),
             _ if is_error && entry.flags & flag::ABANDONED == 0 => match judge_error(link, &entry, reply) {
                 ErrorVerdict::Deliver => None,
                 ErrorVerdict::Repeat => Some(follows.unwrap_or_else(|| now_us + backoff(link, entry.attempts))),
@@ -256,6 +273,12 @@ impl<S: Owner> Cutter<S> {
         self.scanner.consume_prefix(known);
         self.start += known;
     }
+}
+
+/// Whether a reply that begins with this byte says that the write was executed. A script that fails keeps what it wrote
+/// before; of a long reply only the end is at hand.
+fn was_executed<S>(entry: &Entry<S>, first: u8) -> bool {
+    !matches!(first, b'-' | b'!') || entry.class == Class::Script || entry.flags & flag::STREAMING != 0
 }
 
 /// A later write of the session was executed: its earlier requests that wait to be repeated came too late. Nothing of

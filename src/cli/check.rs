@@ -39,6 +39,7 @@ fn summary(config: &Config) -> String {
                 (Role::Primary, ..) => "",
                 (Role::Backup, BackendAddress::Embedded, _) => "last resort",
                 (Role::Backup, _, DataMode::Cold) => "cold",
+                (Role::Backup, _, DataMode::Mirrored) => "mirrored",
                 (Role::Backup, _, DataMode::Replica) => "replica",
             };
             let tls = if backend.tls.is_some() { " (TLS)" } else { "" };

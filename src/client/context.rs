@@ -16,10 +16,11 @@ use super::session::Session;
 use super::settings::Settings;
 use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock, flag};
 use crate::command;
-use crate::divergence::{Scripts, note_write};
+use crate::divergence::{Acknowledged, Scripts, Source, note_write};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
-use crate::route::{Availability, EdgeReport, Group, Route};
+use crate::route::{Availability, EdgeReport, Group, Keeping, Route};
+use crate::telemetry::wall_time::WallTime;
 
 /// A request whose slow predecessor may block its link is given another link after this long.
 const SPILL_AFTER_US: u64 = 50_000;
@@ -52,6 +53,12 @@ pub(super) struct Context {
     edges_dropped: Cell<u64>,
     random: Cell<u64>,
     holding_since_us: Cell<u64>,
+    /// Writes that were acknowledged in the present turn of a link, on their way to the mirrors.
+    acknowledged: RefCell<Acknowledged>,
+    /// Backends that were mirrored at any time, as bits: what was sent then may be answered later.
+    mirrored: Cell<u32>,
+    /// Those of the route before.
+    mirrored_before: Cell<u32>,
     myself: Weak<Self>,
 }
 
@@ -83,6 +90,9 @@ impl Context {
             edges_dropped: Cell::new(0),
             random: Cell::new(seed | 1),
             holding_since_us: Cell::new(clock::micros()),
+            acknowledged: RefCell::default(),
+            mirrored: Cell::new(0),
+            mirrored_before: Cell::new(0),
             myself: myself.clone(),
         })
     }
@@ -92,11 +102,12 @@ impl Context {
         Arc::clone(self.route.borrow_mut().load())
     }
 
-    /// Active backend, availability and records to keep, without touching a reference count.
-    pub(super) fn route_facts(&self) -> (BackendId, Availability, u32) {
+    /// Active backend, availability, records and mirrors to keep, without touching a reference count.
+    pub(super) fn route_facts(&self) -> (BackendId, Availability, Keeping) {
         let mut cache = self.route.borrow_mut();
         let route = cache.load();
-        (route.active, route.availability, route.recording)
+        let &Route { active, availability, recording, mirroring, doubting, .. } = &**route;
+        (active, availability, Keeping { recording, mirroring, doubting })
     }
 
     /// Whether CLIENT PAUSE holds requests back: one of them at the head of a shared link would hold back even those of
@@ -223,6 +234,7 @@ impl Context {
     /// Acts by a new route: requests on links of other backends move, sessions that waited go on.
     pub(super) fn route_changed(&self) {
         let route = self.route();
+        self.keep_in_step(&route);
         if route.availability == Availability::Holding {
             if self.holding_since_us.get() == 0 {
                 self.holding_since_us.set(clock::micros());
@@ -236,6 +248,83 @@ impl Context {
         for session in self.sessions.borrow().values() {
             session.route_changed(route.active);
         }
+    }
+
+    /// Every link of this worker, its clients' own among them.
+    fn all_links(&self) -> Vec<Rc<Link<Session>>> {
+        let shared = self.links.borrow().values().cloned().collect::<Vec<_>>();
+        let retired = self.retired.borrow().clone();
+        let sessions = self.sessions.borrow();
+        let owned = sessions.values().filter_map(|session| session.owned.borrow().clone());
+        shared.into_iter().chain(retired).chain(owned).collect()
+    }
+
+    /// What is on its way when a mirror opens is mirrored too; what is on its way when a mirrored backend is about to serve
+    /// enters its record.
+    fn keep_in_step(&self, route: &Route) {
+        let opened = route.mirroring & !self.mirrored_before.replace(route.mirroring);
+        self.mirrored.set(self.mirrored.get() | route.mirroring);
+        if opened == 0 && route.doubting == 0 {
+            return;
+        }
+        let links = self.all_links();
+        if opened != 0 {
+            links.iter().for_each(|link| link.mirror_all());
+        }
+        if route.doubting == 0 {
+            return;
+        }
+        let records = self.group.records_of(route.doubting);
+        for link in links.iter().filter(|link| link.backend.id == route.active) {
+            link.each_write_in_flight(|bytes| {
+                note_write(records.clone(), link.lane.database, command::of_request(bytes), bytes);
+            });
+        }
+        for session in self.sessions.borrow().values() {
+            for (database, request) in session.in_doubt.borrow().iter() {
+                note_write(records.clone(), *database, command::of_request(request), request);
+            }
+        }
+    }
+
+    /// Backends whose mirrors are to hear of what the active acknowledges, as bits.
+    fn mirrored_now(&self) -> u32 {
+        self.mirrored.get() & !(1 << self.route_facts().0.index())
+    }
+
+    /// Whether a mirrored write that was sent until then is on its way on a link that many clients share. Writes on
+    /// connections of single clients travel by value, whenever they are answered.
+    pub(super) fn has_mirrored_since(&self, at_us: u64) -> bool {
+        let is_on_its_way = |link: &Rc<Link<Session>>| link.has_mirrored_since(at_us);
+        self.links.borrow().values().any(is_on_its_way) || self.retired.borrow().iter().any(is_on_its_way)
+    }
+
+    /// An entry that is sent again, so that the mirrors hear of it.
+    pub(super) fn mirrored_entry(&self, mut entry: Entry<Session>, bytes: &[u8]) -> Entry<Session> {
+        let is_flagged = entry.flags & (flag::ASIDE | flag::QUEUED) != 0;
+        if self.route_facts().2.mirroring != 0 && !is_flagged && command::of_request(bytes).is_write() {
+            entry.flags |= flag::MIRRORED;
+        }
+        entry
+    }
+
+    /// A transaction has been executed, or may have been: its writes are copied.
+    pub(super) fn mirror_values<'a>(&self, requests: impl Iterator<Item = (u32, &'a [u8])>) {
+        let bits = self.mirrored_now();
+        if bits == 0 {
+            return;
+        }
+        for (database, request) in requests {
+            let spec = command::of_request(request);
+            if spec.is_write() {
+                note_write(self.group.records_of(bits), database, spec, request);
+            }
+        }
+    }
+
+    /// Something was written that nobody can name.
+    pub(super) fn forget_mirrored(&self, why: &str) {
+        self.group.records_of(self.mirrored_now()).for_each(|record| record.become_unknown(why));
     }
 
     /// Nothing else may wake the sessions that wait, if nobody is entered at all: then their deadline must.
@@ -333,7 +422,7 @@ impl Host<Session> for Context {
                 note_write(self.group.recording(&route), link.lane.database, spec, bytes);
             }
         }
-        self.link(route.active, link.lane).push(entry, bytes);
+        self.link(route.active, link.lane).push(self.mirrored_entry(entry, bytes), bytes);
     }
 
     fn overtake(&self, link: &Rc<Link<Session>>, now_us: u64) {
@@ -358,8 +447,28 @@ impl Host<Session> for Context {
     }
 
     fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {
-        let record = self.group.record(link.backend.id);
-        note_write(std::iter::once(record), link.lane.database, command::of_request(bytes), bytes);
+        let bits = self.mirrored_now() | 1 << link.backend.id.index();
+        note_write(self.group.records_of(bits), link.lane.database, command::of_request(bytes), bytes);
+    }
+
+    fn acknowledged(&self, link: &Link<Session>, entry: &Entry<Session>, bytes: &[u8], now_us: u64) {
+        let mut batch = self.acknowledged.borrow_mut();
+        if link.pinned {
+            batch.push_value(bytes);
+        } else if entry.flags & flag::MIRRORED_AS_IT_IS != 0 {
+            batch.push_as_it_is(bytes);
+        } else {
+            batch.push(bytes, WallTime::now().as_ms().saturating_sub(now_us.saturating_sub(entry.at_us) / 1_000));
+        }
+    }
+
+    fn acknowledged_all(&self, link: &Link<Session>, now_us: u64) {
+        let mut batch = self.acknowledged.borrow_mut();
+        let source = Source { link: if link.pinned { 0 } else { link.number }, database: link.lane.database };
+        for (mirror, record) in self.group.mirrors_of(self.mirrored_now()) {
+            mirror.feed(record, source, &batch, now_us);
+        }
+        batch.clear();
     }
 
     fn retired(&self, link: &Rc<Link<Session>>) {
@@ -375,6 +484,9 @@ impl Host<Session> for Context {
         self.retired.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
         if link.pinned {
             self.pool.borrow_mut().retain(|(_, other)| !Rc::ptr_eq(other, link));
+        }
+        for (mirror, _) in self.group.mirrors_of(self.mirrored.get()) {
+            mirror.forget_link(link.number);
         }
         let unsent = link.take_left();
         match link.owner() {

@@ -205,12 +205,16 @@ impl SessionTask {
     pub(super) fn leave(&mut self) {
         self.state.count_blocked(self.session.context.worker, None);
         self.tell_target(Told::Released { tracker: self.session.record.id });
+        // Its EXEC may still be executed; its connection is proven dead before anything is copied.
+        let in_doubt = self.session.in_doubt.take();
         let clean = self.state.is_pristine && !self.state.needs_pin() && self.session.output.in_flight() == 0;
         if clean {
             self.release_pinned();
         } else {
             self.abandon_pinned();
         }
+        let requests = in_doubt.iter().map(|(database, request)| (*database, request.as_slice()));
+        self.session.context.mirror_values(requests);
         self.session.context.sessions.borrow_mut().remove(&self.session.record.id);
     }
 }

@@ -114,7 +114,7 @@ impl SessionTask {
             self.state.count_blocked(context.worker, Some(Arc::clone(&link.backend)));
         }
         for (entry, bytes) in left {
-            link.push(entry, &bytes);
+            link.push(context.mirrored_entry(entry, &bytes), &bytes);
         }
         let is_pristine = self.state.is_pristine;
         self.own(&link);

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use super::modes::Expected;
 use super::session::Session;
 use super::special::Step;
-use super::task::SessionTask;
+use super::task::{SessionTask, mirror_flag};
 use crate::backend::{Entry, Link, flag};
 use crate::command::{self, Class, Handling, Spec};
 use crate::divergence::note_write;
+use crate::resp;
 use crate::route::Availability;
 
 /// Which connection a request takes.
@@ -73,6 +74,10 @@ impl SessionTask {
         let ends = spec.handling == Handling::Exec;
         let is_queued = spec.handling == Handling::Multi || (self.state.transaction.is_some() && !ends);
         let mut flags = if is_queued { flag::QUEUED } else { 0 };
+        if route.mirroring != 0 && !is_queued {
+            flags |= mirror_flag(spec, resp::arguments(request).len() as u32);
+            self.doubt_transaction(spec);
+        }
         let mut confirmations = 0;
         if let Some(expected) = expected {
             flags |= flag::SPECIAL;

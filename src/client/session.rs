@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     pub(super) wakes_at: Cell<Option<u32>>,
     /// The connection that the client owns, for others to look up; the task's own copy is what counts.
     pub(super) owned: RefCell<Option<Rc<Link<Session>>>>,
+    /// The writes of a transaction whose EXEC is on its way, while there are mirrors: nobody else knows its keys.
+    pub(super) in_doubt: RefCell<Vec<(u32, Vec<u8>)>>,
     /// When the task last saw input, and whether half a frame waits.
     pub(super) last_input_us: Cell<u64>,
     pub(super) mid_frame: Cell<bool>,
@@ -101,6 +103,7 @@ impl Session {
             protocol: Cell::new(Protocol::Resp2),
             wakes_at: Cell::new(None),
             owned: RefCell::new(None),
+            in_doubt: RefCell::default(),
             last_input_us,
             mid_frame: Cell::new(false),
         }))

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::modes::State;
 use super::session::{Notice, Session};
 use super::special::Step;
-use crate::backend::{Batch, Entry, Lane, Link, clock};
+use crate::backend::{Batch, Entry, Lane, Link, clock, flag};
 use crate::command::{self, Handling, Spec};
-use crate::divergence::note_write;
+use crate::divergence::{is_mirrored_as_it_is, note_write};
 use crate::limits;
 use crate::policy::BackendId;
 use crate::resp::{self, RequestFrame, RequestScanner};
@@ -57,6 +57,17 @@ enum Next {
     /// A request that is not plain, or cannot be forwarded just now.
     Frame(RequestFrame),
     Broken(resp::ProtocolError),
+}
+
+/// How the answer to a request concerns the mirrors.
+pub(super) fn mirror_flag(spec: &Spec, arguments: u32) -> u16 {
+    if !spec.is_write() {
+        0
+    } else if is_mirrored_as_it_is(spec, arguments) {
+        flag::MIRRORED_AS_IT_IS
+    } else {
+        flag::MIRRORED
+    }
 }
 
 impl SessionTask {
@@ -287,7 +298,7 @@ impl SessionTask {
     fn forward_run(&mut self, bytes: &[u8]) -> (usize, Next) {
         let session = self.session.clone();
         let context = &session.context;
-        let (active, availability, recording) = context.route_facts();
+        let (active, availability, keeping) = context.route_facts();
         let link = if availability == Availability::Serving { self.run_link(active) } else { None };
         let mut batch: Option<Batch<'_, Session>> = None;
         let mut at = 0;
@@ -313,7 +324,7 @@ impl SessionTask {
                 batch = link.batch();
             }
             let Some(open) = batch.as_mut().filter(|batch| !batch.is_full()) else { break Next::Frame(frame) };
-            if recording != 0 && spec.is_write() {
+            if keeping.recording != 0 && spec.is_write() {
                 note_write(context.group.recording(&context.route()), self.state.database(), spec, request);
             }
             open.entry(Entry {
@@ -324,7 +335,7 @@ impl SessionTask {
                 confirmations: 0,
                 class: spec.class,
                 attempts: 0,
-                flags: 0,
+                flags: if keeping.mirroring != 0 { mirror_flag(spec, frame.arguments) } else { 0 },
             });
             self.state.last_command = spec.name;
             at += frame.len;

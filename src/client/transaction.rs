@@ -154,6 +154,10 @@ impl SessionTask {
     /// Ends the transaction; returns what of it is still to be carried out here.
     pub(super) fn transaction_answered(&mut self, succeeded: bool, reply: &[u8]) -> Vec<(usize, Vec<u8>)> {
         let Some(transaction) = self.state.transaction.take() else { return Vec::new() };
+        self.session.in_doubt.borrow_mut().clear();
+        if succeeded {
+            self.mirror_transaction(&transaction);
+        }
         if reply.starts_with(b"-UNKNOWNOUTCOME") {
             self.note_unknown_transaction(&transaction);
         }
@@ -170,6 +174,29 @@ impl SessionTask {
         }
         self.end_transaction();
         transaction.own
+    }
+
+    /// An EXEC is about to be sent: what it will write is known here alone.
+    pub(super) fn doubt_transaction(&self, spec: &Spec) {
+        let Some(log) = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref()) else {
+            return;
+        };
+        if spec.handling == Handling::Exec {
+            let writes = in_databases(self.state.database(), log.iter().map(Vec::as_slice))
+                .filter(|(_, request)| command::of_request(request).is_write());
+            *self.session.in_doubt.borrow_mut() =
+                writes.map(|(database, request)| (database, request.to_vec())).collect();
+        }
+    }
+
+    fn mirror_transaction(&self, transaction: &Transaction) {
+        let context = &self.session.context;
+        match &transaction.log {
+            Some(log) => {
+                context.mirror_values(in_databases(self.state.database(), log.iter().map(Vec::as_slice)));
+            }
+            None => context.forget_mirrored("a transaction too long to remember was executed"),
+        }
     }
 
     /// An EXEC whose outcome nobody knows may have written everything that was queued.

@@ -23,6 +23,9 @@ use crate::divergence::Scripts;
 use crate::limits;
 use crate::route::{EdgeReport, Group};
 
+/// How often a worker looks whether what was sent before a barrier is answered.
+const BARRIER_LOOK: Duration = Duration::from_millis(1);
+
 /// How the listener of a group takes TLS; read for each connection, so that new certificates serve the next client.
 pub type TlsAcceptSource = Arc<dyn Fn() -> std::io::Result<Arc<rustls::ServerConfig>> + Send + Sync>;
 
@@ -114,6 +117,7 @@ async fn work(setup: WorkerSetup) {
     for context in &contexts {
         tokio::task::spawn_local(follow_route(Rc::clone(context)));
         tokio::task::spawn_local(tidy(Rc::clone(context)));
+        tokio::task::spawn_local(pass_barriers(Rc::clone(context)));
     }
     let scratch = Rc::new(RefCell::new(vec![0u8; limits::READ_CHUNK_BYTES]));
     loop {
@@ -159,6 +163,22 @@ async fn follow_route(context: Rc<Context>) {
         changes.borrow_and_update();
         context.route_changed();
         if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says of each barrier when nothing is in flight any more that was sent before it.
+async fn pass_barriers(context: Rc<Context>) {
+    let mut barriers = context.group.barriers();
+    loop {
+        let number = *barriers.borrow_and_update();
+        let began_us = clock::micros();
+        while context.has_mirrored_since(began_us) {
+            tokio::time::sleep(BARRIER_LOOK).await;
+        }
+        context.group.pass_barrier(context.worker, number);
+        if barriers.changed().await.is_err() {
             return;
         }
     }

@@ -40,6 +40,7 @@ impl Group {
             failover: Failover::default(),
             recovery: Recovery::default(),
             divergence: Divergence::default(),
+            mirror: Mirror::default(),
             embedded: Embedded::default(),
         }
     }
@@ -165,6 +166,18 @@ impl Default for Divergence {
             policy: DivergencePolicy::Auto,
             record_bytes: limits::DIVERGENCE_RECORD_BYTES,
             mark_prefix: "standin:".to_owned(),
+        }
+    }
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self {
+            buffer: limits::MIRROR_BUFFER_BYTES,
+            fill: true,
+            // Some 3 % of what a server can do, so that filling a new backup is not felt.
+            copy_rate: 10_000,
+            value_max: 8 * 1024 * 1024,
         }
     }
 }

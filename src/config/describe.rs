@@ -134,6 +134,12 @@ fn policies(group: &Group) -> Map<String, Json> {
             "record_bytes": show_size(group.divergence.record_bytes),
             "mark_prefix": group.divergence.mark_prefix,
         },
+        "mirror": {
+            "buffer": show_size(group.mirror.buffer),
+            "fill": group.mirror.fill,
+            "copy_rate": group.mirror.copy_rate,
+            "value_max": show_size(group.mirror.value_max),
+        },
         "embedded": {
             "memory": show_size(group.embedded.memory),
             "locks_and_counters": group.embedded.locks_and_counters,

@@ -121,6 +121,7 @@ fn read_group<'r>(name: String, own: &Section<'r>, policy: impl Fn(&'static str)
         failover,
         recovery: read::recovery(policy("recovery")),
         divergence: read::divergence(policy("divergence")),
+        mirror: read::mirror(policy("mirror")),
         embedded: read::embedded(policy("embedded")),
     }
 }

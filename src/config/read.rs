@@ -238,6 +238,18 @@ pub(super) fn divergence(section: Section<'_>) -> Divergence {
     divergence
 }
 
+pub(super) fn mirror(section: Section<'_>) -> Mirror {
+    let default = Mirror::default();
+    let mirror = Mirror {
+        buffer: bytes(&section, "buffer", default.buffer, 64 * KIB, 16 * GIB),
+        fill: section.take("fill", default.fill),
+        copy_rate: section.take_within("copy_rate", default.copy_rate, 10, 10_000_000),
+        value_max: bytes(&section, "value_max", default.value_max, KIB, GIB / 2),
+    };
+    section.finish();
+    mirror
+}
+
 pub(super) fn embedded(section: Section<'_>) -> Embedded {
     let default = Embedded::default();
     let embedded = Embedded {

@@ -37,6 +37,7 @@ pub struct Group {
     pub failover: Failover,
     pub recovery: Recovery,
     pub divergence: Divergence,
+    pub mirror: Mirror,
     pub embedded: Embedded,
 }
 
@@ -156,10 +157,14 @@ pub enum BackendAddress {
     Embedded,
 }
 
-/// How a backup's content relates to the primary's. Mirrored backups are refused until mirroring exists.
+/// How a backup's content relates to the primary's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataMode {
+    /// Empty while it waits.
     Cold,
+    /// Kept in step by Standin.
+    Mirrored,
+    /// Kept in step by the servers' own replication.
     Replica,
 }
 
@@ -304,6 +309,19 @@ pub enum DivergencePolicy {
     Flush,
     Refuse,
     Trust,
+}
+
+/// `[mirror]`: how backends with `data = "mirrored"` are kept in step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Bytes of writes that may wait for one backend; what does not fit enters its record.
+    pub buffer: usize,
+    /// A mirrored backend that is empty is filled from the active.
+    pub fill: bool,
+    /// Keys copied each second at most.
+    pub copy_rate: u32,
+    /// A value whose serialised form is longer is removed from the mirrored backend instead of copied.
+    pub value_max: usize,
 }
 
 /// `[embedded]`: the in-process store behind `address = "embedded"`.

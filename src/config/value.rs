@@ -342,7 +342,7 @@ macro_rules! choice {
 }
 
 choice!(Role: "primary" => Self::Primary, "backup" => Self::Backup);
-choice!(DataMode: "cold" => Self::Cold, "replica" => Self::Replica; not_yet "mirrored");
+choice!(DataMode: "cold" => Self::Cold, "mirrored" => Self::Mirrored, "replica" => Self::Replica);
 choice!(RetryCeiling:
     "read" => Self::Read, "last_write_wins" => Self::LastWriteWins, "checked" => Self::Checked,
     "accumulating" => Self::Accumulating);

@@ -87,6 +87,9 @@ pub struct BackendReport {
     pub identity: Option<IdentityReport>,
     /// `cold`, `mirrored` or `replica`.
     pub data: Word,
+    /// Of a backend that is kept in step while another serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorReport>,
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -116,6 +119,30 @@ pub struct DivergenceReport {
     pub bytes: u64,
     /// Whether Standin may empty it: found empty at first contact, or adopted.
     pub owned: bool,
+}
+
+/// How a backend is kept in step with the active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorReport {
+    /// `in_step`, `filling` (it does not hold everything yet) or `off`.
+    pub state: Word,
+    /// Age of the oldest write that it has not confirmed; 0 when it has confirmed all.
+    pub lag_us: u64,
+    /// Requests that it has not confirmed, and keys whose value is being read.
+    pub waiting: u64,
+    pub waiting_bytes: u64,
+    /// Writes that were mirrored as commands since the start.
+    pub commands: u64,
+    /// Keys whose value was copied, and keys that were removed because theirs could not be, since the start.
+    pub copied: u64,
+    pub removed: u64,
+    /// Writes for which there was no room (`mirror.buffer`); their keys were recorded and copied.
+    pub dropped: u64,
+    /// Keys that the filling has found on the active.
+    pub filled: u64,
+    /// Why it is off, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -354,6 +381,7 @@ pub(crate) mod tests {
                 server_role: "master".to_owned(),
             }),
             data: "cold".into(),
+            mirror: None,
             weight: 100,
             zone: None,
         };

@@ -2,7 +2,8 @@
 //! process.
 
 use super::facts::{self, BackendRules, Facts};
-use super::probe::{Keyspace, Marks, owners_key};
+use super::marks::{MarkKeys, Marks};
+use super::probe::Keyspace;
 use crate::backend::{Conversation, Identity};
 use crate::config::{self, BackendAddress, Role};
 use crate::divergence::{State, Summary};
@@ -26,7 +27,6 @@ pub async fn content_findings(
     group: &config::Group,
     identity: &Identity,
 ) -> Vec<Finding> {
-    let mark = format!("{}{}:generation", group.divergence.mark_prefix, group.name);
     let mut requests: Vec<Vec<&str>> = WANTED.iter().map(|(words, _)| words.to_vec()).collect();
     requests.push(vec!["INFO", "keyspace"]);
     let bound = group.timeout.handshake;
@@ -48,10 +48,11 @@ pub async fn content_findings(
     let last = replies[3].elements().and_then(|pair| pair.get(1)?.text()?.parse::<u32>().ok());
     let mark_database = last.map_or(backend.database, |count| count.saturating_sub(1).max(backend.database));
     let number = mark_database.to_string();
-    let owners = owners_key(&group.divergence.mark_prefix);
-    let looks = [vec!["SELECT", &number], vec!["GET", &mark], vec!["SMEMBERS", &owners]];
+    let mark_keys = MarkKeys::new(&group.divergence.mark_prefix, &group.name);
+    let mut looks = vec![vec!["SELECT", &number]];
+    looks.extend(mark_keys.looks());
     let marked = conversation.ask_within(bound, &looks).await;
-    let marks = marked.map(|replies| Marks::read(&replies[1], &replies[2])).unwrap_or_default();
+    let marks = marked.map(|replies| Marks::read(&replies[1..])).unwrap_or_default();
     let keys = Keyspace::read(&replies[WANTED.len()]).keys(mark_database, marks.keys());
     let facts = Facts {
         identity: Some(identity.clone()),

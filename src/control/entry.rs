@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::facts::{Remedy, remedy};
-use super::probe::{Marks, ProbeCommand};
-use super::shared::Shared;
+use super::incident;
+use super::marks::Marks;
+use super::probe::ProbeCommand;
+use super::shared::{Shared, is_earlier_generation};
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
 use crate::divergence::{DirtyKey, State};
@@ -25,6 +27,10 @@ const RECONCILE_LEFT: usize = 200;
 const RECONCILE_ROUNDS: usize = 64;
 /// A planned switch that is not drained within this is given up: requests are not held any longer than that.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// So long may the copying of the last keys hold requests.
+const IN_STEP_MAX: Duration = Duration::from_millis(250);
+/// So long is waited for the workers to have entered what is in flight; they are never blocked.
+const DOUBT_MAX: Duration = Duration::from_secs(1);
 /// So long may it take until clients that wait on purpose are let go by the old active.
 const PARTING_MAX: Duration = Duration::from_millis(20);
 /// A foreign client that worked within this many seconds counts as being at work.
@@ -74,6 +80,7 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
     let mut outcome =
         Outcome { result: SwitchResult::Done, epoch: 0, removed: 0, flushed: false, held: Duration::ZERO };
     if let Err(obstacle) = switch(&shared, &wanted, &mut outcome).await {
+        shared.incident_was_none();
         outcome.result = match obstacle {
             Obstacle::Refused(why) => SwitchResult::Refused { why },
             Obstacle::Failed(why) => SwitchResult::Failed { why },
@@ -85,10 +92,14 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
 async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
     let is_move = wanted.from != wanted.to;
     let planned = wanted.planned && is_move;
+    let mirrored = is_move && shared.may_mirror(wanted.to);
     if planned {
         bury_the_undead(shared, wanted.to).await?;
+        if mirrored {
+            expect_in_step(shared, wanted.to)?;
+        }
         for _ in 0..RECONCILE_ROUNDS {
-            if shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
+            if shared.mirror(wanted.to).is_on() || shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
                 break;
             }
             outcome.removed += remove_batch(shared, wanted.to).await?;
@@ -97,33 +108,70 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
         enter(shared, wanted, outcome, false).await?;
     }
     let began = Instant::now();
+    let before = shared.group.route().availability;
     if planned {
         hold_and_drain(shared, wanted).await?;
+        if mirrored && shared.mirror(wanted.to).is_on() && !shared.wait_in_step(wanted.to, IN_STEP_MAX).await {
+            shared.set_availability(before);
+            let why = format!("the last writes had not reached it after {IN_STEP_MAX:?}");
+            return Err(Obstacle::Failed(why));
+        }
+    } else if is_move && shared.mirrors_any() {
+        doubt_what_is_in_flight(shared).await;
     }
-    let entered = enter(shared, wanted, outcome, true).await;
+    if mirrored {
+        shared.stop_mirror(wanted.to).await;
+    }
+    let ended = enter_and_publish(shared, wanted, outcome).await;
+    shared.release_mirror(wanted.to);
     outcome.held = if planned { began.elapsed() } else { Duration::ZERO };
-    let identity = match entered {
-        Ok(identity) => identity,
-        Err(obstacle) => {
-            if planned {
-                shared.set_availability(Availability::Serving);
-            }
-            return Err(obstacle);
-        }
-    };
+    let is_ours = planned || (is_move && shared.mirrors_any());
+    if ended.is_err() && is_ours && shared.group.route().availability == Availability::Holding {
+        shared.set_availability(before);
+    }
+    ended
+}
+
+/// The last steps: after them the backend serves.
+async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
+    let identity = enter(shared, wanted, outcome, true).await?;
+    incident::announce(shared, wanted.to).await;
     if shared.newest_switch.get() != wanted.id {
-        if planned {
-            shared.set_availability(Availability::Serving);
-        }
         return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
     }
     settle(shared, wanted.to, outcome).await?;
     shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
     outcome.epoch = shared.enter(wanted.to).epoch;
-    if is_move {
+    if shared.may_mirror(wanted.to) {
+        // What it holds is what is served from now on.
+        shared.tell(wanted.to, vec![words(&["DEL", &shared.mark_keys.mirror])]);
+    }
+    if wanted.from != wanted.to {
         shared.left(wanted.from, wanted.kind);
     }
     Ok(())
+}
+
+/// A backend that is kept in step is entered by plan only when it is: nothing that was acknowledged is lost then.
+fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    let control = shared.mirror(id);
+    let fill = control.fill.borrow();
+    if control.is_on() && shared.mirror_settings.fill && !fill.is_done {
+        return Err(Obstacle::Refused(
+            "it is still being filled from the active; `standin status` says how far".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Holds requests until every worker has entered what it has in flight into the records of the mirrored backends: it may
+/// have been executed, and read by others, and no answer will tell.
+async fn doubt_what_is_in_flight(shared: &Rc<Shared>) {
+    let version = shared.hold_in_doubt().version;
+    let began = Instant::now();
+    while !shared.group.is_acknowledged(version) && began.elapsed() < DOUBT_MAX {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
 }
 
 /// Forgets the record, unless keys were added since the last of them were removed.
@@ -171,6 +219,7 @@ async fn enter(
     let to = wanted.to;
     // Buried first: what a thawing server still executes must be there when it is looked at.
     bury_the_undead(shared, to).await?;
+    incident::bury_predecessors(shared, to).await?;
     let identity = look(shared, to).await?;
     let record = shared.group.record(to);
     let (rules, policy) = (shared.rules(to), shared.divergence_policy);
@@ -179,7 +228,9 @@ async fn enter(
         return Err(Obstacle::Refused(why));
     }
     let is_empty = shared.facts.borrow()[to.index()].keys == Some(0);
-    if is_empty {
+    if shared.mirror(to).is_on() {
+        // It is right but for what is in its record.
+    } else if is_empty {
         record.settle(State::Empty);
     } else if record.state() == State::Unknown && rules.data != crate::config::DataMode::Replica {
         let why = record.summary().why;
@@ -209,13 +260,8 @@ async fn enter(
 
 /// One round trip: who is it, and what does it hold?
 async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> {
-    let requests = vec![
-        words(&["INFO", "server"]),
-        words(&["INFO", "replication"]),
-        words(&["INFO", "keyspace"]),
-        words(&["GET", &shared.mark_key]),
-        words(&["SMEMBERS", &shared.owners_key]),
-    ];
+    let mut requests = vec![words(&["INFO", "server"]), words(&["INFO", "replication"]), words(&["INFO", "keyspace"])];
+    requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;
     let known = shared.facts.borrow()[id.index()].identity.clone().unwrap_or_default();
     let mut identity = known;
@@ -226,7 +272,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
     {
         return Err(Obstacle::Failed(error.to_owned()));
     }
-    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3], &replies[4]));
+    shared.saw(id, &identity, &replies[2], &Marks::read(&replies[3..]));
     Ok(identity)
 }
 
@@ -327,23 +373,16 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         let facts = &shared.facts.borrow()[id.index()];
         (facts.generation.clone(), facts.mark_database)
     };
-    let (mark, owners) = (shared.mark_key.as_str(), shared.owners_key.as_str());
-    let watched = shared.ask(
-        id,
-        vec![
-            words(&["WATCH", mark, owners]),
-            words(&["GET", mark]),
-            words(&["CLIENT", "LIST"]),
-            words(&["SMEMBERS", owners]),
-        ],
-        shared.entry_timeout,
-    );
-    let watched = watched.await?;
-    let marks = Marks::read(&watched[1], &watched[3]);
+    let (mark, owners) = (shared.mark_keys.generation.as_str(), shared.mark_keys.owners.as_str());
+    let mut requests = vec![words(&["WATCH", mark, owners]), words(&["CLIENT", "LIST"])];
+    requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
+    let watched = shared.ask(id, requests, shared.entry_timeout).await?;
+    let marks = Marks::read(&watched[2..]);
     let others = marks.others(&shared.group.name);
     let found = marks.generation;
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
-    if found != generation {
+    let is_ancestor = |ours: &str| found.as_deref().is_some_and(|found| is_earlier_generation(found, ours));
+    if found != generation && !generation.as_deref().is_some_and(is_ancestor) {
         let _ = unwatch().await;
         shared.facts.borrow_mut()[id.index()].generation = None;
         return Err(Obstacle::Refused("another owner has taken it (its mark has changed)".to_owned()));
@@ -354,11 +393,11 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         shared.facts.borrow_mut()[id.index()].other_owners = others;
         return Err(Obstacle::Refused(why));
     }
-    if let Some(foreign) = watched[2].text().and_then(|list| foreign_client(list, &shared.client_name)) {
+    if let Some(foreign) = watched[1].text().and_then(|list| foreign_client(list, &shared.client_name)) {
         let _ = unwatch().await;
         return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
     }
-    let next = shared.new_generation();
+    let next = shared.next_generation(generation.as_deref());
     let mut requests = vec![words(&["MULTI"])];
     for database in databases {
         requests.push(words(&["SELECT", &database.to_string()]));

@@ -1,5 +1,6 @@
 //! What the control plane knows of a backend's content: whose it is, and whether it may be entered.
 
+use super::marks::Incident;
 use std::collections::BTreeSet;
 
 use crate::backend::Identity;
@@ -35,6 +36,12 @@ pub(super) struct Facts {
     /// Other groups that have put their marks there too: then nobody empties it.
     pub(super) other_owners: Vec<String>,
     pub(super) mark_database: u32,
+    /// The newest incident that the server was told of.
+    pub(super) incident: Option<Incident>,
+    /// A probe has come back, whatever it found.
+    pub(super) was_looked_at: bool,
+    /// So many earlier runs of this Standin have no connection there any more.
+    pub(super) predecessors_buried: usize,
     /// Run id of the server that was asked for the commands of its modules.
     pub(super) asked_for_commands: Option<String>,
     /// The first look decided about ownership.
@@ -104,7 +111,7 @@ pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePo
             let why = "it is a node of a cluster, which would send clients past Standin; name a standalone server";
             return Standing::Refused { why: why.to_owned() };
         }
-        if identity.is_replica && rules.data == DataMode::Cold {
+        if identity.is_replica && rules.data != DataMode::Replica {
             let why = "it is a replica but is not configured as one; set data = \"replica\", or promote it";
             return Standing::Refused { why: why.to_owned() };
         }

@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::api::{CommandReply, GroupReport};
 use super::entry::Outcome;
 use super::facts::{BackendRules, Facts};
+use super::marks::MarkKeys;
+use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::shared::Shared;
 use super::window::{Collector, Recent, path_classes};
-use crate::backend::clock;
+use crate::backend::{Identity, clock};
 use crate::config::DivergencePolicy;
 use crate::divergence::Scripts;
 use crate::policy::{Action, Availability as EngineAvailability, BackendId, Edge, Engine, Event, Switch};
@@ -34,6 +36,7 @@ pub struct GroupControlSetup {
     pub(super) rules: Vec<BackendRules>,
     pub divergence_policy: DivergencePolicy,
     pub mark_prefix: String,
+    pub mirror: MirrorSettings,
     pub probe_interval: Duration,
     pub probe_timeout: Duration,
     pub write_probe: bool,
@@ -62,9 +65,11 @@ pub(super) enum GroupRequest {
 }
 
 pub(super) enum Message {
-    Probe(BackendId, Report),
+    Probe(BackendId, Box<Report>),
     SwitchDone(Switch, Outcome, Duration),
     Emptied(BackendId, Result<(), String>),
+    /// The backend that serves first knows that it does; its identity when that was decided.
+    Opened(BackendId, Option<Arc<Identity>>),
     Unsealed(BackendId, Result<(), String>),
 }
 
@@ -145,8 +150,7 @@ impl GroupControl {
         messages: mpsc::UnboundedSender<Message>,
     ) -> (Self, mpsc::Receiver<EdgeReport>) {
         let group = Arc::clone(setup.publisher.group());
-        let mark_key = format!("{}{}:generation", setup.mark_prefix, group.name);
-        let owners_key = probe::owners_key(&setup.mark_prefix);
+        let mark_keys = MarkKeys::new(&setup.mark_prefix, &group.name);
         let probe_key = format!("{}{}:probe", setup.mark_prefix, group.name);
         let mut probers = Vec::new();
         for backend in &group.backends {
@@ -155,14 +159,13 @@ impl GroupControl {
                 interval: setup.probe_interval,
                 timeout: setup.probe_timeout,
                 write_probe: setup.write_probe,
-                mark_key: mark_key.clone(),
-                owners_key: owners_key.clone(),
+                mark_keys: mark_keys.clone(),
                 probe_key: probe_key.clone(),
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
             let (id, messages) = (backend.id, messages.clone());
             let report = move |report| {
-                let _ = messages.send(Message::Probe(id, report));
+                let _ = messages.send(Message::Probe(id, Box::new(report)));
             };
             tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
             probers.push(sender);
@@ -183,9 +186,13 @@ impl GroupControl {
             facts: RefCell::new(vec![Facts::default(); count]),
             rules: setup.rules,
             divergence_policy: setup.divergence_policy,
-            mark_key,
-            owners_key,
+            mark_keys,
+            instance: instance(&setup.listen),
+            own_prefix: setup.mark_prefix,
+            mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
+            mirror_settings: setup.mirror,
             client_name: setup.client_name,
+            incidents: RefCell::default(),
             entry_timeout,
             newest_switch: Cell::new(0),
             scripts: setup.scripts,
@@ -193,8 +200,12 @@ impl GroupControl {
             random: Cell::new(setup.seed | 1),
             messages,
         };
+        let shared = Rc::new(shared);
+        for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
+            tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
+        }
         let control = Self {
-            shared: Rc::new(shared),
+            shared: Rc::clone(&shared),
             engine,
             collectors: (0..count).map(|_| Collector::new()).collect(),
             probe_progress_us: vec![0; count],
@@ -259,11 +270,13 @@ impl GroupControl {
         for index in 0..self.collectors.len() {
             self.collect(BackendId(index as u8));
         }
+        self.shared.note_databases();
     }
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Probe(id, report) => self.on_probe(id, report),
+            Message::Probe(id, report) => self.on_probe(id, *report),
+            Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Emptied(id, result) => {
@@ -291,6 +304,7 @@ impl GroupControl {
                     let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Now);
                 }
                 Action::Record(decision) => self.record_decision(&decision),
+                Action::Incident(_) => {}
             }
         }
     }
@@ -312,13 +326,21 @@ impl GroupControl {
     }
 }
 
+/// Names this Standin among all that use the same servers, before and after a restart.
+fn instance(listen: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{listen}", host.trim())
+}
+
 fn engine_backend(rules: &BackendRules) -> crate::policy::BackendSettings {
     let mut settings = crate::policy::BackendSettings::new(rules.id, &rules.name, rules.role);
     settings.weight = rules.weight;
     settings.zone.clone_from(&rules.zone);
     settings.last_resort = rules.is_embedded;
-    if rules.data == crate::config::DataMode::Replica {
-        settings.data = crate::policy::DataMode::Replica;
-    }
+    settings.data = match rules.data {
+        crate::config::DataMode::Cold => crate::policy::DataMode::Cold,
+        crate::config::DataMode::Mirrored => crate::policy::DataMode::Mirrored,
+        crate::config::DataMode::Replica => crate::policy::DataMode::Replica,
+    };
     settings
 }

@@ -6,7 +6,7 @@ use super::api::{CommandError, CommandOutcome, CommandReply};
 use super::group::{GroupControl, GroupRequest};
 use super::probe::ProbeCommand;
 use crate::backend::clock;
-use crate::policy::{Action, BackendId, DecisionKind, Event, OperatorCommand};
+use crate::policy::{Action, BackendId, DecisionKind, Event, OperatorCommand, Order};
 use crate::telemetry::events::{Event as Entry, EventKind};
 
 impl GroupControl {
@@ -20,10 +20,12 @@ impl GroupControl {
                     Err(error) => {
                         let _ = reply.send(Err(error));
                     }
-                    Ok(to) => self.command(OperatorCommand::Failover { to, reason }, reply),
+                    Ok(to) => self.command(OperatorCommand::new(Order::Failover { to }, reason), reply),
                 }
             }
-            GroupRequest::Recover { reason, reply } => self.command(OperatorCommand::Recover { reason }, reply),
+            GroupRequest::Recover { reason, reply } => {
+                self.command(OperatorCommand::new(Order::Recover, reason), reply)
+            }
             GroupRequest::Own { backend, own, reply } => match self.backend_named(&backend) {
                 Err(error) => {
                     let _ = reply.send(Err(error));
@@ -43,17 +45,10 @@ impl GroupControl {
     }
 
     pub(super) fn command(&mut self, mut command: OperatorCommand, reply: CommandReply) {
-        let (OperatorCommand::Failover { reason, .. } | OperatorCommand::Recover { reason }) = &mut command;
-        if reason.is_empty() {
-            "no reason given".clone_into(reason);
+        if command.reason.is_empty() {
+            "no reason given".clone_into(&mut command.reason);
         }
-        let words = match &command {
-            OperatorCommand::Failover { to, reason } => {
-                let to = to.map_or("the best backup".to_owned(), |id| self.shared.rules(id).name.clone());
-                format!("an operator asked for a failover to {to}: {reason}")
-            }
-            OperatorCommand::Recover { reason } => format!("an operator asked for a recovery: {reason}"),
-        };
+        let words = format!("an operator asked: {:?}: {}", command.order, command.reason);
         self.shared.record(Entry::new(EventKind::Operator, words));
         self.engine.handle(clock::now(), Event::Operator(command), &mut self.actions);
         let switch = self.actions.iter().find_map(|action| match action {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::marks::{MarkKeys, Marks};
 use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
 use crate::policy::{Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role};
@@ -26,7 +27,7 @@ const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 5;
+const LOOKS: usize = 8;
 
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
@@ -91,50 +92,13 @@ pub(super) struct Report {
     pub(super) mark_database: u32,
 }
 
-/// What groups have put on a server to say that its content is theirs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Marks {
-    /// The value of our group's mark, if the server has one.
-    pub(super) generation: Option<String>,
-    /// Every group that has put its mark there, ours included.
-    pub(super) owners: Vec<String>,
-}
-
-impl Marks {
-    /// From the replies to GET of the mark and SMEMBERS of the owners.
-    pub(super) fn read(mark: &Reply, owners: &Reply) -> Self {
-        let owners = owners.elements().unwrap_or_default();
-        Self {
-            generation: mark.text().map(str::to_owned),
-            owners: owners.iter().filter_map(|owner| owner.text().map(str::to_owned)).collect(),
-        }
-    }
-
-    /// The owners beside this group.
-    pub(super) fn others(&self, group: &str) -> Vec<String> {
-        self.owners.iter().filter(|owner| *owner != group).cloned().collect()
-    }
-
-    /// Keys that all these take: one mark for each owner, and the set of owners.
-    pub(super) fn keys(&self) -> u64 {
-        let unlisted = u64::from(self.generation.is_some() && self.owners.is_empty());
-        self.owners.len() as u64 + u64::from(!self.owners.is_empty()) + unlisted
-    }
-}
-
-/// The set of all groups that own content of a server.
-pub(super) fn owners_key(prefix: &str) -> String {
-    format!("{prefix}owners")
-}
-
 /// How a prober is set up.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeSettings {
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
     pub(super) write_probe: bool,
-    pub(super) mark_key: String,
-    pub(super) owners_key: String,
+    pub(super) mark_keys: MarkKeys,
     pub(super) probe_key: String,
     pub(super) seed: u64,
 }
@@ -323,7 +287,7 @@ impl Prober {
 /// What one probe asks.
 fn requests(settings: &ProbeSettings, without_write: bool) -> Vec<Vec<&str>> {
     let mut requests = vec![vec!["PING"], vec!["ROLE"], vec!["INFO", "keyspace"]];
-    requests.extend([vec!["GET", settings.mark_key.as_str()], vec!["SMEMBERS", &settings.owners_key]]);
+    requests.extend(settings.mark_keys.looks());
     debug_assert_eq!(requests.len(), LOOKS);
     if settings.write_probe && !without_write {
         // Written and removed as one: no client ever sees the key; the TTL is for a server that stops in between.
@@ -388,7 +352,7 @@ impl Connection {
             error,
             identity: Some(self.identity.clone()),
             keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
-            marks: Marks::read(&replies[3], &replies[4]),
+            marks: Marks::read(&replies[3..LOOKS]),
             mark_database: self.mark_database,
         }
     }
@@ -442,17 +406,5 @@ mod tests {
         assert_eq!([&lost, &lost, &lost, &lost].map(|outcome| row.quick_pause(outcome)), [ms(0), ms(2), None, None]);
         assert_eq!([&loading, &full, &loading].map(|outcome| row.quick_pause(outcome)), [ms(120), ms(120), None]);
         assert_eq!([&well, &loading, &well].map(|outcome| row.quick_pause(outcome)), [None, ms(120), None]);
-    }
-
-    #[test]
-    fn every_owner_takes_a_mark_and_all_together_one_set() {
-        let marks = |generation: Option<&str>, owners: &[&str]| Marks {
-            generation: generation.map(str::to_owned),
-            owners: owners.iter().map(|owner| (*owner).to_owned()).collect(),
-        };
-        assert_eq!(marks(None, &[]).keys(), 0);
-        assert_eq!(marks(Some("g"), &["cache"]).keys(), 2);
-        assert_eq!(marks(Some("g"), &["cache", "sessions"]).keys(), 3);
-        assert_eq!(marks(Some("g"), &[]).keys(), 1, "the set was deleted");
     }
 }

@@ -1,12 +1,15 @@
 //! Once a second: from counters and views to metrics.
 
+use super::api::MirrorReport;
 use super::facts::Facts;
 use super::window::Sampler;
 use crate::backend::{Backend, CLASSES, Counters};
 use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, Standing, View};
 use crate::route::{ClientCounts, Group};
-use crate::telemetry::metrics::{BackendMetrics, GroupMetrics, Metrics, breaker_value, divergence_value, health_value};
+use crate::telemetry::metrics::{
+    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, breaker_value, divergence_value, health_value,
+};
 
 pub(super) struct MetricsPublisher {
     group: GroupMetrics,
@@ -24,7 +27,14 @@ impl MetricsPublisher {
         self.group.switched(trigger, result, seconds);
     }
 
-    pub(super) fn publish(&mut self, group: &Group, view: &View, facts: &[Facts], clients: &ClientCounts) {
+    pub(super) fn publish(
+        &mut self,
+        group: &Group,
+        view: &View,
+        facts: &[Facts],
+        mirrors: &[Option<MirrorReport>],
+        clients: &ClientCounts,
+    ) {
         let sum = |pick: fn(&Counters) -> u64| -> u64 {
             group.backends.iter().flat_map(|backend| &backend.counters).map(pick).sum()
         };
@@ -46,8 +56,20 @@ impl MetricsPublisher {
             metrics.divergence_keys.set(record.keys as f64);
             metrics.divergence_bytes.set(record.bytes as f64);
             metrics.divergence_state.set(divergence_value(state_word(record.state)));
+            if let Some(report) = &mirrors[backend.id.index()] {
+                mirror(&metrics.mirror, report);
+            }
         }
     }
+}
+
+fn mirror(metrics: &MirrorMetrics, report: &MirrorReport) {
+    metrics.lag.set(report.lag_us as f64 / 1e6);
+    metrics.waiting.set(report.waiting_bytes as f64);
+    metrics.in_step.set(f64::from(u8::from(&*report.state == "in_step")));
+    metrics.commands.absolute(report.commands);
+    metrics.copies.absolute(report.copied);
+    metrics.dropped.absolute(report.dropped);
 }
 
 fn traffic(metrics: &BackendMetrics, sampler: &mut Sampler, backend: &Backend) {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::api::{BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, ProbeReport};
+use super::api::{
+    BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, ProbeReport,
+};
 use super::facts;
 use super::group::GroupControl;
 use super::publish::{breaker_word, state_word};
 use crate::backend::{Counters, clock};
-use crate::config::DataMode;
 use crate::policy::{BackendRole, BackendView, Health, Standing};
 use crate::route::Availability;
 
@@ -104,10 +105,42 @@ impl GroupControl {
                 version: identity.version.clone(),
                 server_role: if identity.is_replica { "slave" } else { "master" }.to_owned(),
             }),
-            data: if rules.data == DataMode::Replica { "replica" } else { "cold" }.into(),
+            data: rules.data.word().into(),
+            mirror: self.mirror_report(view.id).filter(|_| !active),
             weight: rules.weight,
             zone: rules.zone.clone(),
         }
+    }
+
+    /// How far a backend is kept in step; `None` for those that never are.
+    pub(super) fn mirror_report(&self, id: crate::policy::BackendId) -> Option<MirrorReport> {
+        let control = self.shared.mirror(id);
+        if !self.shared.may_mirror(id) {
+            return None;
+        }
+        let waiting = self.shared.group.mirrors[id.index()].waiting();
+        let fill = control.fill.borrow();
+        let state = match (control.is_on(), fill.is_done || !self.shared.mirror_settings.fill) {
+            (true, true) => "in_step",
+            (true, false) => "filling",
+            (false, _) => "off",
+        };
+        let why = control.why.borrow().clone();
+        Some(MirrorReport {
+            state: state.into(),
+            lag_us: match waiting.since_us {
+                0 => 0,
+                since_us => clock::micros().saturating_sub(since_us),
+            },
+            waiting: (waiting.requests + waiting.copying) as u64,
+            waiting_bytes: waiting.bytes as u64,
+            commands: waiting.taken,
+            copied: control.copied.get(),
+            removed: control.removed.get(),
+            dropped: waiting.dropped,
+            filled: fill.keys,
+            why: (!why.is_empty() && !control.is_on()).then_some(why),
+        })
     }
 
     fn latency(&self, id: crate::policy::BackendId) -> Option<LatencyReport> {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::facts::BackendRules;
 use super::group::GroupControlSetup;
+use super::mirror::MirrorSettings;
 use crate::config::{self, BackendAddress, Profile};
 use crate::divergence::Scripts;
 use crate::policy::{BackendId, BackendRole, Settings};
@@ -29,6 +30,11 @@ pub fn group_setup(
         rules,
         divergence_policy: config.divergence.policy,
         mark_prefix: config.divergence.mark_prefix.clone(),
+        mirror: MirrorSettings {
+            fill: config.mirror.fill,
+            copy_rate: config.mirror.copy_rate,
+            value_max: config.mirror.value_max,
+        },
         probe_interval: config.health_check.interval,
         probe_timeout: config.health_check.timeout,
         write_probe: config.health_check.write_probe,

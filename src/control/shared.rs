@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::entry;
 use super::facts::{self, BackendRules, Facts, Remedy};
 use super::group::Message;
-use super::probe::{Keyspace, Marks, ProbeCommand};
+use super::incident::Incidents;
+use super::marks::{MarkKeys, Marks};
+use super::mirror::{MirrorControl, MirrorSettings};
+use super::probe::{Keyspace, ProbeCommand};
 use crate::backend::{Identity, Reply, clock};
 use crate::config::DivergencePolicy;
 use crate::divergence::{Scripts, State};
@@ -27,9 +30,16 @@ pub(super) struct Shared {
     pub(super) rules: Vec<BackendRules>,
     pub(super) facts: RefCell<Vec<Facts>>,
     pub(super) divergence_policy: DivergencePolicy,
-    pub(super) mark_key: String,
-    pub(super) owners_key: String,
+    pub(super) mark_keys: MarkKeys,
+    /// What all keys of Standin's own begin with.
+    pub(super) own_prefix: String,
+    /// By backend id.
+    pub(super) mirrors: Vec<MirrorControl>,
+    pub(super) mirror_settings: MirrorSettings,
     pub(super) client_name: String,
+    /// Which Standin this is: the same after a restart.
+    pub(super) instance: String,
+    pub(super) incidents: RefCell<Incidents>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
     pub(super) scripts: Arc<Scripts>,
@@ -78,24 +88,30 @@ impl Shared {
 
     /// Publishes that a backend was entered.
     pub(super) fn enter(&self, active: BackendId) -> Arc<Route> {
-        self.publisher.borrow_mut().enter(active, self.recording(active))
+        self.incident_began();
+        self.publisher.borrow_mut().enter(active, self.keeping(active))
     }
 
     /// Publishes whether requests are served.
     pub(super) fn set_availability(&self, availability: Availability) -> Arc<Route> {
-        let recording = self.recording(self.group.route().active);
-        self.publisher.borrow_mut().set_availability(availability, recording)
+        let keeping = self.keeping(self.group.route().active);
+        self.publisher.borrow_mut().set_availability(availability, keeping)
     }
 
-    /// Backends beside the active whose content is worth knowing: what is written is entered into their records.
-    pub(super) fn recording(&self, active: BackendId) -> u32 {
-        let others = self.rules.iter().filter(|rules| rules.id != active);
-        others.fold(0, |bits, rules| {
-            let state = self.group.record(rules.id).state();
-            let follows_by_itself = rules.data == crate::config::DataMode::Replica;
-            let counts = matches!(state, State::Clean | State::Keys) && !follows_by_itself;
-            if counts { bits | 1 << rules.id.index() } else { bits }
-        })
+    /// Publishes what is to be kept now, and nothing else.
+    pub(super) fn republish(&self) -> Arc<Route> {
+        self.set_availability(self.group.route().availability)
+    }
+
+    /// Holds requests, and has what is in flight entered into the records of those that were kept in step: one of them is
+    /// about to serve, and the outcome of what is in flight will not be known.
+    pub(super) fn hold_in_doubt(&self) -> Arc<Route> {
+        let active = self.group.route().active;
+        let mut keeping = self.keeping(active);
+        for rules in self.rules.iter().filter(|rules| rules.id != active && self.may_mirror(rules.id)) {
+            keeping.doubting |= 1 << rules.id.index();
+        }
+        self.publisher.borrow_mut().set_availability(Availability::Holding, keeping)
     }
 
     /// The active backend has been left.
@@ -140,6 +156,7 @@ impl Shared {
     }
 
     pub(super) fn note_content(&self, id: BackendId, keyspace: &Keyspace, marks: &Marks) {
+        self.note_incident(id, marks.incident.as_ref());
         let is_active = self.group.route().active == id;
         let facts = &mut self.facts.borrow_mut()[id.index()];
         let keys = keyspace.keys(facts.mark_database, marks.keys());
@@ -151,7 +168,8 @@ impl Shared {
         let base = self.group.backend(id).target.database;
         let used = self.group.databases_used();
         facts.keys_in_use = keyspace.only(&used, base).keys(facts.mark_database, marks.keys());
-        if is_active || !facts.met {
+        // While it is kept in step its keys are ours, and what a probe says of them is old.
+        if is_active || !facts.met || self.mirror(id).is_on() {
             return;
         }
         let record = self.group.record(id);
@@ -163,23 +181,33 @@ impl Shared {
         }
     }
 
+    /// A name for the content of a server that is claimed now.
     pub(super) fn new_generation(&self) -> String {
         let mut x = self.random.get() ^ clock::micros();
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
         self.random.set(x);
-        format!("{x:016x}")
+        format!("{x:016x}.0")
+    }
+
+    /// The name of what follows when that content is emptied. It tells its ancestors: a server may come back with one.
+    pub(super) fn next_generation(&self, of: Option<&str>) -> String {
+        let next = of.and_then(|of| {
+            let (line, number) = of.split_once('.')?;
+            Some(format!("{line}.{}", number.parse::<u64>().ok()? + 1))
+        });
+        next.unwrap_or_else(|| self.new_generation())
     }
 
     pub(super) fn put_mark(&self, id: BackendId, generation: String) {
-        let mark = entry::words(&["SET", &self.mark_key, &generation]);
-        self.tell(id, vec![mark, entry::words(&["SADD", &self.owners_key, &self.group.name])]);
+        let mark = entry::words(&["SET", &self.mark_keys.generation, &generation]);
+        self.tell(id, vec![mark, entry::words(&["SADD", &self.mark_keys.owners, &self.group.name])]);
     }
 
     pub(super) fn drop_mark(&self, id: BackendId) {
-        let mark = entry::words(&["DEL", &self.mark_key]);
-        self.tell(id, vec![mark, entry::words(&["SREM", &self.owners_key, &self.group.name])]);
+        let mark = entry::words(&["DEL", &self.mark_keys.generation]);
+        self.tell(id, vec![mark, entry::words(&["SREM", &self.mark_keys.owners, &self.group.name])]);
     }
 
     /// Asks without waiting for the answer; what fails is seen by the next probe.
@@ -194,5 +222,26 @@ impl Shared {
             return Ok(());
         }
         entry::empty(self, id).await
+    }
+}
+
+/// Whether one generation is an ancestor of the other.
+pub(super) fn is_earlier_generation(earlier: &str, later: &str) -> bool {
+    let parts = |text: &str| {
+        text.split_once('.').and_then(|(line, number)| Some((line.to_owned(), number.parse::<u64>().ok()?)))
+    };
+    matches!((parts(earlier), parts(later)), (Some((a, before)), Some((b, after))) if a == b && before < after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_ancestor_of_our_own_generation_counts_as_ours() {
+        assert!(is_earlier_generation("ab.1", "ab.12"));
+        for (theirs, ours) in [("ab.12", "ab.1"), ("ab.1", "ab.1"), ("cd.1", "ab.12"), ("ab", "ab.1"), ("", "ab.1")] {
+            assert!(!is_earlier_generation(theirs, ours), "{theirs} {ours}");
+        }
     }
 }

@@ -1,14 +1,15 @@
-//! What a look at a backend leads to: the first opening of the doors, marks kept in place, cold backups kept empty, and
+//! What a look at a backend leads to: marks kept in place, cold backups kept empty, and
 //! whether the backend could be entered now.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::facts;
 use super::group::{GroupControl, Message};
+use super::marks::Marks;
 use super::modules;
-use super::probe::{Marks, ProbeCommand, Report};
+use super::probe::{ProbeCommand, Report};
+use super::shared::is_earlier_generation;
 use crate::backend::clock;
 use crate::divergence::State;
 use crate::policy::{BackendId, BackendRole, Edge, Event, ProbeOutcome, Standing};
@@ -37,11 +38,13 @@ impl GroupControl {
             }
             self.tend(id, &report.marks);
             self.learn_commands(id);
-            self.start_if_ready(id);
+            self.shared.remind(id);
             if self.shared.group.route().active == id {
                 self.unseal_active();
             }
         }
+        self.shared.facts.borrow_mut()[index].was_looked_at = true;
+        self.start_if_ready();
         self.update_standing(id);
         if restarted && self.started {
             // Also without a request that would find out: the active is entered anew at once.
@@ -69,26 +72,6 @@ impl GroupControl {
         matches!(outcome, ProbeOutcome::Failed(_)) && age < grace
     }
 
-    /// The first good look at the primary opens the doors.
-    pub(super) fn start_if_ready(&mut self, id: BackendId) {
-        let primary = self.shared.rules(id).role == BackendRole::Primary;
-        let untouched = self.shared.group.route().epoch == 0 && self.shared.newest_switch.get() == 0;
-        if self.started || !primary || !untouched {
-            return;
-        }
-        if let Standing::Refused { .. } = self.shared.standing(id) {
-            return;
-        }
-        self.started = true;
-        self.shared.group.record(id).settle(State::Clean);
-        let identity = self.shared.facts.borrow()[id.index()].identity.clone();
-        self.shared.group.backend(id).admit(identity.map(Arc::new));
-        let epoch = self.shared.enter(id).epoch;
-        let name = self.shared.rules(id).name.clone();
-        let message = format!("serving on {} by backend {name}", self.listen);
-        self.shared.record(Entry::new(EventKind::Started, message).backend(name).epoch(epoch));
-    }
-
     /// Keeps ownership marks in place, and cold backups empty while they wait.
     pub(super) fn tend(&mut self, id: BackendId, marks: &Marks) {
         let mark = marks.generation.as_deref();
@@ -107,11 +90,14 @@ impl GroupControl {
             let facts = &mut shared.facts.borrow_mut()[id.index()];
             facts.generation = generation;
             facts.met = true;
-            if rules.role == BackendRole::Primary && shared.group.route().epoch == 0 {
+            if rules.role == BackendRole::Primary && !self.started {
                 // What the primary holds when we first meet it is what the application knows.
                 shared.group.record(id).settle(State::Clean);
             } else if facts.keys == Some(0) {
                 shared.group.record(id).settle(State::Empty);
+            } else if marks.mirror.is_some() {
+                let why = "it was being kept in step when Standin ended, and nobody knows what it has missed since";
+                shared.group.record(id).become_unknown(why);
             } else {
                 shared.group.record(id).become_unknown("it held keys when it was first met");
             }
@@ -120,6 +106,11 @@ impl GroupControl {
             shared.put_mark(id, generation.clone());
         } else if facts.generation.as_deref() == mark && mark.is_some() && !marks.owners.contains(&shared.group.name) {
             shared.put_mark(id, facts.generation.clone().unwrap_or_default());
+        } else if let (Some(ours), Some(theirs)) = (&facts.generation, mark)
+            && is_earlier_generation(theirs, ours)
+        {
+            // It came back with a content from before it was emptied last: old, but ours.
+            shared.put_mark(id, ours.clone());
         } else if let (Some(ours), Some(theirs)) = (&facts.generation, mark)
             && ours != theirs
             && !facts.emptying
@@ -131,7 +122,14 @@ impl GroupControl {
         }
         let waits_cold = !is_active && rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold;
         let facts = shared.facts.borrow()[id.index()].clone();
-        if waits_cold && facts.is_owned() && facts.keys_in_use > 0 && !facts.emptying && shared.newest_is_done() {
+        // Before the doors open it may turn out to be the one that served last.
+        if waits_cold
+            && shared.group.route().epoch > 0
+            && facts.is_owned()
+            && facts.keys_in_use > 0
+            && !facts.emptying
+            && shared.newest_is_done()
+        {
             self.empty(id);
         }
     }

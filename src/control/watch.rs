@@ -23,7 +23,8 @@ impl GroupControl {
         for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
             recent.sample(backend);
         }
-        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &self.surroundings.clients);
+        let mirrors: Vec<_> = group.backends.iter().map(|backend| self.mirror_report(backend.id)).collect();
+        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &mirrors, &self.surroundings.clients);
     }
 
     pub(super) fn watch_health(&mut self, view: &crate::policy::View) {
@@ -68,6 +69,8 @@ impl GroupControl {
             DecisionKind::Stayed | DecisionKind::Held | DecisionKind::SelfSuspected => {
                 (EventKind::Decision, Severity::Info)
             }
+            DecisionKind::Proposed | DecisionKind::ProposalEnded => (EventKind::Decision, Severity::Warning),
+            DecisionKind::Commanded => (EventKind::Operator, Severity::Info),
             DecisionKind::NoBackend => (EventKind::NoBackend, Severity::Error),
             DecisionKind::Authentication => (EventKind::AuthenticationFailed, Severity::Error),
             DecisionKind::Rejected => (EventKind::SwitchRefused, Severity::Warning),

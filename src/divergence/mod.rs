@@ -2,10 +2,14 @@
 //!
 //! This room keeps records and says what to do about them; it opens no connection and takes no decision.
 
+mod mirror;
 mod record;
 mod scripts;
+mod translate;
 mod writes;
 
+pub use mirror::{Acknowledged, Chunk, Mirror, Source, Waiting};
 pub use record::{DirtyKey, Record, State, Summary};
 pub use scripts::Scripts;
+pub use translate::is_mirrored_as_it_is;
 pub use writes::note_write;

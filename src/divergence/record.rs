@@ -40,6 +40,16 @@ pub struct Summary {
 /// A key in its database.
 pub type DirtyKey = (u32, Box<[u8]>);
 
+/// A key that is looked for, without a copy of it.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct KeyRef<'a>(pub(super) u32, pub(super) &'a [u8]);
+
+impl hashbrown::Equivalent<DirtyKey> for KeyRef<'_> {
+    fn equivalent(&self, key: &DirtyKey) -> bool {
+        self.0 == key.0 && *self.1 == *key.1
+    }
+}
+
 struct Inner {
     base: State,
     keys: HashSet<DirtyKey, RandomState>,
@@ -131,6 +141,18 @@ impl Record {
             inner.bytes -= key.1.len() + KEY_OVERHEAD_BYTES;
         }
         taken
+    }
+
+    /// Whether the key is recorded.
+    #[must_use]
+    pub fn contains(&self, database: u32, key: &[u8]) -> bool {
+        self.lock().keys.contains(&KeyRef(database, key))
+    }
+
+    /// Whether no key is recorded, whatever the state.
+    #[must_use]
+    pub fn is_without_keys(&self) -> bool {
+        self.lock().keys.is_empty()
     }
 
     /// State and size.

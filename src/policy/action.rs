@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{BackendId, CommandClass, SwitchResult};
+use super::incident::Incident;
+use super::proposals::ProposalId;
 use super::time::Time;
+use super::view::Health;
 
 /// Carried out in the order given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,8 @@ pub enum Action {
     ProbeNow { backend: BackendId },
     /// For the event history.
     Record(Decision),
+    /// An incident began, or ended (`Incident::resolved`). Each is told twice, with the same id.
+    Incident(Incident),
 }
 
 /// Names one switch within an engine; only grows.
@@ -67,6 +72,9 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    pub const ALL: [Self; 6] =
+        [Self::HealthCheck, Self::Connection, Self::Performance, Self::Timeout, Self::Cascade, Self::Manual];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::HealthCheck => "health_check",
@@ -114,6 +122,14 @@ pub struct Decision {
     pub evidence_for: Option<Duration>,
     /// Every backend that was weighed, best first, the chosen one included.
     pub candidates: Vec<Candidate>,
+    /// Every guard that was asked and every condition that was verified, with its answer.
+    pub checks: Vec<Check>,
+    /// How sure the rule is of what it saw, 0 to 1; absent where nothing was inferred.
+    pub confidence: Option<f64>,
+    /// How long the switch will take, by those before it.
+    pub estimated_delay: Option<Duration>,
+    /// The proposal that it made or ended.
+    pub proposal: Option<ProposalId>,
     pub why: String,
 }
 
@@ -124,6 +140,10 @@ pub enum DecisionKind {
     SwitchEnded,
     /// Nothing changed although something asked for it: a refused recovery, a lone bad backend, a rejected command.
     Stayed,
+    /// A switch waits for a person's word (`Mode::SemiAutomatic`).
+    Proposed,
+    /// A proposal was confirmed, declined, withdrawn or has expired; `why` says which.
+    ProposalEnded,
     /// Requests are held for a restart, or served again.
     Held,
     NoBackend,
@@ -131,16 +151,89 @@ pub enum DecisionKind {
     Authentication,
     /// Evidence was set aside because this process itself ran late.
     SelfSuspected,
+    /// An operator's command was carried out without a switch: a pin, an exclusion, their end.
+    Commanded,
     /// An operator's command was refused; `why` is the answer.
     Rejected,
 }
 
+/// One backend as it was weighed: the inputs of a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     pub backend: BackendId,
+    pub name: String,
     pub score: u8,
+    pub health: Health,
+    /// What lowers the score, as [`super::Reason::text`].
+    pub reasons: Vec<String>,
+    /// Probes' latency when it is well, and now.
+    pub baseline: Option<Duration>,
+    pub latency: Option<Duration>,
+    /// Score times weight with all bonuses and deductions: the order among those that may be chosen.
+    pub value: u32,
     /// `None` for the chosen one; else what spoke against it.
     pub against: Option<String>,
+}
+
+/// One question that a decision depended on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: CheckName,
+    pub passed: bool,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckName {
+    Trigger,
+    Mode,
+    Pin,
+    Cooldown,
+    PerHour,
+    /// The target is better than what is left.
+    Better,
+    /// Not everything is slow alike.
+    SlowAlike,
+    /// This process itself runs in time.
+    Ourselves,
+    Delay,
+    Connect,
+    Role,
+    Ready,
+    Write,
+    Latency,
+    Memory,
+    Standing,
+}
+
+impl CheckName {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trigger => "trigger",
+            Self::Mode => "mode",
+            Self::Pin => "pin",
+            Self::Cooldown => "cooldown",
+            Self::PerHour => "per_hour",
+            Self::Better => "better",
+            Self::SlowAlike => "slow_alike",
+            Self::Ourselves => "ourselves",
+            Self::Delay => "delay",
+            Self::Connect => "connect",
+            Self::Role => "role",
+            Self::Ready => "ready",
+            Self::Write => "write",
+            Self::Latency => "latency",
+            Self::Memory => "memory",
+            Self::Standing => "standing",
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn new(name: CheckName, passed: bool, text: impl Into<String>) -> Self {
+        Self { name, passed, text: text.into() }
+    }
 }
 
 impl Decision {
@@ -154,6 +247,10 @@ impl Decision {
             result: None,
             evidence_for: None,
             candidates: Vec::new(),
+            checks: Vec::new(),
+            confidence: None,
+            estimated_delay: None,
+            proposal: None,
             why,
         }
     }

@@ -4,20 +4,28 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Availability, Decision, DecisionKind, Switch, SwitchKind, Trigger};
+use super::action::{Action, Availability, Candidate, Check, Decision, DecisionKind, Switch, SwitchKind, Trigger};
 use super::backend::Backend;
 use super::event::{BackendId, Edge, Event, Standing};
 use super::evidence::Blind;
+use super::guards::Guards;
+use super::incident::Incident;
+use super::operator::Operators;
+use super::proposals::Proposals;
 use super::recovery::Recovery;
 use super::score;
-use super::selection;
+use super::selection::{self, Weighing};
 use super::settings::{BackendRole, BackendSettings, Settings};
-use super::switching::PROBE_ALL_EVERY;
+use super::switching::{Delays, PROBE_ALL_EVERY};
 use super::time::Time;
 use super::view::{BackendView, Status, View};
 
 /// A stalled tick shorter than this is set aside silently.
 const STALL_RECORDED_MIN: Duration = Duration::from_millis(100);
+/// The same reason to stay is recorded again no sooner than this, though another came in between.
+const STAY_REPEATED_MIN: Duration = Duration::from_secs(60);
+/// Reasons to stay that are remembered for that.
+const STAYS_MAX: usize = 8;
 /// The engine never asks to be called again sooner than this, so that no condition can spin its caller.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
@@ -32,16 +40,27 @@ pub struct Engine {
     pub(super) availability: Availability,
     pub(super) pending: Option<Pending>,
     /// Superseded but perhaps carried out all the same.
-    pub(super) abandoned: Option<Switch>,
+    pub(super) abandoned: Option<Pending>,
     pub(super) last_id: u64,
     /// Switches tried since the active was last good.
     pub(super) attempts: u32,
     /// Took over last time: preferred among near equals.
     pub(super) sticky: Option<BackendId>,
-    pub(super) held_by_operator: bool,
+    /// The backend other than the last resort that served last.
+    pub(super) last_real: BackendId,
+    /// What ended service, while nobody serves.
+    pub(super) outage: Option<Trigger>,
+    pub(super) operators: Operators,
     pub(super) recovery: Recovery,
-    /// The reason to stay that was recorded last, so that it is recorded once.
-    pub(super) stayed: Option<String>,
+    pub(super) guards: Guards,
+    pub(super) proposals: Proposals,
+    pub(super) delays: Delays,
+    pub(super) incident: Option<Incident>,
+    pub(super) last_incident: u64,
+    /// The reason to stay that holds, so that it is recorded once.
+    stayed: Option<String>,
+    /// Reasons that were recorded lately, the newest last.
+    stays: Vec<(Time, String)>,
     /// While nobody serves: when everybody was asked last.
     pub(super) probed_all_at: Option<Time>,
     blind: Blind,
@@ -54,14 +73,39 @@ pub(super) struct Wanted {
     pub(super) trigger: Trigger,
     pub(super) kind: SwitchKind,
     pub(super) planned: bool,
+    pub(super) purpose: Purpose,
+    pub(super) confidence: Option<f64>,
+    pub(super) checks: Vec<Check>,
     pub(super) why: String,
+}
+
+/// What follows from a switch once it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Purpose {
+    Automatic,
+    /// By an operator, who then holds the active there.
+    Failover,
+    Recover,
+    Pin,
+    Drain,
+}
+
+/// A decision that changes nothing.
+pub(super) struct Stay {
+    pub(super) backend: BackendId,
+    pub(super) why: String,
+    pub(super) checks: Vec<Check>,
+    pub(super) confidence: Option<f64>,
 }
 
 /// A switch that is being carried out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) switch: Switch,
+    pub(super) began: Time,
     pub(super) deadline: Time,
+    pub(super) purpose: Purpose,
     /// Its beginning was recorded, so its end is.
     pub(super) recorded: bool,
 }
@@ -78,7 +122,8 @@ impl Engine {
         let mut primaries = backends.iter().filter(|backend| backend.role == BackendRole::Primary);
         let primary = primaries.next().expect("a group has a primary").id;
         assert!(primaries.next().is_none(), "a group has one primary");
-        let backends = backends.into_iter().map(|backend| Backend::new(backend, &settings, now)).collect();
+        let count = backends.len();
+        let backends: Vec<_> = backends.into_iter().map(|backend| Backend::new(backend, &settings, now)).collect();
         Self {
             recovery: Recovery::new(seed),
             settings,
@@ -92,8 +137,16 @@ impl Engine {
             last_id: 0,
             attempts: 0,
             sticky: None,
-            held_by_operator: false,
+            last_real: primary,
+            outage: None,
+            operators: Operators::new(count),
+            guards: Guards::default(),
+            proposals: Proposals::default(),
+            delays: Delays::default(),
+            incident: None,
+            last_incident: 0,
             stayed: None,
+            stays: Vec::new(),
             probed_all_at: None,
             blind: Blind::default(),
             timeout: None,
@@ -128,6 +181,7 @@ impl Engine {
                     backend.standing = standing;
                 }
             }
+            Event::Joined { backend } => self.on_joined(now, backend, actions),
             Event::Operator(command) => self.on_operator(now, command, actions),
             Event::SwitchDone { id, result } => self.on_switch_done(now, id, result, actions),
             Event::TickStalled { late } => self.on_tick_stalled(now, late, actions),
@@ -172,8 +226,13 @@ impl Engine {
             availability: self.availability,
             epoch: self.epoch,
             switching: self.pending.as_ref().map(|pending| pending.switch.clone()),
-            recovery_held_by_operator: self.held_by_operator,
-            recovery_at: self.recovery_waits_until(),
+            mode: self.settings.failover.mode,
+            proposal: self.proposals.current.clone(),
+            pin: self.operators.pinned(now).cloned(),
+            cools_until: self.guards.cools_until(&self.settings.failover).filter(|until| now < *until),
+            incident: self.incident.clone(),
+            recovery_held_by_operator: self.operators.held,
+            recovery_at: self.recovery_waits_until(now),
             relapses: self.recovery.relapses(now, &self.settings.recovery),
             backends: self.backends.iter().map(|backend| self.backend_view(backend, now)).collect(),
         }
@@ -200,16 +259,40 @@ impl Engine {
         actions.push(Action::Record(Decision { evidence_for, ..decision }));
     }
 
-    /// Records a reason to stay, once until it changes.
-    pub(super) fn note_stay(&mut self, now: Time, backend: BackendId, why: String, actions: &mut Vec<Action>) {
+    /// Records a reason to stay: once until it changes, and one that comes and goes once a minute.
+    pub(super) fn note_stay(&mut self, now: Time, stay: Stay, actions: &mut Vec<Action>) {
+        let Stay { backend, why, checks, confidence } = stay;
         if self.stayed.as_ref() == Some(&why) {
             return;
         }
         self.stayed = Some(why.clone());
-        let weighing = self.weighing(now, true);
-        let candidates = selection::explain(&self.backends, &self.settings, weighing, None);
+        self.stays.retain(|(at, _)| now - *at < STAY_REPEATED_MIN);
+        if self.stays.iter().any(|(_, said)| *said == why) {
+            return;
+        }
+        if self.stays.len() == STAYS_MAX {
+            self.stays.remove(0);
+        }
+        self.stays.push((now, why.clone()));
+        let candidates = selection::explain(&self.backends, &self.settings, self.weighing(now, true), None);
         let decision = Decision::about(now, DecisionKind::Stayed, backend, why);
-        self.note(Decision { candidates, ..decision }, actions);
+        self.note(Decision { candidates, checks, confidence, ..decision }, actions);
+    }
+
+    /// Nothing asks for anything any more.
+    pub(super) fn forget_stay(&mut self) {
+        self.stayed = None;
+    }
+
+    pub(super) fn name(&self, id: BackendId) -> &str {
+        &self.backend(id).settings.name
+    }
+
+    /// The candidates of a decision for `to`.
+    pub(super) fn explain(&self, now: Time, to: BackendId) -> Vec<Candidate> {
+        let leaving = Some(self.active).filter(|active| *active != to);
+        let weighing = Weighing { leaving, ..self.weighing(now, false) };
+        selection::explain(&self.backends, &self.settings, weighing, Some(to))
     }
 
     fn on_edge(&mut self, now: Time, id: BackendId, edge: Edge, actions: &mut Vec<Action>) {
@@ -237,6 +320,7 @@ impl Engine {
         // Spans that follow each other closely are one.
         let from = if from <= self.blind.until { self.blind.from.min(from) } else { from };
         self.blind = Blind { from, until: now };
+        self.guards.ran_late(now, late);
         if late >= STALL_RECORDED_MIN {
             let why = format!("this process ran {late:?} late: silence in that time is its own");
             self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
@@ -277,11 +361,16 @@ impl Engine {
             if self.availability == Availability::NoBackend {
                 at(self.probed_all_at.map(|last| last + PROBE_ALL_EVERY));
             }
+            let failover = &self.settings.failover;
+            at(self.guards.cools_until(failover).filter(|until| *until > now));
+            at(self.guards.suspect_until(now));
+            at(self.operators.pin_ends().filter(|until| *until > now));
+            at(self.proposals.current.as_ref().map(|proposal| proposal.expires_at));
             // Only blocks and delays that have not passed: what they waited for was tried just now.
             for backend in &self.backends {
                 at(backend.entry.until.filter(|until| *until > now));
             }
-            at(self.recovery_waits_until().filter(|due| *due > now));
+            at(self.recovery_waits_until(now).filter(|due| *due > now));
         }
         self.timeout = next.map(|next| next.max(now + TIMEOUT_MIN));
     }
@@ -316,6 +405,7 @@ impl Engine {
             standing: backend.standing.clone(),
             in_flight: backend.in_flight,
             last_progress: backend.last_progress,
+            excluded: self.operators.excluded[backend.settings.id.index()].clone(),
             last_failure: backend.last_failure.clone(),
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::SwitchId;
 use super::failure::FailureKind;
+use super::operator::OperatorCommand;
 use super::sketch::Sketch;
 use super::time::Time;
 
@@ -50,6 +51,10 @@ pub enum Event {
     Standing {
         backend: BackendId,
         standing: Standing,
+    },
+    /// This backend serves already: it did when an earlier process ended, and its content is what was acknowledged.
+    Joined {
+        backend: BackendId,
     },
     Operator(OperatorCommand),
     /// What became of an `Action::Switch`. Every switch is answered once, also a superseded one.
@@ -272,16 +277,6 @@ pub enum Standing {
     Refused { why: String },
     /// Not known yet: tried only when nothing better lives; the switch itself finds out.
     Unknown,
-}
-
-/// An operator's word. Idempotent; what it came to is recorded as a `Decision`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OperatorCommand {
-    /// To this backend, or to the best other one. The engine then stays away from the primary until `Recover`.
-    Failover { to: Option<BackendId>, reason: String },
-    /// Back to the primary now if it can serve; lifts what an earlier `Failover` held.
-    Recover { reason: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

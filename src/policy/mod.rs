@@ -27,7 +27,10 @@ mod engine;
 mod event;
 mod evidence;
 mod failure;
+mod guards;
+mod incident;
 mod operator;
+mod proposals;
 mod recording;
 mod recovery;
 mod score;
@@ -39,18 +42,23 @@ mod switching;
 mod time;
 mod view;
 
-pub use action::{Action, Availability, Candidate, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger};
+pub use action::{
+    Action, Availability, Candidate, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
+};
 pub use breaker::{Breaker, BreakerSettings, BreakerState};
 pub use engine::Engine;
 pub use event::{
-    BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, OperatorCommand, ProbeAnswer,
-    ProbeOutcome, Role, Standing, SwitchResult, WindowSummary,
+    BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, ProbeAnswer, ProbeOutcome, Role,
+    Standing, SwitchResult, WindowSummary,
 };
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
+pub use incident::{Incident, Resolution};
+pub use operator::{Exclusion, OperatorCommand, Order, Pin};
+pub use proposals::{Proposal, ProposalId};
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
 pub use settings::{
-    BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, PerformanceSettings, PhiSettings,
-    ProbeSettings, RecoverySettings, Settings, TimeoutSettings,
+    BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,
+    ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,
 };
 pub use sketch::{LATENCY_BUCKETS, Sketch, latency_bucket, latency_bucket_bound};
 pub use time::Time;

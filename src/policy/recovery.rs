@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, SwitchKind, Trigger};
-use super::engine::{Engine, Wanted};
+use super::action::{Action, Check, CheckName, SwitchKind, Trigger};
+use super::engine::{Engine, Purpose, Stay, Wanted};
 use super::event::{BackendId, Standing};
 use super::seed::mix;
-use super::selection;
+use super::selection::{self, Weighing};
 use super::settings::RecoverySettings;
 use super::time::Time;
 
@@ -65,54 +65,98 @@ impl Recovery {
 }
 
 impl Engine {
-    /// Goes back to the primary when all conditions hold.
+    /// Goes back to the primary (or to where an operator pinned) when all conditions hold.
     pub(super) fn consider_recovery(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Some(due) = self.recovery_due(now) else {
-            self.stayed = None;
+            self.forget_stay();
             return;
         };
         if now < due {
             return;
         }
-        let primary = self.backend(self.primary);
-        if let Standing::Refused { why } = &primary.standing {
-            let why = format!("{} is well but may not be entered: {why}", primary.settings.name);
-            self.note_stay(now, self.primary, why, actions);
+        let to = self.home(now);
+        let mut checks = self.verify(now, to);
+        checks.extend(self.guard(now, Trigger::HealthCheck, Some(to)));
+        let name = self.name(to).to_owned();
+        if let Some(check) = checks.iter().find(|check| !check.passed) {
+            let why = match check.name {
+                CheckName::Latency => format!("{name} is back but slower than usual"),
+                CheckName::Standing => format!("{name} is well but may not be entered: {}", check.text),
+                _ => format!("{name} is back but does not serve yet: {}", check.text),
+            };
+            return self.note_stay(now, Stay { backend: to, why, checks, confidence: None }, actions);
+        }
+        if self.backend(to).entry.blocks(now) {
             return;
         }
-        let recovery = &self.settings.recovery;
-        if !primary.baseline.within(recovery.latency_factor, recovery.latency_slack) {
-            let why = format!("{} is back but slower than usual", primary.settings.name);
-            self.note_stay(now, self.primary, why, actions);
-            return;
-        }
-        if primary.entry.blocks(now) {
-            return;
-        }
-        let why = format!("{} good probes in a row: the primary is well again", primary.probes_ok_in_row);
-        let (trigger, kind) = (Trigger::HealthCheck, SwitchKind::Recovery);
-        self.begin(now, Wanted { to: self.primary, trigger, kind, planned: true, why }, actions);
+        let who = if to == self.primary { "the primary" } else { "the pinned backend" };
+        let wanted = Wanted {
+            to,
+            trigger: Trigger::HealthCheck,
+            kind: SwitchKind::Recovery,
+            planned: true,
+            purpose: Purpose::Automatic,
+            confidence: None,
+            checks,
+            why: format!("{} good probes in a row: {who} is well again", self.backend(to).probes_ok_in_row),
+        };
+        self.want(now, wanted, actions);
     }
 
-    /// Leaves the embedded store as soon as a real backend can serve.
+    /// Everything that is asked of a backend before clients are brought back to it.
+    fn verify(&self, now: Time, id: BackendId) -> Vec<Check> {
+        let (backend, recovery) = (self.backend(id), &self.settings.recovery);
+        let ok = backend.probes_ok_in_row;
+        let latency = match (backend.baseline.recent(), backend.baseline.well()) {
+            (Some(recent), Some(well)) => format!("probes take {recent:?}, usually {well:?}"),
+            _ => "no baseline yet".to_owned(),
+        };
+        let standing = match &backend.standing {
+            Standing::Enterable => "its content may be served".to_owned(),
+            Standing::Unknown => "not known yet; the switch itself finds out".to_owned(),
+            Standing::Refused { why } => why.clone(),
+        };
+        vec![
+            Check::new(CheckName::Connect, ok >= recovery.threshold, format!("{ok} good probes in a row")),
+            Check::new(CheckName::Role, !backend.wrong_role.any(now), "it is a master, or takes writes"),
+            Check::new(CheckName::Ready, !backend.not_ready.signs.any(now), "it is not loading, and can write"),
+            Check::new(CheckName::Standing, !matches!(backend.standing, Standing::Refused { .. }), standing),
+            Check::new(
+                CheckName::Latency,
+                backend.baseline.within(recovery.latency_factor, recovery.latency_slack),
+                latency,
+            ),
+        ]
+    }
+
+    /// Leaves the embedded store as soon as a real backend can serve: for the best, which is the primary if it is as well
+    /// as the others.
     pub(super) fn leave_last_resort(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let weighing = self.weighing(now, true);
+        let weighing = Weighing { home: Some(self.home(now)), ..self.weighing(now, true) };
         let Some(to) = selection::best(&self.backends, &self.settings, weighing) else { return };
         if self.backend(to).healthy_since.is_none_or(|since| now < since + self.last_resort_wait(now)) {
             return;
         }
-        let why = "a real backend can serve again".to_owned();
-        let (trigger, kind) = (Trigger::HealthCheck, SwitchKind::Recovery);
-        self.begin(now, Wanted { to, trigger, kind, planned: true, why }, actions);
+        let wanted = Wanted {
+            to,
+            trigger: Trigger::HealthCheck,
+            kind: SwitchKind::Recovery,
+            planned: true,
+            purpose: Purpose::Automatic,
+            confidence: None,
+            checks: Vec::new(),
+            why: "a real backend can serve again".to_owned(),
+        };
+        self.want(now, wanted, actions);
     }
 
     /// When the primary will have been well long enough, if nothing but time is missing.
-    pub(super) fn recovery_waits_until(&self) -> Option<Time> {
-        if self.backend(self.active).settings.last_resort && !self.held_by_operator {
+    pub(super) fn recovery_waits_until(&self, now: Time) -> Option<Time> {
+        if self.backend(self.active).settings.last_resort && !self.operators.held {
             let since = self.backends.iter().filter_map(|backend| backend.healthy_since).min()?;
             return Some(since + self.last_resort_wait(since));
         }
-        self.recovery_due(self.backend(self.primary).healthy_since?)
+        self.recovery_due(now)
     }
 
     fn last_resort_wait(&self, now: Time) -> Duration {
@@ -122,13 +166,27 @@ impl Engine {
         }
     }
 
+    /// The recovery's own delay, and whatever else a switch has to wait for that can wait.
     fn recovery_due(&self, now: Time) -> Option<Time> {
-        let (recovery, primary) = (&self.settings.recovery, self.backend(self.primary));
-        let wanted = recovery.enabled && !self.held_by_operator && self.active != self.primary;
-        if !wanted || primary.probes_ok_in_row < recovery.threshold || !primary.looks_well(now) {
+        let id = self.home(now);
+        let (settings, home) = (&self.settings, self.backend(id));
+        let recovery = &settings.recovery;
+        let pinned = id != self.primary;
+        let wanted = (recovery.enabled || pinned) && !self.operators.held && self.active != id;
+        if !wanted || self.operators.is_excluded(id) {
             return None;
         }
-        primary.healthy_since.map(|since| since + self.recovery.delay(now, recovery))
+        if home.probes_ok_in_row < recovery.threshold || !home.looks_well(now) {
+            return None;
+        }
+        let since = home.healthy_since?;
+        let due = since + self.recovery.delay(now, recovery);
+        let waits = [
+            self.guards.cools_until(&settings.failover),
+            self.guards.hour_is_full_until(now, &settings.failover),
+            self.guards.suspect_until(now),
+        ];
+        Some(waits.into_iter().flatten().fold(due, Time::max))
     }
 
     pub(super) fn is_recovery_of(&self, to: BackendId, kind: SwitchKind) -> bool {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::Trigger;
 use super::breaker::BreakerSettings;
 use super::event::BackendId;
 
@@ -18,16 +19,30 @@ pub struct Settings {
     pub health: HealthSettings,
     pub performance: PerformanceSettings,
     pub phi: PhiSettings,
-    /// Our own zone: a backend in it is preferred among near equals.
+    /// Where this process runs: backends in the same region, and in the same zone, are preferred among near equals.
     pub zone: Option<String>,
+    pub region: Option<String>,
 }
 
 /// `[failover]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailoverSettings {
+    pub mode: Mode,
+    pub triggers: Triggers,
+    /// When the backup fails too: whether another backup is taken, or only the primary and the last resort.
+    pub cascade: bool,
     /// Pieces of connection evidence within one outage that make a failure.
     pub failure_threshold: u32,
+    /// Backends tried in a row in one outage, before the last resort serves or clients are told that nobody does.
+    pub max_attempts: u32,
+    /// After a switch no other is made that can wait; doubles with each switch, up to `cooldown_max`.
+    pub cooldown: Duration,
+    pub cooldown_max: Duration,
+    /// Switches within an hour past which none is made that can wait.
+    pub max_per_hour: u32,
+    /// A proposal (`Mode::SemiAutomatic`) that nobody answered expires after this.
+    pub confirm_within: Duration,
     /// How long requests wait for a restarting active before a cold backup is entered; zero enters at once.
     pub hold: Duration,
     /// A switch that has not been answered for this long is given up for the next candidate.
@@ -35,6 +50,30 @@ pub struct FailoverSettings {
     /// A target that could not be entered is left alone this long at first; doubles up to `retry_max`.
     pub retry: Duration,
     pub retry_max: Duration,
+}
+
+/// Who has the last word about a switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Decides and acts.
+    #[default]
+    Automatic,
+    /// Decides, proposes, and acts when a person confirms.
+    SemiAutomatic,
+    /// Acts on commands alone.
+    Manual,
+}
+
+/// Which triggers may cause a switch. `Cascade` has a key of its own, `failover.cascade`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Triggers {
+    pub health_check: bool,
+    pub connection: bool,
+    pub performance: bool,
+    pub timeout: bool,
+    pub manual: bool,
 }
 
 /// `[recovery]`.
@@ -142,6 +181,7 @@ pub struct BackendSettings {
     /// 100 is neutral; selection weighs score x weight.
     pub weight: u32,
     pub zone: Option<String>,
+    pub region: Option<String>,
     pub data: DataMode,
     /// The embedded store: entered only when nobody else can be, left as soon as somebody else can.
     pub last_resort: bool,
@@ -150,7 +190,16 @@ pub struct BackendSettings {
 impl BackendSettings {
     /// A backend with every default.
     pub fn new(id: BackendId, name: &str, role: BackendRole) -> Self {
-        Self { id, name: name.to_owned(), role, weight: 100, zone: None, data: DataMode::Cold, last_resort: false }
+        Self {
+            id,
+            name: name.to_owned(),
+            role,
+            weight: 100,
+            zone: None,
+            region: None,
+            data: DataMode::Cold,
+            last_resort: false,
+        }
     }
 }
 
@@ -168,10 +217,53 @@ impl TimeoutSettings {
     }
 }
 
+impl Mode {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::SemiAutomatic => "semi_automatic",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+impl Triggers {
+    pub const ALL: Self = Self { health_check: true, connection: true, performance: true, timeout: true, manual: true };
+    pub const NONE: Self =
+        Self { health_check: false, connection: false, performance: false, timeout: false, manual: false };
+
+    /// Whether a failure of this kind may be acted on. A cascade is a failure like the first; `failover.cascade` says
+    /// how far it goes.
+    pub const fn allows(self, trigger: Trigger) -> bool {
+        match trigger {
+            Trigger::HealthCheck => self.health_check,
+            Trigger::Connection => self.connection,
+            Trigger::Performance => self.performance,
+            Trigger::Timeout => self.timeout,
+            Trigger::Manual => self.manual,
+            Trigger::Cascade => true,
+        }
+    }
+}
+
+impl Default for Triggers {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
 impl Default for FailoverSettings {
     fn default() -> Self {
         Self {
+            mode: Mode::Automatic,
+            triggers: Triggers::ALL,
+            cascade: true,
             failure_threshold: 2,
+            max_attempts: 5,
+            cooldown: Duration::from_secs(5),
+            cooldown_max: Duration::from_secs(1_800),
+            max_per_hour: 12,
+            confirm_within: Duration::from_secs(300),
             hold: Duration::ZERO,
             switch_timeout: Duration::from_secs(2),
             retry: Duration::from_millis(100),

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use super::action::{Action, Availability, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger};
-use super::engine::{Engine, Pending, Wanted};
+use serde::{Deserialize, Serialize};
+
+use super::action::{
+    Action, Availability, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
+};
+use super::engine::{Engine, Pending, Purpose, Stay, Wanted};
 use super::event::{BackendId, Standing, SwitchResult};
 use super::evidence::Failure;
+use super::incident::Resolution;
 use super::selection::{self, Weighing};
-use super::settings::DataMode;
+use super::settings::{DataMode, Mode};
 use super::time::Time;
 
 /// A planned switch (a recovery) that was refused is not tried again sooner than this.
@@ -16,11 +21,38 @@ const PLANNED_RETRY: Duration = Duration::from_secs(1);
 /// How often everybody is asked while nobody serves: who is back serves within 200 ms.
 pub(super) const PROBE_ALL_EVERY: Duration = Duration::from_millis(100);
 
+/// How long switches take, learnt from those that were made; before the first, as measured on one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Delays {
+    planned: Duration,
+    urgent: Duration,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { planned: Duration::from_millis(10), urgent: Duration::from_millis(5) }
+    }
+}
+
+impl Delays {
+    pub(super) fn estimate(self, planned: bool) -> Duration {
+        if planned { self.planned } else { self.urgent }
+    }
+
+    /// A quarter of the way to the newest: a handful of switches is all there ever is.
+    fn learn(&mut self, planned: bool, took: Duration) {
+        let kept = if planned { &mut self.planned } else { &mut self.urgent };
+        *kept = *kept - *kept / 4 + took / 4;
+    }
+}
+
 impl Engine {
     /// Runs after every event: looks at everything that is known and begins at most one switch.
     pub(super) fn decide(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.end_pin(now, actions);
         self.give_up_hopeless(now, actions);
         if self.pending.is_none() {
+            self.look_at_proposal(now, actions);
             if self.availability == Availability::NoBackend {
                 self.return_to_service(now, actions);
             } else if let Some(failure) = self.hard_failure(now) {
@@ -29,40 +61,67 @@ impl Engine {
                 self.end_hold(now, actions);
                 self.improve(now, actions);
             }
+            self.withdraw_unwished(now, actions);
         }
         self.schedule(now);
     }
 
-    pub(super) fn weighing(&self, now: Time, only_well: bool) -> Weighing {
-        Weighing { now, leaving: Some(self.active), sticky: self.sticky, only_well }
+    pub(super) fn weighing(&self, now: Time, only_well: bool) -> Weighing<'_> {
+        Weighing {
+            now,
+            leaving: Some(self.active),
+            sticky: self.sticky,
+            home: None,
+            only_well,
+            no_cascade_but: None,
+            spent: false,
+            excluded: &self.operators.excluded,
+        }
+    }
+
+    /// Who may follow an active that is dead.
+    fn weighing_in_need(&self, now: Time) -> Weighing<'_> {
+        let failover = &self.settings.failover;
+        let cascading = self.active != self.primary || self.attempts > 0;
+        Weighing {
+            no_cascade_but: (cascading && !failover.cascade).then_some(self.primary),
+            spent: self.attempts >= failover.max_attempts,
+            ..self.weighing(now, false)
+        }
     }
 
     /// Begins a switch; one that is under way is superseded.
     pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
-        let Wanted { to, trigger, kind, planned, why } = wanted;
+        let Wanted { to, trigger, kind, planned, purpose, confidence, checks, why } = wanted;
         if let Some(pending) = self.pending.take() {
-            self.abandoned = Some(pending.switch);
+            self.disappoint(pending.switch.id);
+            self.abandoned = Some(pending);
         }
         self.last_id += 1;
         self.attempts = self.attempts.saturating_add(1);
+        if let Some(incident) = &mut self.incident {
+            incident.attempts = incident.attempts.saturating_add(1);
+        }
         let id = SwitchId(self.last_id);
         // An attempt that follows a fruitless one to the same backend is recorded only if it ends otherwise.
         let recorded = self.backend(to).entry.why.is_none();
         if recorded {
-            let weighing =
-                Weighing { leaving: Some(self.active).filter(|active| *active != to), ..self.weighing(now, false) };
             let decision = Decision {
                 trigger: Some(trigger),
                 switch: Some(id),
                 evidence_for: self.backend(self.active).evidence_for(now),
-                candidates: selection::explain(&self.backends, &self.settings, weighing, Some(to)),
+                candidates: self.explain(now, to),
+                checks,
+                confidence,
+                estimated_delay: Some(self.delays.estimate(planned)),
                 ..Decision::about(now, DecisionKind::SwitchBegan, to, why.clone())
             };
             actions.push(Action::Record(decision));
         }
         let switch = Switch { id, from: self.active, to, trigger, kind, planned, reason: why };
         actions.push(Action::Switch(switch.clone()));
-        self.pending = Some(Pending { switch, deadline: now + self.settings.failover.switch_timeout, recorded });
+        let deadline = now + self.settings.failover.switch_timeout;
+        self.pending = Some(Pending { switch, began: now, deadline, purpose, recorded });
     }
 
     pub(super) fn on_switch_done(&mut self, now: Time, id: SwitchId, result: SwitchResult, actions: &mut Vec<Action>) {
@@ -70,10 +129,11 @@ impl Engine {
             if let Some(pending) = self.pending.take() {
                 self.end(now, pending, result, actions);
             }
-        } else if self.abandoned.as_ref().is_some_and(|switch| switch.id == id) && result == SwitchResult::Done {
+        } else if self.abandoned.as_ref().is_some_and(|pending| pending.switch.id == id) && result == SwitchResult::Done
+        {
             // Given up here but carried out there: the route is what it is.
-            if let Some(switch) = self.abandoned.take() {
-                self.entered(now, &switch, actions);
+            if let Some(pending) = self.abandoned.take() {
+                self.entered(now, &pending, actions);
             }
         }
     }
@@ -92,13 +152,13 @@ impl Engine {
             return;
         };
         if let Some(pending) = self.pending.take() {
-            self.abandoned = Some(pending.switch.clone());
+            self.abandoned = Some(pending.clone());
             self.end(now, pending, result, actions);
         }
     }
 
     fn end(&mut self, now: Time, pending: Pending, result: SwitchResult, actions: &mut Vec<Action>) {
-        let switch = pending.switch;
+        let switch = &pending.switch;
         let (failover, planned) = (&self.settings.failover, switch.planned);
         let first = if planned { PLANNED_RETRY.max(failover.retry) } else { failover.retry };
         let longest = failover.retry_max.max(first);
@@ -122,29 +182,56 @@ impl Engine {
             actions.push(Action::Record(decision));
         }
         if result == SwitchResult::Done {
-            self.entered(now, &switch, actions);
+            self.delays.learn(planned, now - pending.began);
+            self.entered(now, &pending, actions);
+        } else {
+            self.disappoint(switch.id);
         }
     }
 
-    fn entered(&mut self, now: Time, switch: &Switch, actions: &mut Vec<Action>) {
-        if !switch.planned && switch.to != self.active {
+    fn entered(&mut self, now: Time, pending: &Pending, actions: &mut Vec<Action>) {
+        let switch = &pending.switch;
+        let moved = switch.to != self.active;
+        if moved && !switch.planned {
             self.recovery.left(now, &self.settings.recovery);
         }
         let by_recovery = self.is_recovery_of(switch.to, switch.kind);
-        if switch.to != self.active {
+        if moved {
             self.recovery.entered(now, by_recovery);
+            if switch.trigger != Trigger::Manual {
+                self.guards.switched(now, &self.settings.failover, &self.settings.recovery);
+            }
         }
-        if switch.kind == SwitchKind::Manual {
-            self.held_by_operator = switch.to != self.primary;
+        match pending.purpose {
+            Purpose::Failover => self.operators.held = switch.to != self.primary,
+            Purpose::Recover | Purpose::Automatic | Purpose::Pin | Purpose::Drain => {}
         }
         if switch.to != self.primary {
             self.sticky = Some(switch.to);
         }
+        if !self.backend(switch.to).settings.last_resort {
+            self.last_real = switch.to;
+        }
         self.active = switch.to;
         self.epoch += 1;
         self.attempts = 0;
-        self.stayed = None;
+        self.outage = None;
+        self.forget_stay();
         self.backend_mut(switch.to).entered(now);
+        self.overtake_proposal(now, actions);
+        self.resolve_by_switch(now, switch.to, switch.kind, switch.trigger, actions);
+        self.publish(Availability::Serving, actions);
+    }
+
+    /// Begins where an earlier process ended; of no weight once a switch has been ordered.
+    pub(super) fn on_joined(&mut self, now: Time, to: BackendId, actions: &mut Vec<Action>) {
+        let is_known = to.index() < self.backends.len();
+        if !is_known || self.last_id > 0 || self.active == to {
+            return;
+        }
+        self.active = to;
+        self.sticky = Some(to);
+        self.backend_mut(to).entered(now);
         self.publish(Availability::Serving, actions);
     }
 
@@ -163,22 +250,73 @@ impl Engine {
         Some(Failure { at: now, since: now, trigger: Trigger::HealthCheck, why })
     }
 
+    /// The active is dead. No guard is asked: whoever lives is better.
     fn fail_over(&mut self, now: Time, failure: &Failure, actions: &mut Vec<Action>) {
-        let weighing = self.weighing(now, false);
-        let best = selection::best(&self.backends, &self.settings, weighing);
-        if let Some(to) = best {
-            if self.hold(now, failure, to, actions) {
-                return;
-            }
-            let trigger = self.trigger_of(failure);
-            let why = format!("{}: {}", self.backend(self.active).settings.name, failure.why);
-            self.begin(now, Wanted { to, trigger, kind: SwitchKind::Failover, planned: false, why }, actions);
+        self.open_incident(now, failure, true, actions);
+        if !self.settings.failover.triggers.allows(failure.trigger) {
+            return self.serve_nobody(now, failure, actions);
+        }
+        let Some(to) = selection::best(&self.backends, &self.settings, self.weighing_in_need(now)) else {
+            return self.serve_nobody(now, failure, actions);
+        };
+        if self.hold(now, failure, to, actions) {
             return;
         }
+        let wanted = Wanted {
+            to,
+            trigger: self.trigger_of(failure),
+            kind: SwitchKind::Failover,
+            planned: false,
+            purpose: Purpose::Automatic,
+            confidence: Some(failure.confidence()),
+            checks: vec![self.trigger_check(failure)],
+            why: format!("{}: {}", self.name(self.active), failure.why),
+        };
+        if !self.want(now, wanted, actions) && !self.bridge(now, &failure.why, actions) {
+            self.serve_nobody(now, failure, actions);
+        }
+    }
+
+    fn trigger_check(&self, failure: &Failure) -> Check {
+        let (allowed, name) = (self.settings.failover.triggers.allows(failure.trigger), failure.trigger.name());
+        let text = if allowed { format!("{name} may switch") } else { format!("failover.triggers lacks {name}") };
+        Check::new(CheckName::Trigger, allowed, text)
+    }
+
+    /// While a person is asked, the last resort serves if there is one.
+    fn bridge(&mut self, now: Time, why: &str, actions: &mut Vec<Action>) -> bool {
+        if self.settings.failover.mode != Mode::SemiAutomatic {
+            return false;
+        }
+        let weighing = Weighing { spent: true, ..self.weighing(now, false) };
+        let Some(to) = selection::best(&self.backends, &self.settings, weighing) else { return false };
+        let wanted = Wanted {
+            to,
+            trigger: Trigger::Cascade,
+            kind: SwitchKind::Failover,
+            planned: false,
+            purpose: Purpose::Automatic,
+            confidence: None,
+            checks: Vec::new(),
+            why: format!("{}: {why}; bridged until a person confirms", self.name(self.active)),
+        };
+        self.want(now, wanted, actions)
+    }
+
+    fn serve_nobody(&mut self, now: Time, failure: &Failure, actions: &mut Vec<Action>) {
+        let check = self.trigger_check(failure);
+        let waits = match &self.proposals.current {
+            _ if !check.passed => format!(" ({})", check.text),
+            Some(proposal) => format!(" before proposal {} is confirmed", proposal.id),
+            None => String::new(),
+        };
+        let weighing = self.weighing_in_need(now);
         let candidates = selection::explain(&self.backends, &self.settings, weighing, None);
-        let why = format!("nobody can serve: {}", failure.why);
+        let why = format!("nobody can serve{waits}: {}", failure.why);
         let decision = Decision::about(now, DecisionKind::NoBackend, self.active, why);
-        self.note(Decision { trigger: Some(failure.trigger), candidates, ..decision }, actions);
+        let (trigger, confidence) = (Some(failure.trigger), Some(failure.confidence()));
+        self.note(Decision { trigger, confidence, candidates, checks: vec![check], ..decision }, actions);
+        self.outage = Some(failure.trigger);
         self.publish(Availability::NoBackend, actions);
         self.probe_all(now, actions);
     }
@@ -205,7 +343,8 @@ impl Engine {
         if !matches!(self.availability, Availability::Holding { .. }) {
             let why = format!("requests wait until {until} for a restart: {}", failure.why);
             let decision = Decision::about(now, DecisionKind::Held, self.active, why);
-            self.note(Decision { trigger: Some(failure.trigger), ..decision }, actions);
+            let confidence = Some(failure.confidence());
+            self.note(Decision { trigger: Some(failure.trigger), confidence, ..decision }, actions);
             self.publish(Availability::Holding { until }, actions);
         }
         true
@@ -220,55 +359,104 @@ impl Engine {
         }
     }
 
-    /// Nobody served until now: takes the first who can be entered, the old active included.
+    /// Nobody served until now: takes the first who can be entered, the old active included. Where nothing may be done
+    /// without a person's word, only the old active and the last resort.
     fn return_to_service(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let weighing = Weighing { leaving: None, ..self.weighing(now, false) };
-        let Some(to) = selection::best(&self.backends, &self.settings, weighing) else {
-            return self.probe_all(now, actions);
+        let failover = &self.settings.failover;
+        let allowed = self.outage.is_none_or(|trigger| failover.triggers.allows(trigger));
+        let weighing = Weighing { leaving: None, home: Some(self.home(now)), ..self.weighing(now, false) };
+        let weighing = Weighing { no_cascade_but: self.weighing_in_need(now).no_cascade_but, ..weighing };
+        let active = self.backend(self.active);
+        let bound = !allowed || failover.mode != Mode::Automatic;
+        // A cascade that is off keeps the engine from further backups, not from the one that it is on.
+        let unbound = Weighing { no_cascade_but: None, ..weighing };
+        let active_fits = selection::against(active, &self.settings, unbound).is_none();
+        let best = match selection::best(&self.backends, &self.settings, weighing) {
+            _ if bound && active_fits => Some(self.active),
+            None if active_fits => Some(self.active),
+            best => best.filter(|_| allowed),
         };
+        let Some(to) = best else { return self.probe_all(now, actions) };
         let kind = if to == self.active { SwitchKind::Reentry } else { SwitchKind::Failover };
-        let why = format!("{} answers: nobody served until now", self.backend(to).settings.name);
-        self.begin(now, Wanted { to, trigger: Trigger::Cascade, kind, planned: false, why }, actions);
+        let wanted = Wanted {
+            to,
+            trigger: Trigger::Cascade,
+            kind,
+            planned: false,
+            purpose: Purpose::Automatic,
+            confidence: None,
+            checks: Vec::new(),
+            why: format!("{} answers: nobody served until now", self.name(to)),
+        };
+        if !self.want(now, wanted, actions) && !self.bridge(now, "nobody served until now", actions) {
+            self.probe_all(now, actions);
+        }
     }
 
     /// The active serves; is there something better to do?
     fn improve(&mut self, now: Time, actions: &mut Vec<Action>) {
         let active = self.backend(self.active);
         if active.needs_entry {
-            let why = format!("{} has another identity: it is entered anew", active.settings.name);
-            self.begin(
-                now,
-                Wanted {
-                    to: self.active,
-                    trigger: Trigger::Connection,
-                    kind: SwitchKind::Reentry,
-                    planned: false,
-                    why,
-                },
-                actions,
-            );
-        } else if let Some(failure) = active.soft_failure(now, &self.settings) {
-            self.leave_troubled(now, &failure, actions);
-        } else if active.settings.last_resort && !self.held_by_operator {
+            let wanted = Wanted {
+                to: self.active,
+                trigger: Trigger::Connection,
+                kind: SwitchKind::Reentry,
+                planned: false,
+                purpose: Purpose::Automatic,
+                confidence: None,
+                checks: Vec::new(),
+                why: format!("{} has another identity: it is entered anew", active.settings.name),
+            };
+            return self.begin(now, wanted, actions);
+        }
+        if let Some(failure) = active.soft_failure(now, &self.settings) {
+            return self.leave_troubled(now, &failure, actions);
+        }
+        let bridged = active.settings.last_resort;
+        if !bridged {
+            self.resolve_incident(now, Resolution::Waited, actions);
+        }
+        if bridged && !self.operators.held && self.operators.pinned(now).is_none() {
             self.leave_last_resort(now, actions);
         } else {
             self.consider_recovery(now, actions);
         }
     }
 
-    /// The active lives but serves badly: it is left only for somebody who is well.
+    /// The active lives but serves badly: it is left only for somebody who is well, and better, and if no guard is against
+    /// it.
     fn leave_troubled(&mut self, now: Time, failure: &Failure, actions: &mut Vec<Action>) {
-        let name = &self.backend(self.active).settings.name;
-        let why = format!("{name}: {}", failure.why);
-        match selection::best(&self.backends, &self.settings, self.weighing(now, true)) {
+        self.open_incident(now, failure, false, actions);
+        let name = self.name(self.active).to_owned();
+        let best = selection::best(&self.backends, &self.settings, self.weighing(now, true));
+        let mut checks = vec![self.trigger_check(failure)];
+        checks.extend(self.guard_soft(now, failure, best));
+        let (backend, confidence) = (self.active, Some(failure.confidence()));
+        if let Some(check) = checks.iter().find(|check| !check.passed) {
+            // The percentage in a rate failure changes with every window, and so do scores; the reason to stay does not.
+            let why = match check.name {
+                CheckName::Better => format!("{name} serves badly but nobody else is better"),
+                _ => format!("{name} serves badly but stays: {}", check.text),
+            };
+            return self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
+        }
+        match best {
             Some(to) => {
-                let trigger = self.trigger_of(failure);
-                self.begin(now, Wanted { to, trigger, kind: SwitchKind::Failover, planned: false, why }, actions);
+                let wanted = Wanted {
+                    to,
+                    trigger: self.trigger_of(failure),
+                    kind: SwitchKind::Failover,
+                    planned: false,
+                    purpose: Purpose::Automatic,
+                    confidence,
+                    checks,
+                    why: format!("{name}: {}", failure.why),
+                };
+                self.want(now, wanted, actions);
             }
             None => {
-                // The percentage in a rate failure changes with every window; the reason to stay does not.
                 let why = format!("{name} serves badly but nobody else is well");
-                self.note_stay(now, self.active, why, actions);
+                self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
             }
         }
     }

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::action::{Availability, Switch};
 use super::breaker::BreakerState;
 use super::event::{BackendId, Standing};
-use super::settings::BackendRole;
+use super::incident::Incident;
+use super::operator::{Exclusion, Pin};
+use super::proposals::Proposal;
+use super::settings::{BackendRole, Mode};
 use super::time::Time;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,14 @@ pub struct View {
     pub epoch: u64,
     /// The switch that is being carried out.
     pub switching: Option<Switch>,
+    pub mode: Mode,
+    /// Waits for a person's word.
+    pub proposal: Option<Proposal>,
+    pub pin: Option<Pin>,
+    /// Until then no switch is made that can wait.
+    pub cools_until: Option<Time>,
+    /// The one that is not resolved.
+    pub incident: Option<Incident>,
     /// An operator chose the active: no automatic recovery until `Recover`.
     pub recovery_held_by_operator: bool,
     /// Earliest automatic recovery, while one is waited for.
@@ -49,6 +60,8 @@ pub struct BackendView {
     pub standing: Standing,
     pub in_flight: u32,
     pub last_progress: Option<Time>,
+    /// By an operator.
+    pub excluded: Option<Exclusion>,
     pub last_failure: Option<(Time, String)>,
 }
 

@@ -106,6 +106,18 @@ metrics! {
         "Memory of the record of the keys that this backend has missed.";
     DIVERGENCE_STATE = "standin_divergence_state", Gauge, Count, PER_BACKEND,
         "Divergence of this backend: 0 clean, 1 empty, 2 a set of keys, 3 unknown.";
+    MIRROR_LAG = "standin_mirror_lag_seconds", Gauge, Seconds, PER_BACKEND,
+        "Age of the oldest write that this mirrored backend has not confirmed; 0 when it has confirmed all.";
+    MIRROR_WAITING = "standin_mirror_waiting_bytes", Gauge, Bytes, PER_BACKEND,
+        "Writes on their way to this mirrored backend.";
+    MIRROR_IN_STEP = "standin_mirror_in_step", Gauge, Count, PER_BACKEND,
+        "1 while this backend is kept in step and was filled; 0 for the active too.";
+    MIRROR_COMMANDS = "standin_mirror_commands_total", Counter, Count, PER_BACKEND,
+        "Writes that were mirrored to this backend as commands.";
+    MIRROR_COPIES = "standin_mirror_copies_total", Counter, Count, PER_BACKEND,
+        "Keys whose value was copied to this backend.";
+    MIRROR_DROPPED = "standin_mirror_dropped_total", Counter, Count, PER_BACKEND,
+        "Writes for which there was no room on the way to this backend; their keys were copied later.";
     BACKEND_ENTERABLE = "standin_backend_enterable", Gauge, Count, PER_BACKEND,
         "1 while this backend could begin to serve as things stand; `standin status` says why not.";
     RESIDENT_BYTES = "standin_process_resident_bytes", Gauge, Bytes, PER_PROCESS,
@@ -260,6 +272,14 @@ impl GroupMetrics {
             divergence_bytes: metrics.gauge(&DIVERGENCE_BYTES, both),
             divergence_state: metrics.gauge(&DIVERGENCE_STATE, both),
             enterable: metrics.gauge(&BACKEND_ENTERABLE, both),
+            mirror: MirrorMetrics {
+                lag: metrics.gauge(&MIRROR_LAG, both),
+                waiting: metrics.gauge(&MIRROR_WAITING, both),
+                in_step: metrics.gauge(&MIRROR_IN_STEP, both),
+                commands: metrics.counter(&MIRROR_COMMANDS, both),
+                copies: metrics.counter(&MIRROR_COPIES, both),
+                dropped: metrics.counter(&MIRROR_DROPPED, both),
+            },
         }
     }
 }
@@ -287,6 +307,20 @@ pub struct BackendMetrics {
     pub divergence_bytes: Gauge,
     pub divergence_state: Gauge,
     pub enterable: Gauge,
+    pub mirror: MirrorMetrics,
+}
+
+/// How a backend is kept in step.
+#[derive(Debug, Clone)]
+pub struct MirrorMetrics {
+    /// Seconds.
+    pub lag: Gauge,
+    /// Bytes.
+    pub waiting: Gauge,
+    pub in_step: Gauge,
+    pub commands: Counter,
+    pub copies: Counter,
+    pub dropped: Counter,
 }
 
 /// The value of [`BACKEND_HEALTH`] for a health word; what is not a health counts as unknown.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use standin::policy::{
-    Action, BackendId, BackendRole, BackendSettings, Edge, Engine, ErrorCounts, Event, MemoryUse, NotReadyWord,
-    OperatorCommand, ProbeAnswer, ProbeOutcome, Role, Settings, Standing, SwitchId, SwitchResult, Time, WindowSummary,
+    Action, BackendId, BackendRole, BackendSettings, Edge, Engine, ErrorCounts, Event, MemoryUse, Mode, NotReadyWord,
+    OperatorCommand, Order, ProbeAnswer, ProbeOutcome, ProposalId, Role, Settings, Standing, SwitchId, SwitchResult,
+    Time, WindowSummary,
 };
 
 use crate::world::Random;
@@ -42,6 +43,8 @@ pub(crate) fn keeps_its_word(seed: u64) -> usize {
             if let Action::Switch(switch) = action {
                 assert_eq!(switch.id.0, last_id + 1);
                 assert!(!refused[switch.to.index()], "a switch to a refused backend");
+                let excluded = &engine.view(now).backends[switch.to.index()].excluded;
+                assert!(excluded.is_none() || switch.to == switch.from, "a switch to {excluded:?}");
                 last_id = switch.id.0;
             }
         }
@@ -58,6 +61,14 @@ fn settings(random: &mut Random) -> Settings {
     settings.recovery.enabled = random.below(5) != 0;
     settings.failover.hold = Duration::from_millis([0, 0, 50, 2_000][random.below(4) as usize]);
     settings.failover.failure_threshold = random.below(4) as u32;
+    settings.failover.mode =
+        [Mode::Automatic, Mode::Automatic, Mode::SemiAutomatic, Mode::Manual][random.below(4) as usize];
+    settings.failover.cascade = random.below(4) != 0;
+    settings.failover.max_attempts = random.below(4) as u32;
+    settings.failover.max_per_hour = random.below(6) as u32;
+    settings.failover.cooldown = any_span(random);
+    settings.failover.triggers.connection = random.below(8) != 0;
+    settings.failover.triggers.health_check = random.below(8) != 0;
     settings
 }
 
@@ -90,24 +101,32 @@ fn any_span(random: &mut Random) -> Duration {
 
 fn any_event(random: &mut Random, now: Time, last_id: u64) -> Event {
     let backend = BackendId(random.below(u64::from(BACKENDS) + 1) as u8);
-    match random.below(16) {
+    match random.below(17) {
         0..=4 => Event::Edge { backend, edge: any_edge(random) },
         5..=7 => Event::Window { backend, window: any_window(random, now) },
         8..=11 => Event::Probe { backend, outcome: any_outcome(random) },
         12 => Event::Standing { backend, standing: any_standing(random) },
-        13 => {
-            let reason = "drill".to_owned();
-            let to = (random.below(3) != 0).then_some(backend);
-            let failover = random.below(2) == 0;
-            let command =
-                if failover { OperatorCommand::Failover { to, reason } } else { OperatorCommand::Recover { reason } };
-            Event::Operator(command)
-        }
+        13 => Event::Operator(OperatorCommand::new(any_order(random, backend), "drill")),
         14 => {
             let id = SwitchId((last_id + random.below(2)).saturating_sub(random.below(3)));
             Event::SwitchDone { id, result: any_result(random) }
         }
+        15 => Event::Joined { backend },
         _ => Event::TickStalled { late: any_span(random) },
+    }
+}
+
+fn any_order(random: &mut Random, backend: BackendId) -> Order {
+    let proposal = (random.below(2) == 0).then(|| ProposalId(random.below(4)));
+    match random.below(10) {
+        0 | 1 => Order::Failover { to: (random.below(3) != 0).then_some(backend) },
+        2 | 3 => Order::Recover,
+        4 => Order::Pin { backend, lasts: any_span(random) },
+        5 => [Order::Unpin, Order::Decline { proposal }][random.below(2) as usize].clone(),
+        6 => Order::Drain { backend },
+        7 => Order::Exclude { backend },
+        8 => Order::Include { backend },
+        _ => Order::Confirm { proposal },
     }
 }
 

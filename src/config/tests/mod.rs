@@ -353,7 +353,6 @@ fn times_that_contradict_each_other_are_refused() {
 
 #[test]
 fn what_is_promised_and_not_there_yet_is_refused_by_name() {
-    check_refused(&minimal_and("data = \"mirrored\"\n"), &["\"mirrored\" is not available yet; write \"cold\" or"]);
     check_refused(&minimal_and("[failover]\nmode = \"semi_automatic\"\n"), &["not available yet", "\"automatic\""]);
 }
 

@@ -95,3 +95,32 @@ fn when_the_backup_fails_too_the_best_living_one_follows_the_primary_included() 
     world.die(BACKUP_A);
     world.switched(PRIMARY, Trigger::Cascade, SwitchKind::Failover);
 }
+
+#[test]
+fn our_own_zone_goes_first_and_a_zone_that_has_lost_one_goes_last() {
+    let zoned = |zones: [&str; 3], ours: Option<&str>| {
+        let mut backends = group();
+        for (backend, zone) in backends.iter_mut().zip(zones) {
+            backend.zone = Some(zone.to_owned());
+            backend.region = Some(zone[..1].to_owned());
+        }
+        let settings = Settings { zone: ours.map(str::to_owned), ..Settings::default() };
+        let mut world = World::with(Settings { region: ours.map(|zone| zone[..1].to_owned()), ..settings }, backends);
+        world.die(PRIMARY);
+        world.the_switch().to
+    };
+    assert_eq!(zoned(["a1", "b1", "a2"], Some("a2")), BACKUP_B, "our own zone");
+    assert_eq!(zoned(["c1", "b1", "a2"], Some("a1")), BACKUP_B, "our own region");
+    assert_eq!(zoned(["a1", "a1", "a2"], None), BACKUP_B, "the primary's zone may be what failed");
+    assert_eq!(zoned(["a1", "a2", "a2"], None), BACKUP_A, "none of it speaks: the first");
+}
+
+#[test]
+fn the_loser_is_told_by_how_much_it_lost() {
+    let mut world = World::new();
+    world.die(PRIMARY);
+    let began = world.records(DecisionKind::SwitchBegan)[0];
+    let loser = began.candidates.iter().find(|candidate| candidate.backend == BACKUP_B).unwrap();
+    assert!(loser.value <= began.candidates[0].value);
+    assert!(loser.against.as_ref().unwrap().contains("score 100 x weight 100"), "{loser:?}");
+}

@@ -5,7 +5,10 @@
 mod choice;
 mod death;
 mod freeze;
+mod guards;
 mod holding;
+mod incidents;
+mod modes;
 mod nobody;
 mod operators;
 mod purity;
@@ -137,6 +140,17 @@ impl World {
         let switches = self.switches();
         assert_eq!(switches.len(), 1, "{switches:?}");
         switches.into_iter().next().unwrap()
+    }
+
+    /// Lets time pass, with good probes, until a switch is wanted.
+    fn wait_for_switch(&mut self, backends: &[BackendId]) -> Switch {
+        for _ in 0..10_000 {
+            if let Some(switch) = self.switches().pop() {
+                return switch;
+            }
+            self.pass_well(500 * MS, backends);
+        }
+        panic!("no switch is wanted");
     }
 
     fn done(&mut self, id: SwitchId, result: SwitchResult) {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn failover(to: Option<BackendId>) -> OperatorCommand {
-    OperatorCommand::Failover { to, reason: "maintenance".into() }
+    OperatorCommand::new(Order::Failover { to }, "maintenance")
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn a_failover_stays_until_recover() {
     world.operator(failover(Some(BACKUP_B)));
     assert_eq!(world.records(DecisionKind::Stayed).len(), 1);
     assert_eq!(world.switches(), []);
-    world.operator(OperatorCommand::Recover { reason: "done".into() });
+    world.operator(OperatorCommand::new(Order::Recover, "done"));
     world.switched(PRIMARY, Trigger::Manual, SwitchKind::Recovery);
     assert!(!world.view().recovery_held_by_operator);
 }
@@ -51,4 +51,139 @@ fn a_chosen_backend_that_fails_is_still_left() {
     world.die(BACKUP_A);
     let switch = world.the_switch();
     assert_eq!(switch.trigger, Trigger::Cascade);
+}
+
+fn order(order: Order) -> OperatorCommand {
+    OperatorCommand::new(order, "ticket 17")
+}
+
+fn pin(backend: BackendId, lasts: Duration) -> OperatorCommand {
+    order(Order::Pin { backend, lasts })
+}
+
+#[test]
+fn a_pin_enters_stays_and_ends_by_itself() {
+    let mut world = World::new();
+    world.operator(pin(BACKUP_B, 120 * SECOND));
+    world.switched(BACKUP_B, Trigger::Manual, SwitchKind::Manual);
+    world.pass_well(100 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    assert_eq!(world.switches(), [], "no recovery while it lasts");
+    world.operator(pin(BACKUP_B, 60 * SECOND));
+    assert_eq!(world.switches(), [], "a pin sent again is only longer");
+    world.pass_well(59 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    assert!(world.view().pin.is_some());
+    world.pass_well(2 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    assert_eq!(world.view().pin, None);
+    world.switched(PRIMARY, Trigger::HealthCheck, SwitchKind::Recovery);
+}
+
+#[test]
+fn a_pin_keeps_from_trouble_but_not_from_death_and_is_where_it_goes_back_to() {
+    let mut world = World::new();
+    world.operator(pin(BACKUP_A, 3_600 * SECOND));
+    world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
+    for _ in 0..20 {
+        world.pass(110 * MS);
+        world.edge(BACKUP_A, Edge::WrongRole);
+    }
+    assert!(world.records(DecisionKind::Stayed)[0].why.contains("pinned"));
+    assert_eq!(world.switches(), []);
+    world.pass(6 * SECOND);
+    world.die(BACKUP_A);
+    let switch = world.the_switch();
+    world.done(switch.id, SwitchResult::Done);
+    world.edge(BACKUP_A, Edge::HandshakeDone);
+    let back = world.wait_for_switch(&[PRIMARY, BACKUP_A, BACKUP_B]);
+    assert_eq!((back.to, back.kind), (BACKUP_A, SwitchKind::Recovery));
+    world.done(back.id, SwitchResult::Done);
+    world.operator(order(Order::Unpin));
+    let home = world.wait_for_switch(&[PRIMARY, BACKUP_A, BACKUP_B]);
+    assert_eq!((home.to, home.kind), (PRIMARY, SwitchKind::Recovery));
+}
+
+#[test]
+fn a_pin_whose_switch_fails_is_void() {
+    let mut world = World::new();
+    world.operator(pin(BACKUP_B, 120 * SECOND));
+    let switch = world.the_switch();
+    world.done(switch.id, SwitchResult::Refused { why: "not owned".into() });
+    assert_eq!((world.view().pin, world.view().active), (None, PRIMARY));
+}
+
+#[test]
+fn a_drained_backend_is_left_and_not_entered_until_it_is_included() {
+    let mut world = World::new();
+    world.operator(order(Order::Drain { backend: PRIMARY }));
+    let switch = world.the_switch();
+    assert!(switch.planned && switch.to == BACKUP_A);
+    world.done(switch.id, SwitchResult::Done);
+    world.pass_well(60 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    world.die(BACKUP_A);
+    world.switched(BACKUP_B, Trigger::Cascade, SwitchKind::Failover);
+    world.die(BACKUP_B);
+    assert_eq!(world.view().availability, Availability::NoBackend, "an excluded backend is never entered");
+    let nobody = world.records(DecisionKind::NoBackend)[0];
+    let primary = nobody.candidates.iter().find(|candidate| candidate.backend == PRIMARY).unwrap();
+    assert_eq!(primary.against.as_deref(), Some("excluded by an operator: ticket 17"));
+    world.operator(order(Order::Include { backend: PRIMARY }));
+    world.switched(PRIMARY, Trigger::Cascade, SwitchKind::Failover);
+}
+
+#[test]
+fn a_drain_that_fails_or_has_nowhere_to_go_changes_nothing() {
+    let mut world = World::new();
+    world.operator(order(Order::Drain { backend: PRIMARY }));
+    let switch = world.the_switch();
+    world.done(switch.id, SwitchResult::Failed { why: "not drained".into() });
+    assert_eq!(world.view().backends[0].excluded, None);
+    world.die(BACKUP_A);
+    world.die(BACKUP_B);
+    world.actions.clear();
+    world.operator(order(Order::Drain { backend: PRIMARY }));
+    assert!(world.records(DecisionKind::Rejected)[0].why.contains("no other backend"));
+    assert_eq!(world.view().backends[0].excluded, None);
+}
+
+#[test]
+fn exclusions_are_idempotent_and_audited() {
+    let mut world = World::new();
+    world.actions.clear();
+    for (command, word) in [
+        (Order::Exclude { backend: BACKUP_A }, "not entered from now on"),
+        (Order::Exclude { backend: BACKUP_A }, "excluded already"),
+        (Order::Include { backend: BACKUP_A }, "may be entered again"),
+        (Order::Include { backend: BACKUP_A }, "is not excluded"),
+        (Order::Exclude { backend: PRIMARY }, "it serves now"),
+        (Order::Unpin, "no backend is pinned"),
+    ] {
+        world.operator(order(command));
+        let told = world.records(DecisionKind::Commanded);
+        assert!(told.len() == 1 && told[0].why.contains(word), "{told:?}");
+        world.actions.clear();
+    }
+    assert_eq!(world.view().active, PRIMARY);
+}
+
+#[test]
+fn an_excluded_primary_is_not_returned_to() {
+    let mut world = World::failed_over();
+    world.operator(order(Order::Exclude { backend: PRIMARY }));
+    world.edge(PRIMARY, Edge::HandshakeDone);
+    world.pass_well(60 * SECOND, &[PRIMARY, BACKUP_A]);
+    assert_eq!(world.switches(), []);
+    world.operator(order(Order::Include { backend: PRIMARY }));
+    world.switched(PRIMARY, Trigger::HealthCheck, SwitchKind::Recovery);
+}
+
+#[test]
+fn where_manual_is_no_trigger_commands_that_switch_are_refused() {
+    let mut settings = Settings::default();
+    settings.failover.triggers.manual = false;
+    let mut world = World::with(settings, group());
+    for command in [failover(None), pin(BACKUP_A, SECOND), order(Order::Drain { backend: PRIMARY })] {
+        world.actions.clear();
+        world.operator(command);
+        assert!(world.records(DecisionKind::Rejected)[0].why.contains("failover.triggers"));
+    }
+    assert_eq!(world.switches(), []);
 }

@@ -19,6 +19,19 @@ fn the_primary_serves_again_after_good_probes_and_the_delay() {
 }
 
 #[test]
+fn a_backup_that_served_already_is_left_like_one_that_was_failed_over_to() {
+    let mut world = World::new();
+    world.tell(Event::Joined { backend: BACKUP_A });
+    assert_eq!((world.view().active, world.view().status), (BACKUP_A, Status::FailedOver));
+    assert_eq!(world.switches(), [], "it serves already");
+    world.edge(PRIMARY, Edge::HandshakeDone);
+    world.pass_well(16 * SECOND, &[PRIMARY, BACKUP_A]);
+    world.switched(PRIMARY, Trigger::HealthCheck, SwitchKind::Recovery);
+    world.tell(Event::Joined { backend: BACKUP_A });
+    assert_eq!(world.view().active, PRIMARY, "of no weight once a switch was ordered");
+}
+
+#[test]
 fn a_flapping_primary_is_left_once() {
     let mut world = World::failed_over();
     for _ in 0..16 {
@@ -95,6 +108,6 @@ fn a_disabled_recovery_waits_for_the_operator() {
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
     world.pass_well(120 * SECOND, &[PRIMARY]);
     assert_eq!(world.switches(), []);
-    world.operator(OperatorCommand::Recover { reason: "mended".into() });
+    world.operator(OperatorCommand::new(Order::Recover, "mended"));
     world.switched(PRIMARY, Trigger::Manual, SwitchKind::Recovery);
 }

@@ -1,0 +1,324 @@
+//! Keeps backends in step with the active: mirrored backups, and the primary while another serves, so that it has missed
+//! nothing when it is entered again.
+//!
+//! One task for each backend that may be kept in step. It opens the mirror (`divergence::Mirror`) when the backend is well,
+//! empties it first if its content is unknown and ours, fills it from the active, and closes the mirror when the backend
+//! fails or is about to serve. What was not confirmed then is in the backend's record.
+
+mod copy;
+mod fill;
+mod stream;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use self::fill::Fill;
+use self::stream::Stream;
+use super::entry::{self, words};
+use super::facts::{Remedy, remedy};
+use super::shared::Shared;
+use crate::backend::clock;
+use crate::config::DataMode;
+use crate::divergence::State;
+use crate::policy::{BackendId, BackendRole};
+use crate::route::{Availability, Keeping};
+use crate::telemetry::events::{Event as Entry, EventKind};
+
+/// How often a backend that is not kept in step is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// First pause after a failure; doubles up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// One that was kept in step for so long begins with the first pause again.
+const CALM: Duration = Duration::from_secs(60);
+/// So long may it take until what waits is confirmed when the backend is about to serve. It is usually a round trip.
+const DRAIN_MAX: Duration = Duration::from_millis(100);
+/// So long is waited for the workers to act by a new route; they are never blocked.
+const ROUTE_MAX: Duration = Duration::from_secs(1);
+
+/// How a mirror is set up.
+#[derive(Debug, Clone)]
+pub struct MirrorSettings {
+    pub fill: bool,
+    /// Keys each second.
+    pub copy_rate: u32,
+    /// Bytes.
+    pub value_max: usize,
+}
+
+/// Where a mirror is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not kept in step.
+    Off,
+    /// What is sent from now on is mirrored; what was sent before is still recorded.
+    Opening,
+    Open,
+}
+
+/// What the task of one mirror and its surroundings tell each other; all on one thread.
+pub(super) struct MirrorControl {
+    phase: Cell<Phase>,
+    /// It is to close, because its backend is about to serve.
+    stop: Cell<bool>,
+    changed: Notify,
+    /// Wakes the copying when keys were recorded.
+    keys: Notify,
+    pub(super) fill: RefCell<Fill>,
+    /// Why it is not open; empty while it is, or need not be.
+    pub(super) why: RefCell<String>,
+    /// Keys copied, and keys removed because they could not be, since the start.
+    pub(super) copied: Cell<u64>,
+    pub(super) removed: Cell<u64>,
+}
+
+impl MirrorControl {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Cell::new(Phase::Off),
+            stop: Cell::new(false),
+            changed: Notify::new(),
+            keys: Notify::new(),
+            fill: RefCell::default(),
+            why: RefCell::default(),
+            copied: Cell::new(0),
+            removed: Cell::new(0),
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.phase.get() != Phase::Off
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.changed.notify_waiters();
+    }
+
+    async fn wanted_to_stop(&self) {
+        while !self.stop.get() {
+            self.changed.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn mirror(&self, id: BackendId) -> &MirrorControl {
+        &self.mirrors[id.index()]
+    }
+
+    /// Whether a backend is one that is kept in step while another serves.
+    pub(super) fn may_mirror(&self, id: BackendId) -> bool {
+        let rules = self.rules(id);
+        let is_in_step = |data: DataMode| data == DataMode::Mirrored;
+        let is_primary = rules.role == BackendRole::Primary;
+        !rules.is_embedded && (is_in_step(rules.data) || (is_primary && self.mirrors_any()))
+    }
+
+    /// What the workers are to keep while `active` serves.
+    pub(super) fn keeping(&self, active: BackendId) -> Keeping {
+        let bit = |id: BackendId| 1 << id.index();
+        let mut keeping = Keeping::default();
+        for rules in self.rules.iter().filter(|rules| rules.id != active) {
+            let phase = self.mirror(rules.id).phase.get();
+            if phase != Phase::Off {
+                keeping.mirroring |= bit(rules.id);
+            }
+            // Without content worth knowing there is nothing that could become more stale; a replica follows by itself.
+            let state = self.group.record(rules.id).state();
+            if phase != Phase::Open && matches!(state, State::Clean | State::Keys) && rules.data != DataMode::Replica {
+                keeping.recording |= bit(rules.id);
+            }
+        }
+        keeping
+    }
+
+    /// Closes the mirror of a backend that is about to serve; what was not confirmed is in its record afterwards.
+    pub(super) async fn stop_mirror(&self, id: BackendId) {
+        let control = self.mirror(id);
+        control.stop.set(true);
+        control.changed.notify_waiters();
+        while control.is_on() {
+            control.changed.notified().await;
+        }
+    }
+
+    /// It does not serve after all, or serves already.
+    pub(super) fn release_mirror(&self, id: BackendId) {
+        self.mirror(id).stop.set(false);
+    }
+
+    /// Waits until all that was acknowledged so far has reached a mirrored backend; false when that takes too long.
+    pub(super) async fn wait_in_step(&self, id: BackendId, within: Duration) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < within {
+            if self.is_in_step(id) {
+                return true;
+            }
+            self.mirror(id).keys.notify_one();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        false
+    }
+
+    /// Whether a mirrored backend holds everything that was acknowledged.
+    pub(super) fn is_in_step(&self, id: BackendId) -> bool {
+        let waiting = self.group.mirrors[id.index()].waiting();
+        let is_idle = waiting.requests == 0 && waiting.copying == 0;
+        self.mirror(id).is_on() && is_idle && self.group.record(id).is_without_keys()
+    }
+
+    /// Whether the group keeps any backend in step.
+    pub(super) fn mirrors_any(&self) -> bool {
+        self.rules.iter().any(|rules| rules.data == DataMode::Mirrored)
+    }
+
+    fn mirror_is_wanted(&self, id: BackendId) -> bool {
+        let route = self.group.route();
+        let facts = &self.facts.borrow()[id.index()];
+        let is_well =
+            facts.met && facts.last_error.is_none() && facts.identity.as_ref().is_some_and(|it| !it.is_replica);
+        let serves = route.epoch > 0 && route.availability == Availability::Serving;
+        serves
+            && route.active != id
+            && !self.rules(route.active).is_embedded
+            && is_well
+            && !facts.emptying
+            && !self.mirror(id).stop.get()
+            && self.newest_is_done()
+    }
+}
+
+/// Keeps one backend in step for as long as the process lives.
+pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
+    let control = shared.mirror(id);
+    let mut pause = PAUSE_MIN;
+    loop {
+        while !shared.mirror_is_wanted(id) {
+            if shared.group.route().active == id {
+                // What it holds is what is served.
+                control.fill.borrow_mut().is_done = true;
+                control.why.borrow_mut().clear();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let began = Instant::now();
+        match run(&shared, id).await {
+            Ok(()) => pause = PAUSE_MIN,
+            Err(why) => {
+                tracing::info!(backend = shared.rules(id).name, why, "not kept in step");
+                *control.why.borrow_mut() = why;
+                pause = if began.elapsed() > CALM { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// One life of a mirror; `Ok` when it was told to close.
+async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
+    let control = shared.mirror(id);
+    let (record, mirror) = (shared.group.record(id), &shared.group.mirrors[id.index()]);
+    if record.state() == State::Unknown {
+        empty(shared, id).await?;
+    }
+    if record.state() == State::Empty {
+        *control.fill.borrow_mut() = Fill::default();
+    }
+    let mut stream = Stream::connect(shared, id).await?;
+    // From now on until it is confirmed that the backend is in step, a successor of ours must not take it for clean.
+    let mark = words(&["SET", &shared.mark_keys.mirror, &shared.client_name]);
+    shared.ask(id, vec![mark], shared.entry_timeout).await.map_err(|error| error.to_string())?;
+    if control.stop.get() {
+        return Ok(());
+    }
+    if record.state() == State::Empty {
+        record.settle(State::Clean);
+    }
+    mirror.open(shared.group.backend(id).target.database);
+    control.set_phase(Phase::Opening);
+    let opened = publish(shared).await;
+    let ended = if opened {
+        control.set_phase(Phase::Open);
+        publish(shared).await;
+        control.why.borrow_mut().clear();
+        work(shared, id, &mut stream).await
+    } else {
+        Err("the workers did not take up the new route in time".to_owned())
+    };
+    // Recorded from now on, when it is sent; what was sent before finds the mirror closed.
+    control.phase.set(Phase::Off);
+    shared.republish();
+    let is_drained = stream.is_drained();
+    mirror.close(record, stream.unanswered());
+    if !is_drained {
+        shared.group.backend(id).add_undead(stream.client_id());
+    }
+    control.changed.notify_waiters();
+    ended
+}
+
+/// Feeds the backend until it fails or is about to serve.
+async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result<(), String> {
+    let control = shared.mirror(id);
+    let (record, mirror) = (shared.group.record(id), &shared.group.mirrors[id.index()]);
+    let ended = tokio::select! {
+        biased;
+        () = control.wanted_to_stop() => Ok(()),
+        why = stream.run(mirror, record, control) => Err(why),
+        why = copy::run(shared, id) => Err(why),
+        why = fill::run(shared, id) => Err(why),
+    };
+    if ended.is_ok() {
+        // What waits is confirmed in a round trip, as a rule; what is not, is recorded.
+        let _ = tokio::time::timeout(DRAIN_MAX, stream.drain(mirror, record, control)).await;
+    }
+    ended
+}
+
+async fn publish(shared: &Rc<Shared>) -> bool {
+    let version = shared.republish().version;
+    let began = Instant::now();
+    while !shared.group.is_acknowledged(version) {
+        if began.elapsed() > ROUTE_MAX {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    true
+}
+
+/// Makes content that nobody recorded right before it is mirrored to, where that is allowed.
+async fn empty(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
+    let why = shared.group.record(id).summary().why;
+    let facts = shared.facts.borrow()[id.index()].clone();
+    match remedy(shared.rules(id), &facts, shared.divergence_policy, &why) {
+        Remedy::Flush => {}
+        Remedy::Trust => {
+            shared.group.record(id).settle(State::Clean);
+            return Ok(());
+        }
+        Remedy::Refuse(why) => return Err(why),
+    }
+    shared.facts.borrow_mut()[id.index()].emptying = true;
+    let emptied = entry::empty(shared, id).await;
+    shared.facts.borrow_mut()[id.index()].emptying = false;
+    emptied?;
+    *shared.mirror(id).fill.borrow_mut() = Fill::default();
+    let name = &shared.rules(id).name;
+    let message = format!("backend {name} was emptied to be kept in step from now on: {why}");
+    shared.record(Entry::new(EventKind::Reconciled, message).backend(name.clone()));
+    Ok(())
+}
+
+/// Milliseconds of the Unix epoch, for times of life.
+fn wall_ms() -> u64 {
+    crate::telemetry::wall_time::WallTime::now().as_ms()
+}
+
+fn now_us() -> u64 {
+    clock::micros()
+}

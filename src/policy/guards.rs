@@ -1,0 +1,217 @@
+//! What keeps the engine from switching too often, for nothing, or because of itself.
+//!
+//! Guards are asked about switches that can wait: away from an active that lives but serves badly, and back to the
+//! primary. Never about an active that is dead: a living backend is better than a dead one whatever happened before, so
+//! neither the cool-down nor the hourly bound can keep clients there. A person's command passes them all.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::{Check, CheckName, Trigger};
+use super::backend::Backend;
+use super::engine::Engine;
+use super::event::BackendId;
+use super::evidence::Failure;
+use super::score::score;
+use super::settings::{FailoverSettings, RecoverySettings, Settings};
+use super::time::Time;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+/// After a stall of our own, what looks slow or failing is not believed for this long at least: every figure of that time
+/// is tainted.
+const SUSPECT_MIN: Duration = Duration::from_secs(1);
+const SUSPECT_MAX: Duration = Duration::from_secs(10);
+/// Late ticks below this are ordinary.
+const SUSPECT_FROM: Duration = Duration::from_millis(250);
+
+/// What guards remember of earlier switches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Guards {
+    /// Automatic switches from one backend to another, the newest last; as many as the hourly bound needs.
+    switched_at: Vec<Time>,
+    /// Doublings of the cool-down at the last switch.
+    level: u32,
+    /// This process ran late: nothing soft is believed until then.
+    suspect_until: Option<Time>,
+}
+
+impl Guards {
+    /// The route has moved without an operator's word.
+    pub(super) fn switched(&mut self, now: Time, failover: &FailoverSettings, recovery: &RecoverySettings) {
+        self.level = self.level(now, failover, recovery).saturating_add(1);
+        let keep = failover.max_per_hour.max(1) as usize;
+        if self.switched_at.len() >= keep {
+            self.switched_at.drain(..=self.switched_at.len() - keep);
+        }
+        self.switched_at.push(now);
+    }
+
+    pub(super) fn ran_late(&mut self, now: Time, late: Duration) {
+        if late >= SUSPECT_FROM {
+            self.suspect_until = self.suspect_until.max(Some(now + late.clamp(SUSPECT_MIN, SUSPECT_MAX)));
+        }
+    }
+
+    /// Until when a switch that can wait has to; `None` before the first switch.
+    pub(super) fn cools_until(&self, failover: &FailoverSettings) -> Option<Time> {
+        let last = *self.switched_at.last()?;
+        Some(last + self.cooldown(failover))
+    }
+
+    /// The present length: doubled by each switch after the first.
+    fn cooldown(&self, failover: &FailoverSettings) -> Duration {
+        let doublings = self.level.saturating_sub(1).min(20);
+        failover.cooldown.saturating_mul(1 << doublings).min(failover.cooldown_max.max(failover.cooldown))
+    }
+
+    /// Doublings that are not yet forgotten: one goes with each `forget_after` without a switch after the cool-down. Were
+    /// the cool-down itself counted, a flapping primary would be forgiven while it is waited for.
+    fn level(&self, now: Time, failover: &FailoverSettings, recovery: &RecoverySettings) -> u32 {
+        let Some(cooled) = self.cools_until(failover) else { return 0 };
+        let forget_after = recovery.forget_after.max(Duration::from_secs(1));
+        let forgotten = (now - cooled).as_micros() / forget_after.as_micros();
+        self.level.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+    }
+
+    fn within_an_hour(&self, now: Time) -> usize {
+        self.switched_at.iter().filter(|at| now - **at < HOUR).count()
+    }
+
+    /// When the oldest of the switches that fill the hour is an hour old.
+    pub(super) fn hour_is_full_until(&self, now: Time, failover: &FailoverSettings) -> Option<Time> {
+        let allowed = failover.max_per_hour.max(1) as usize;
+        let full = self.within_an_hour(now) >= allowed;
+        full.then(|| self.switched_at[self.switched_at.len() - allowed] + HOUR)
+    }
+
+    pub(super) fn suspect_until(&self, now: Time) -> Option<Time> {
+        self.suspect_until.filter(|until| now < *until)
+    }
+}
+
+/// Whether probes of a backend take longer than they should, by the rule for leaving the active.
+pub(super) fn is_slow(backend: &Backend, settings: &Settings) -> bool {
+    let (Some(well), Some(recent)) = (backend.baseline.well(), backend.baseline.recent()) else { return false };
+    let performance = &settings.performance;
+    let limit = well.mul_f64(1.0 + performance.degradation_threshold).max(well + performance.min_shift);
+    recent > limit
+}
+
+impl Engine {
+    /// Answers of the guards about a switch that can wait, for the reasons of `trigger`.
+    pub(super) fn guard(&self, now: Time, trigger: Trigger, to: Option<BackendId>) -> Vec<Check> {
+        let failover = &self.settings.failover;
+        let mut checks = Vec::new();
+        let mut check = |name, passed, text: String| checks.push(Check::new(name, passed, text));
+        match self.operators.pinned(now) {
+            Some(pin) if pin.backend == self.active && to != Some(self.active) => {
+                check(CheckName::Pin, false, format!("an operator pinned {}: {}", self.name(pin.backend), pin.reason));
+            }
+            _ => check(CheckName::Pin, true, "no pin is in the way".to_owned()),
+        }
+        match self.guards.cools_until(failover).filter(|until| now < *until) {
+            Some(until) => check(CheckName::Cooldown, false, format!("the last switch is too recent: until {until}")),
+            None => check(CheckName::Cooldown, true, "no switch lately".to_owned()),
+        }
+        match self.guards.hour_is_full_until(now, failover) {
+            Some(until) => {
+                let text = format!("{} switches within an hour: until {until}", failover.max_per_hour);
+                check(CheckName::PerHour, false, text);
+            }
+            None => check(CheckName::PerHour, true, "fewer switches in this hour than allowed".to_owned()),
+        }
+        match self.guards.suspect_until(now) {
+            Some(until) => {
+                let text = format!("this process ran late: what looks slow may be itself, until {until}");
+                check(CheckName::Ourselves, false, text);
+            }
+            None => check(CheckName::Ourselves, true, "this process runs in time".to_owned()),
+        }
+        if matches!(trigger, Trigger::Performance | Trigger::Timeout) {
+            checks.push(self.slow_alike());
+        }
+        checks
+    }
+
+    /// The guards of a switch away from a living active, also: is the target any better?
+    pub(super) fn guard_soft(&self, now: Time, failure: &Failure, to: Option<BackendId>) -> Vec<Check> {
+        let mut checks = self.guard(now, failure.trigger, to);
+        if let Some(to) = to {
+            let (here, there) =
+                (score(self.backend(self.active), &self.settings, now), score(self.backend(to), &self.settings, now));
+            let names = (self.name(self.active), self.name(to));
+            let text = format!("{} has a score of {here}, {} of {there}", names.0, names.1);
+            checks.push(Check::new(CheckName::Better, there > here, text));
+        }
+        checks
+    }
+
+    /// When every other living backend is slower than usual too, the fault is ours or the network's.
+    fn slow_alike(&self) -> Check {
+        let others = self.backends.iter().filter(|backend| {
+            backend.settings.id != self.active && !backend.settings.last_resort && backend.failure.is_none()
+        });
+        let measured: Vec<_> = others.filter(|backend| backend.baseline.well().is_some()).collect();
+        let slow = measured.iter().filter(|backend| is_slow(backend, &self.settings)).count();
+        if !measured.is_empty() && slow == measured.len() {
+            let text = format!("all {slow} others are slower than usual too: the fault is ours or the network's");
+            Check::new(CheckName::SlowAlike, false, text)
+        } else {
+            Check::new(CheckName::SlowAlike, true, format!("{slow} of {} others are slow too", measured.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_cool_down_doubles_with_each_switch_up_to_its_bound_and_decays() {
+        let (failover, recovery) = (FailoverSettings::default(), RecoverySettings::default());
+        let mut guards = Guards::default();
+        let mut now = Time::from_secs(1);
+        assert_eq!(guards.cools_until(&failover), None);
+        for seconds in [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 1_800, 1_800] {
+            guards.switched(now, &failover, &recovery);
+            assert_eq!(guards.cools_until(&failover), Some(now + Duration::from_secs(seconds)));
+            now += MINUTE;
+        }
+        now += Duration::from_secs(1_800 - 60) + 10 * recovery.forget_after;
+        guards.switched(now, &failover, &recovery);
+        assert_eq!(guards.cools_until(&failover), Some(now + Duration::from_secs(10)), "one of eleven was left");
+        now += 100 * recovery.forget_after;
+        guards.switched(now, &failover, &recovery);
+        assert_eq!(guards.cools_until(&failover), Some(now + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn an_hour_that_is_full_empties_with_its_oldest_switch() {
+        let failover = FailoverSettings { max_per_hour: 3, ..FailoverSettings::default() };
+        let recovery = RecoverySettings::default();
+        let mut guards = Guards::default();
+        for minute in [0, 10, 20, 30] {
+            guards.switched(Time::ZERO + minute * MINUTE, &failover, &recovery);
+        }
+        let now = Time::ZERO + 31 * MINUTE;
+        assert_eq!(guards.hour_is_full_until(now, &failover), Some(Time::ZERO + 70 * MINUTE));
+        assert_eq!(guards.hour_is_full_until(Time::ZERO + 70 * MINUTE, &failover), None);
+        assert_eq!(guards.switched_at.len(), 3, "no more is remembered than is needed");
+    }
+
+    #[test]
+    fn a_small_delay_of_ours_is_ordinary_and_a_long_one_is_suspect_for_a_bounded_time() {
+        let mut guards = Guards::default();
+        let now = Time::from_secs(100);
+        guards.ran_late(now, Duration::from_millis(200));
+        assert_eq!(guards.suspect_until(now), None);
+        guards.ran_late(now, Duration::from_millis(300));
+        assert_eq!(guards.suspect_until(now), Some(now + SUSPECT_MIN));
+        guards.ran_late(now, Duration::from_secs(300));
+        assert_eq!(guards.suspect_until(now), Some(now + SUSPECT_MAX));
+        assert_eq!(guards.suspect_until(now + SUSPECT_MAX), None);
+    }
+}
