@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use standin::policy::{
-    BackendId, BackendRole, BackendSettings, Breaker, BreakerSettings, Edge, Engine, Event, ProbeAnswer, ProbeOutcome,
-    Role, Settings, Sketch, Standing, Time, WindowSummary,
+    BackendId, BackendRole, BackendSettings, Breaker, BreakerSettings, Calls, Edge, Engine, Event, Phi, PhiSettings,
+    ProbeAnswer, ProbeOutcome, Role, Settings, Sketch, Standing, Time, WindowSummary,
 };
 
 const BACKENDS: u8 = 8;
@@ -36,25 +36,44 @@ fn window(now: Time) -> WindowSummary {
     }
 }
 
-fn policy(criterion: &mut Criterion) {
-    let mut breaker = Breaker::new(BreakerSettings::default(), Time::ZERO);
+fn detectors(criterion: &mut Criterion) {
+    let breaker = Breaker::new(BreakerSettings::default(), 1);
     criterion.bench_function("policy/breaker_check", |bench| {
         bench.iter(|| black_box(&breaker).allows(black_box(Time(5))));
     });
-    criterion.bench_function("policy/breaker_record", |bench| {
+    let mut breaker = Breaker::new(BreakerSettings::default(), 1);
+    let call = Calls { succeeded: 1, ..Calls::default() };
+    criterion.bench_function("policy/breaker_closed_call", |bench| {
         let mut now = Time::ZERO;
         bench.iter(|| {
             now += Duration::from_micros(10);
-            breaker.record(black_box(now), 1, 0)
+            breaker.try_pass(now) && breaker.record(black_box(now), black_box(call))
         });
     });
+    let mut phi = Phi::new(&PhiSettings::default(), Duration::from_millis(650));
+    let mut now = Time::from_secs(1);
+    criterion.bench_function("policy/heartbeat", |bench| {
+        bench.iter(|| {
+            now += Duration::from_micros(49_000 + (now.as_micros() * 7_919) % 2_000);
+            phi.heartbeat(black_box(now));
+        });
+    });
+    for (name, silence) in [("policy/phi_of_an_ordinary_silence", 20), ("policy/phi_of_a_surprising_silence", 700)] {
+        let asked = now + Duration::from_millis(silence);
+        criterion.bench_function(name, |bench| {
+            bench.iter(|| black_box(&phi).phi(black_box(asked), Duration::ZERO));
+        });
+    }
+}
 
+fn policy(criterion: &mut Criterion) {
     let mut engine = engine();
     let mut actions = Vec::with_capacity(64);
     let mut now = Time::from_secs(1);
     criterion.bench_function("policy/tick_of_8_backends", |bench| {
         bench.iter(|| {
             now += Duration::from_millis(50);
+            // Eight backends that all serve 80,000 requests a second, which no group has.
             for backend in (0..BACKENDS).map(BackendId) {
                 engine.handle(now, Event::Window { backend, window: window(now) }, &mut actions);
             }
@@ -76,5 +95,5 @@ fn policy(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, policy);
+criterion_group!(benches, detectors, policy);
 criterion_main!(benches);

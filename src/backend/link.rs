@@ -430,7 +430,7 @@ impl<S: Owner> Link<S> {
         }
     }
 
-    /// Ends the connection now, as if it had been lost, and hands out what may be sent elsewhere.
+    /// Ends the connection now, since its backend is left, and hands out what may be sent elsewhere.
     #[must_use]
     pub fn abort(&self) -> Vec<(Entry<S>, Vec<u8>)> {
         if self.state.get() == State::Dead {
@@ -438,7 +438,7 @@ impl<S: Owner> Link<S> {
         }
         self.state.set(State::Dead);
         self.kill.set(true);
-        self.lose();
+        self.leave();
         let all = self.take_unsent();
         self.schedule();
         all

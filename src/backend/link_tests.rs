@@ -264,6 +264,21 @@ fn a_request_is_repeated_a_bounded_number_of_times() {
 }
 
 #[test]
+fn the_first_sending_to_another_backend_is_free() {
+    let world = World::new();
+    world.request("SET a 1", 0);
+    for _ in 0..2 {
+        world.write_all();
+        world.link.lose();
+    }
+    world.write_all();
+    let left = world.link.abort();
+    assert_eq!(left.len(), 1);
+    assert!(world.errors().is_empty());
+    assert!(left[0].0.attempts > world.link.settings.attempts_max, "and it is the last one");
+}
+
+#[test]
 fn a_client_that_saw_half_a_reply_is_cut_off() {
     let world = World::new();
     world.request("GET a", flag::STREAMING);

@@ -16,6 +16,18 @@ enum Verdict {
 impl<S: Owner> Link<S> {
     /// The connection is gone: answers what must not be sent again, keeps the rest as unsent.
     pub(super) fn lose(&self) {
+        self.part(self.settings.attempts_max);
+    }
+
+    /// The backend is left: as [`Self::lose`], with one sending more for each request. What was refused here until nothing
+    /// was left of its attempts (LOADING, OOM) has not been tried on the next backend.
+    pub(super) fn leave(&self) {
+        self.part(self.settings.attempts_max.saturating_add(1));
+    }
+
+    fn part(&self, attempts_max: u8) {
+        let may_repeat =
+            |category: Category, attempts: u8| category <= self.settings.ceiling && attempts < attempts_max;
         let mut failed = Vec::new();
         {
             let mut guard = self.queue.borrow_mut();
@@ -23,7 +35,7 @@ impl<S: Owner> Link<S> {
             if queue.written > queue.answered {
                 self.backend.add_undead(self.client_id.replace(0));
             }
-            flag_reads_in_doubt(queue, |category, attempts| self.may_repeat(category, attempts));
+            flag_reads_in_doubt(queue, may_repeat);
             let before = queue.entries.len();
             let mut kept_bytes = Vec::with_capacity(queue.bytes.len() - queue.answered);
             let mut kept = VecDeque::with_capacity(before);
@@ -32,7 +44,7 @@ impl<S: Owner> Link<S> {
                 let bytes = &queue.bytes[start..start + entry.len as usize];
                 let sent = start < queue.written;
                 start += entry.len as usize;
-                match self.verdict(&mut entry, bytes, sent) {
+                match self.verdict(&mut entry, bytes, sent, may_repeat) {
                     Verdict::Keep => {
                         kept_bytes.extend_from_slice(bytes);
                         kept.push_back(entry);
@@ -101,10 +113,6 @@ impl<S: Owner> Link<S> {
         }
     }
 
-    fn may_repeat(&self, category: Category, attempts: u8) -> bool {
-        category <= self.settings.ceiling && attempts < self.settings.attempts_max
-    }
-
     /// Answers a read that the server which may have executed it must not be asked again.
     pub fn answer_doubtful(&self, entry: &Entry<S>) {
         self.counters().unknown_outcomes.add(1);
@@ -116,7 +124,13 @@ impl<S: Owner> Link<S> {
         deliver(entry, text.as_bytes());
     }
 
-    fn verdict(&self, entry: &mut Entry<S>, bytes: &[u8], sent: bool) -> Verdict {
+    fn verdict(
+        &self,
+        entry: &mut Entry<S>,
+        bytes: &[u8],
+        sent: bool,
+        may_repeat: impl Fn(Category, u8) -> bool,
+    ) -> Verdict {
         let category = category(bytes);
         let only_queued = entry.flags & flag::QUEUED != 0;
         if sent && category > Category::Read && !only_queued {
@@ -132,7 +146,7 @@ impl<S: Owner> Link<S> {
         if !sent || only_queued {
             return Verdict::Keep;
         }
-        if !self.may_repeat(category, entry.attempts) {
+        if !may_repeat(category, entry.attempts) {
             return Verdict::Fail;
         }
         entry.attempts += 1;

@@ -84,6 +84,11 @@ impl Baseline {
         self.recent_us16 = None;
     }
 
+    /// What is worth keeping across restarts.
+    pub(super) fn kept(&self) -> Self {
+        Self { recent_us16: None, samples: self.samples.min(BASELINE_SAMPLES_MIN), ..self.clone() }
+    }
+
     pub(super) fn well(&self) -> Option<Duration> {
         (self.samples >= BASELINE_SAMPLES_MIN).then(|| Duration::from_micros(self.well_us16 / 16))
     }

@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Trigger};
 use super::allowance::{Allowance, Baseline};
-use super::breaker::{Breaker, BreakerState};
+use super::breaker::{Breaker, BreakerState, Calls};
 use super::event::{CommandClass, Edge, NotReadyWord, ProbeAnswer, ProbeOutcome, Role, Standing, WindowSummary};
 use super::evidence::{Blind, EntryBlock, Evidence, Failure, NotReady, Signs};
+use super::failure::{Cause, FailureKind};
 use super::score;
+use super::seed::mix;
 use super::settings::{BackendSettings, DataMode, Settings};
+use super::signals::{Moment, Signals};
 use super::time::Time;
 use super::view::Health;
 
@@ -46,14 +49,29 @@ pub(super) struct Backend {
     pub(super) breaker: Breaker,
     /// More timeouts than anything else opened the breaker.
     breaker_by_timeouts: bool,
+    /// What it looked like when the breaker opened by itself; its window goes on.
+    breaker_opened: Option<Opened>,
     /// The active restarted with another content: it must be entered again.
     pub(super) needs_entry: bool,
     pub(super) entry: EntryBlock,
+    pub(super) signals: Signals,
+    /// When this process itself did not run last.
+    pub(super) blind: Blind,
+}
+
+/// Why the breaker opened.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Opened {
+    at: Time,
+    failure_rate: f64,
+    slow_rate: f64,
+    confidence: f64,
 }
 
 impl Backend {
-    pub(super) fn new(settings: BackendSettings, group: &Settings, now: Time) -> Self {
+    pub(super) fn new(settings: BackendSettings, group: &Settings, seed: u64, now: Time) -> Self {
         let allowance = Allowance::new(group.timeout.floor);
+        let seed = mix(seed ^ u64::from(settings.id.0));
         Self {
             settings,
             standing: Standing::Unknown,
@@ -76,10 +94,13 @@ impl Backend {
             healthy_since: None,
             baseline: Baseline::default(),
             allowances: std::array::from_fn(|_| allowance.clone()),
-            breaker: Breaker::new(group.breaker.clone(), now),
+            breaker: Breaker::new(group.breaker.clone(), seed),
             breaker_by_timeouts: false,
+            breaker_opened: None,
             needs_entry: false,
             entry: EntryBlock::default(),
+            signals: Signals::new(group, now),
+            blind: Blind::default(),
         }
     }
 
@@ -97,12 +118,13 @@ impl Backend {
                 self.authentication_failed = false;
                 self.evidence = Evidence::default();
                 self.healthy_since.get_or_insert(now);
+                self.signals.settle(now);
             }
             Edge::Stalled { silent_for } => {
                 let others_answer = self.last_progress.is_some_and(|last| last > now - silent_for);
                 if others_answer && !self.slow_in_flight(now) {
                     // A single link that hangs is a failed request, not a silent backend.
-                    self.breaker_record(now, 0, 1, true);
+                    self.breaker_record(now, Calls { failed: 1, ..Calls::default() }, true);
                 }
                 let since = self.last_progress.unwrap_or(Time::ZERO).max(now - silent_for);
                 self.stalled_since = Some(self.stalled_since.unwrap_or(since).max(since));
@@ -127,11 +149,15 @@ impl Backend {
     }
 
     pub(super) fn on_probe(&mut self, now: Time, outcome: &ProbeOutcome, group: &Settings, blind: Blind) {
+        if let Some(kind) = failed_as(outcome) {
+            self.signals.reliability.attempt(now, Some(kind));
+        }
         match *outcome {
             ProbeOutcome::Ok(ref answer) => {
                 self.answered(now);
                 self.authentication_failed = false;
                 self.evidence = Evidence::default();
+                self.signals.on_answer(now, answer, group);
                 self.probe_ok(now, answer, group);
             }
             ProbeOutcome::Failed(Edge::AuthenticationFailed) | ProbeOutcome::AuthenticationFailed => {
@@ -183,9 +209,14 @@ impl Backend {
         // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
         let excused = self.slow_in_flight(now);
         let failed = if excused { 0 } else { errors.timeout + errors.overloaded } + errors.protocol;
+        let moment = Moment { well: self.is_calm(now), slow: self.slow_at_work(now, window, group), blind };
+        let calls = self.signals.on_window(now, window, moment, group);
         if window.requests > 0 {
-            let succeeded = window.requests.saturating_sub(errors.against_backend());
-            self.breaker_record(now, succeeded, failed, errors.timeout * 2 > failed);
+            self.breaker_record(
+                now,
+                Calls { failed, ..calls },
+                (errors.timeout + calls.slow) * 2 > failed + calls.slow,
+            );
         }
         if errors.not_ready > 0 {
             self.not_ready.signs.note(now);
@@ -196,6 +227,7 @@ impl Backend {
         if errors.against_backend() == 0 {
             self.learn_allowances(window, group, actions);
         }
+        self.judge_surprise(now, group, blind);
         // The summary is fresh as of now, so nothing newer is waited for.
         self.judge_silence(now, Duration::ZERO, group, blind);
     }
@@ -206,6 +238,23 @@ impl Backend {
         if now >= due + grace {
             let since = self.stalled_since.unwrap_or(now);
             self.fail(now, since, Trigger::Timeout, format_args!("silent for {:?} while replies are due", now - since));
+        }
+    }
+
+    /// Fails it if it owes replies and is so silent that phi is past belief. Sooner than a link's allowance where that is
+    /// long (a slow command class) but replies of others used to come often; never before `timeout.floor`.
+    fn judge_surprise(&mut self, now: Time, group: &Settings, blind: Blind) {
+        let silent = self.signals.owed_for(now, blind);
+        let waits = !self.linked || self.needs_entry || self.failure.is_some() || self.slow_in_flight(now);
+        if waits || silent < group.timeout.floor {
+            return;
+        }
+        let phi = self.signals.phi(now, group, blind);
+        if phi >= self.signals.phi.thresholds(&group.phi).1 {
+            let usual = self.signals.phi.mean();
+            let why =
+                format_args!("silent for {silent:?} while replies are due, usually one every {usual:?} (phi {phi:.0})");
+            self.fail(now, now - silent, Trigger::Timeout, why);
         }
     }
 
@@ -220,25 +269,38 @@ impl Backend {
     /// only when somebody better lives.
     pub(super) fn soft_failure(&self, now: Time, group: &Settings) -> Option<Failure> {
         let threshold = group.probe.not_ready_threshold;
-        let failure =
-            |trigger, since: Option<Time>, why| Failure { at: now, since: since.unwrap_or(now), trigger, why };
+        let failure = |trigger, since: Option<Time>, confidence, why| Failure {
+            at: now,
+            since: since.unwrap_or(now),
+            trigger,
+            confidence,
+            why,
+        };
         if self.wrong_role.sustained(now, threshold) {
             let why = "it refuses writes: its role is not master".to_owned();
-            return Some(failure(Trigger::HealthCheck, self.wrong_role.first_at, why));
+            return Some(failure(Trigger::HealthCheck, self.wrong_role.first_at, 1.0, why));
         }
         if self.not_ready.signs.sustained(now, threshold) {
             let why = match self.not_ready.word {
                 Some(word) => format!("not ready: {word}"),
                 None => "not ready".to_owned(),
             };
-            return Some(failure(Trigger::HealthCheck, self.not_ready.signs.first_at, why));
+            return Some(failure(Trigger::HealthCheck, self.not_ready.signs.first_at, 1.0, why));
         }
-        if self.breaker.state(now) != BreakerState::Closed {
+        if let Some(opened) = self.breaker_opened.filter(|_| self.breaker.state(now) != BreakerState::Closed) {
             let trigger = if self.breaker_by_timeouts { Trigger::Timeout } else { Trigger::HealthCheck };
-            let percent = (self.breaker.failure_rate() * 100.0) as u32;
-            return Some(failure(trigger, None, format!("{percent} % of its requests failed")));
+            let percent = |share: f64| (share * 100.0).round() as u32;
+            let why = match (percent(opened.failure_rate), percent(opened.slow_rate)) {
+                (failed, 0) => format!("{failed} % of its requests failed"),
+                (0, slow) => format!("{slow} % of its requests took too long"),
+                (failed, slow) => format!("{failed} % of its requests failed and {slow} % took too long"),
+            };
+            return Some(failure(trigger, Some(opened.at), opened.confidence, why));
         }
-        None
+        let slow = self.slowdown(now, group)?;
+        let (class, latency, baseline) = (slow.class.name(), slow.latency, slow.baseline);
+        let why = format!("{class} requests take {latency:?} since {}, usually {baseline:?}", slow.since);
+        Some(failure(Trigger::Performance, Some(slow.since), slow.confidence, why))
     }
 
     /// How long there has been evidence, where there is some.
@@ -259,6 +321,7 @@ impl Backend {
     }
 
     pub(super) fn update_health(&mut self, now: Time, group: &Settings) {
+        self.signals.update_latches(now, self.breaker.failure_rate_at_least(now), group);
         let score = score::score(self, group, now);
         self.health = score::health(self.health, score, self.heard, self.failure.is_some());
     }
@@ -267,16 +330,20 @@ impl Backend {
     pub(super) fn entered(&mut self, now: Time) {
         self.needs_entry = false;
         self.entry = EntryBlock::default();
-        self.breaker.reset(now);
+        self.breaker.reset();
+        self.signals.settle(now);
     }
 
     /// Any reply at `at`: silence before it is over.
     fn progressed(&mut self, at: Time) {
-        if self.last_progress.is_some_and(|last| at <= last) {
+        let before = self.last_progress;
+        if before.is_some_and(|last| at <= last) {
             return;
         }
+        let blind = before.is_some_and(|last| !self.blind.overlap(last, at).is_zero());
+        self.signals.heard(at, blind || self.failure.is_some() || self.slow_until.is_some());
         self.last_progress = Some(at);
-        self.heard = true;
+        self.heard_from(at);
         if self.stalled_since.is_some_and(|since| at > since) {
             self.stalled_since = None;
         }
@@ -291,18 +358,27 @@ impl Backend {
     /// It answered just now on a connection that we know to be alive.
     fn answered(&mut self, now: Time) {
         self.progressed(now);
-        self.heard = true;
+        self.heard_from(now);
         if self.failure.is_some() {
             self.revive(now);
         }
         self.entry.shorten();
     }
 
+    fn heard_from(&mut self, now: Time) {
+        if !self.heard {
+            self.heard = true;
+            // It may have been failing when this process began.
+            self.signals.reliability.recovered(now);
+        }
+    }
+
     fn revive(&mut self, now: Time) {
         self.failure = None;
+        self.signals.reliability.recovered(now);
         self.stalled_since = None;
         self.probes_failed_in_row = 0;
-        self.breaker.reset(now);
+        self.breaker.reset();
     }
 
     fn fail(&mut self, now: Time, since: Time, trigger: Trigger, why: fmt::Arguments<'_>) {
@@ -312,10 +388,20 @@ impl Backend {
         }
         let why = why.to_string();
         self.last_failure = Some((now, why.clone()));
-        self.failure = Some(Failure { at: now, since, trigger, why });
+        self.signals.reliability.failed(now, trigger, &why);
+        let confidence = self.certainty(now, trigger);
+        self.failure = Some(Failure { at: now, since, trigger, confidence, why });
         self.stalled_since = None;
         self.baseline.forget_recent();
         self.breaker.trip(now);
+    }
+
+    /// How sure a verdict of failure is: each attempt that failed leaves a tenth of the doubt, and silence what phi says.
+    fn certainty(&self, now: Time, trigger: Trigger) -> f64 {
+        let attempts = self.evidence.count().max(self.probes_failed_in_row).min(15);
+        let of_attempts = 1.0 - 0.1_f64.powi(attempts as i32);
+        let silence = self.last_progress.map_or(0.0, |_| self.signals.phi.phi(now, Duration::ZERO));
+        if trigger == Trigger::Timeout { of_attempts.max(1.0 - 10.0_f64.powf(-silence)) } else { of_attempts }
     }
 
     fn unwell(&mut self) {
@@ -385,6 +471,7 @@ impl Backend {
         let silence = (now - since).saturating_sub(blind.overlap(since, now));
         if silence >= group.timeout.floor {
             self.probes_failed_in_row = self.probes_failed_in_row.saturating_add(1);
+            self.signals.on_failed_probe(now);
             self.fail(now, since, Trigger::Timeout, format_args!("a probe and all else unanswered for {silence:?}"));
             return;
         }
@@ -395,6 +482,7 @@ impl Backend {
         self.probes_ok_in_row = 0;
         self.healthy_since = None;
         self.probes_failed_in_row = self.probes_failed_in_row.saturating_add(1);
+        self.signals.on_failed_probe(now);
         self.breaker_trial(now, false);
         let since = *self.probes_failing_since.get_or_insert(sent);
         let lasting = (now - since).saturating_sub(blind.overlap(since, now)) >= group.timeout.floor;
@@ -434,21 +522,48 @@ impl Backend {
         self.wrong_role.note(now);
     }
 
-    fn breaker_record(&mut self, now: Time, succeeded: u64, failed: u64, by_timeouts: bool) {
-        if self.breaker.record(now, succeeded, failed) {
-            self.breaker_by_timeouts = by_timeouts;
+    fn breaker_record(&mut self, now: Time, calls: Calls, by_timeouts: bool) {
+        let was_closed = self.breaker.state(now) == BreakerState::Closed;
+        if !self.breaker.record(now, calls) {
+            return;
+        }
+        self.breaker_by_timeouts = by_timeouts;
+        if was_closed {
+            self.breaker_opened = Some(Opened {
+                at: now,
+                failure_rate: self.breaker.failure_rate(now),
+                slow_rate: self.breaker.slow_rate(now),
+                confidence: self.breaker.confidence(now),
+            });
         }
     }
 
     /// Probes are the trials of a breaker that is not closed; while it is, their rows are counted instead.
     fn breaker_trial(&mut self, now: Time, succeeded: bool) {
         if self.breaker.state(now) != BreakerState::Closed {
-            self.breaker.record(now, u64::from(succeeded), u64::from(!succeeded));
+            let (succeeded, failed) = (u64::from(succeeded), u64::from(!succeeded));
+            self.breaker.record(now, Calls { succeeded, failed, slow: 0 });
         }
     }
 
-    fn slow_in_flight(&self, now: Time) -> bool {
+    pub(super) fn slow_in_flight(&self, now: Time) -> bool {
         self.slow_until.is_some_and(|until| now < until)
+    }
+
+    /// A slow request was at work for so long that the requests beside it look degraded by it.
+    fn slow_at_work(&self, now: Time, window: &WindowSummary, group: &Settings) -> bool {
+        let min_shift = group.performance.min_shift;
+        let ended = window.latency[CommandClass::Slow.index()].above(min_shift.as_micros() as u64) > 0;
+        let began = |until: Time| until - group.timeout.slow;
+        ended || window.slow_in_flight_until.is_some_and(|until| until > now && now - began(until) >= min_shift)
+    }
+
+    /// Nothing at all speaks against it at this moment: what it does now is how it is when it is well.
+    fn is_calm(&self, now: Time) -> bool {
+        self.looks_well(now)
+            && self.stalled_since.is_none()
+            && self.evidence.first_at.is_none()
+            && self.breaker.state(now) == BreakerState::Closed
     }
 
     fn learn_allowances(&mut self, window: &WindowSummary, group: &Settings, actions: &mut Vec<Action>) {
@@ -460,4 +575,16 @@ impl Backend {
             }
         }
     }
+}
+
+/// What kind of failure a probe's outcome is, if it is one.
+fn failed_as(outcome: &ProbeOutcome) -> Option<FailureKind> {
+    let cause = match outcome {
+        ProbeOutcome::Ok(_) => return None,
+        ProbeOutcome::TimedOut { .. } => Cause::Silent,
+        ProbeOutcome::NotReady(word) => word.cause(),
+        ProbeOutcome::AuthenticationFailed => Cause::WrongPassword,
+        ProbeOutcome::Failed(edge) => edge.cause()?,
+    };
+    Some(cause.meaning().kind)
 }

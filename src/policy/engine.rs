@@ -123,7 +123,8 @@ impl Engine {
         let primary = primaries.next().expect("a group has a primary").id;
         assert!(primaries.next().is_none(), "a group has one primary");
         let count = backends.len();
-        let backends: Vec<_> = backends.into_iter().map(|backend| Backend::new(backend, &settings, now)).collect();
+        let backends: Vec<_> =
+            backends.into_iter().map(|backend| Backend::new(backend, &settings, seed, now)).collect();
         Self {
             recovery: Recovery::new(seed),
             settings,
@@ -320,6 +321,7 @@ impl Engine {
         // Spans that follow each other closely are one.
         let from = if from <= self.blind.until { self.blind.from.min(from) } else { from };
         self.blind = Blind { from, until: now };
+        self.backends.iter_mut().for_each(|backend| backend.blind = self.blind);
         self.guards.ran_late(now, late);
         if late >= STALL_RECORDED_MIN {
             let why = format!("this process ran {late:?} late: silence in that time is its own");
@@ -407,6 +409,7 @@ impl Engine {
             last_progress: backend.last_progress,
             excluded: self.operators.excluded[backend.settings.id.index()].clone(),
             last_failure: backend.last_failure.clone(),
+            figures: backend.figures(now, &self.settings),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::SwitchId;
-use super::failure::FailureKind;
+use super::failure::{Cause, FailureKind};
 use super::operator::OperatorCommand;
 use super::sketch::Sketch;
 use super::time::Time;
@@ -130,6 +130,15 @@ impl CommandClass {
 
     pub const fn index(self) -> usize {
         self as usize
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::MultiKey => "multi_key",
+            Self::Slow => "slow",
+        }
     }
 }
 
@@ -288,6 +297,41 @@ pub enum SwitchResult {
     Refused { why: String },
     /// The target could not be reached or reconciled.
     Failed { why: String },
+}
+
+impl Edge {
+    /// Its row in the table of failures; `None` for what is no failure.
+    #[must_use]
+    pub fn cause(self) -> Option<Cause> {
+        Some(match self {
+            Self::LinkLost => Cause::LinkLost,
+            Self::ConnectRefused => Cause::Refused,
+            Self::ConnectFailed => Cause::Unreachable,
+            Self::ConnectTimedOut => Cause::ConnectUnanswered,
+            Self::HandshakeReset => Cause::HandshakeReset,
+            Self::HandshakeTimedOut => Cause::HandshakeUnanswered,
+            Self::Stalled { .. } => Cause::Silent,
+            Self::AuthenticationFailed => Cause::WrongPassword,
+            Self::NotReady(word) => word.cause(),
+            Self::WrongRole => Cause::ReadOnly,
+            Self::HandshakeDone | Self::IdentityChanged => return None,
+        })
+    }
+}
+
+impl NotReadyWord {
+    #[must_use]
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Loading => Cause::Loading,
+            Self::MasterDown => Cause::MasterDown,
+            Self::ClusterDown => Cause::ClusterDown,
+            Self::Misconf => Cause::Misconf,
+            Self::NoReplicas => Cause::NoReplicas,
+            Self::TryAgain => Cause::TryAgain,
+            Self::Busy => Cause::Busy,
+        }
+    }
 }
 
 impl fmt::Display for NotReadyWord {

@@ -19,6 +19,8 @@ pub(super) struct Failure {
     pub(super) at: Time,
     pub(super) since: Time,
     pub(super) trigger: Trigger,
+    /// How sure it is, 0 to 1.
+    pub(super) confidence: f64,
     pub(super) why: String,
 }
 

@@ -124,15 +124,8 @@ impl Engine {
 }
 
 impl Failure {
-    /// How sure the rule is: see the table in docs/failover.md.
+    /// How sure the rule that reached it is, 0 to 1, from what was measured.
     pub(super) fn confidence(&self) -> f64 {
-        match self.trigger {
-            // The system that the server ran on says that nothing listens there, more than once.
-            Trigger::Connection => 0.99,
-            // Silence of the whole floor on every connection.
-            Trigger::Timeout => 0.95,
-            Trigger::HealthCheck => 0.9,
-            Trigger::Performance | Trigger::Cascade | Trigger::Manual => 0.8,
-        }
+        self.confidence
     }
 }

@@ -22,22 +22,31 @@
 mod action;
 mod allowance;
 mod backend;
+mod baseline;
 mod breaker;
 mod engine;
 mod event;
 mod evidence;
 mod failure;
+mod figures;
 mod guards;
 mod incident;
+mod memory;
 mod operator;
+mod performance;
+mod phi;
 mod proposals;
 mod recording;
 mod recovery;
+mod reliability;
 mod score;
 mod seed;
 mod selection;
 mod settings;
+mod signals;
 mod sketch;
+mod slices;
+mod statistics;
 mod switching;
 mod time;
 mod view;
@@ -45,17 +54,21 @@ mod view;
 pub use action::{
     Action, Availability, Candidate, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
 };
-pub use breaker::{Breaker, BreakerSettings, BreakerState};
+pub use breaker::{Breaker, BreakerSettings, BreakerState, Calls};
 pub use engine::Engine;
 pub use event::{
     BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, ProbeAnswer, ProbeOutcome, Role,
     Standing, SwitchResult, WindowSummary,
 };
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
+pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown};
 pub use incident::{Incident, Resolution};
+pub use memory::BackendMemory;
 pub use operator::{Exclusion, OperatorCommand, Order, Pin};
+pub use phi::Phi;
 pub use proposals::{Proposal, ProposalId};
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Told};
+pub use reliability::{LastFailure, ReliabilityView, Tally};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,

@@ -160,7 +160,7 @@ fn not_well<'a>(backend: &Backend, settings: &Settings, now: Time) -> Option<Aga
     } else if !backend.looks_well(now) {
         Some(Against::Unwell)
     } else if backend.breaker.state(now) != BreakerState::Closed {
-        Some(Against::Breaker { failure_rate: backend.breaker.failure_rate() })
+        Some(Against::Breaker { failure_rate: backend.breaker.failure_rate(now) })
     } else if guards::is_slow(backend, settings) {
         Some(Against::Slow)
     } else {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Availability, Switch};
 use super::breaker::BreakerState;
 use super::event::{BackendId, Standing};
+use super::figures::Figures;
 use super::incident::Incident;
 use super::operator::{Exclusion, Pin};
 use super::proposals::Proposal;
@@ -63,6 +64,7 @@ pub struct BackendView {
     /// By an operator.
     pub excluded: Option<Exclusion>,
     pub last_failure: Option<(Time, String)>,
+    pub figures: Figures,
 }
 
 /// One thing that lowers a score.
@@ -87,6 +89,11 @@ pub enum Factor {
     Errors,
     Latency,
     Breaker,
+    /// Its silence is surprising.
+    Suspicion,
+    Availability,
+    ReplicationLag,
+    InFlight,
 }
 
 /// Where the group is in its life.
