@@ -189,6 +189,7 @@ impl Shared {
             && !facts.emptying
             && !self.mirror(id).stop.get()
             && self.newest_is_done()
+            && self.twin(id).is_none()
     }
 }
 
