@@ -32,6 +32,8 @@ const LOOKS: usize = 8;
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
     Now,
+    /// A new connection met another server: what is asked next is asked of that one.
+    Renew,
     /// Requests of the control plane; all or nothing within the time.
     Ask {
         requests: Vec<Vec<Vec<u8>>>,
@@ -140,6 +142,7 @@ pub(super) async fn run(
             command = commands.recv() => match command {
                 None => return,
                 Some(ProbeCommand::Now) => next = Instant::now(),
+                Some(ProbeCommand::Renew) => prober.connection = None,
                 Some(ProbeCommand::Ask { requests, within, reply }) => {
                     let answer = prober.ask(requests, within).await;
                     let failed = answer.is_err();
@@ -239,9 +242,7 @@ impl Prober {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
                 let report = connection.judge(&replies, latency, self.settings.write_probe, write_proven);
-                let is_named = matches!(&self.backend.target.address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
-                if connection.identity.is_replica && is_named {
-                    // The name may lead to another server by now.
+                if connection.identity.is_replica && is_looked_up(&self.backend.target.address) {
                     self.connection = None;
                 }
                 report
@@ -281,6 +282,15 @@ impl Prober {
             self.connection = None;
         }
         answer
+    }
+}
+
+/// Whether an address may lead to another server by now: a name, or a path, which may be a link.
+fn is_looked_up(address: &Address) -> bool {
+    match address {
+        Address::Tcp { host, .. } => host.parse::<std::net::IpAddr>().is_err(),
+        Address::Unix(_) => true,
+        Address::Embedded(_) => false,
     }
 }
 
