@@ -515,6 +515,25 @@ fn wait_does_not_lie() {
 }
 
 #[test]
+fn wait_counts_the_writes_that_its_client_sent_before_it_over_other_connections() {
+    let (primary, replica) = (RedisServer::start(), RedisServer::start());
+    let port = primary.address().port().to_string();
+    assert_eq!(replica.command(&["REPLICAOF", "127.0.0.1", &port]), Reply::ok());
+    eventually(secs(10), "it is in step", || replica.info("master_link_status") == "up");
+    let standin = StandinConfig::new().primary(primary.address()).start();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(client.command(&["WAIT", "1", "5000"]), Reply::Integer(1));
+    // The SET goes over the shared connection, on which the one of WAIT knows nothing.
+    replica.freeze();
+    assert_eq!(client.command(&["SET", "k", "2"]), Reply::ok());
+    assert_eq!(client.command(&["WAIT", "1", "300"]), Reply::Integer(0), "the replica cannot have it");
+    replica.thaw();
+    assert_eq!(client.command(&["WAIT", "1", "5000"]), Reply::Integer(1));
+    standin.finish();
+}
+
+#[test]
 fn what_was_queued_again_on_the_backup_is_not_shown_old_after_the_recovery() {
     let (primary, backup) = (RedisServer::start(), RedisServer::start());
     let mut standin = StandinConfig::quick_pair(primary.address(), backup.address()).start();
