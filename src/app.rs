@@ -353,23 +353,36 @@ pub fn check_connect(config: &Config) -> Vec<api::CheckLine> {
     };
     let mut lines = Vec::new();
     for group in &config.groups {
+        let mut servers: Vec<(String, &config::Backend)> = Vec::new();
         for backend in &group.backends {
             let name =
                 if config.groups.len() > 1 { format!("{}/{}", group.name, backend.name) } else { backend.name.clone() };
-            lines.extend(runtime.block_on(check_backend(group, backend, &name)));
+            let (found, run_id) = runtime.block_on(check_backend(group, backend, &name));
+            lines.extend(found);
+            let is_twin =
+                |(other, twin): &&(String, &config::Backend)| *other == run_id && twin.database == backend.database;
+            if let Some((_, twin)) = servers.iter().find(is_twin) {
+                let text = format!("it is the same server as backend {}", twin.name);
+                let mend = Some(format!("point backend {name} at a server of its own"));
+                lines.push(api::CheckLine { backend: name, ok: false, text, mend });
+            }
+            if !run_id.is_empty() {
+                servers.push((run_id, backend));
+            }
         }
     }
     lines
 }
 
-async fn check_backend(group: &config::Group, config: &config::Backend, name: &str) -> Vec<api::CheckLine> {
+/// What was found, and the run id of the server; empty where it did not tell.
+async fn check_backend(group: &config::Group, config: &config::Backend, name: &str) -> (Vec<api::CheckLine>, String) {
     let line = |ok, text: String, mend: Option<String>| api::CheckLine { backend: name.to_owned(), ok, text, mend };
     if config.address == BackendAddress::Embedded {
-        return vec![line(true, "the in-process store, always there".to_owned(), None)];
+        return (vec![line(true, "the in-process store, always there".to_owned(), None)], String::new());
     }
     let target = match target(group, config) {
         Ok(target) => target,
-        Err(error) => return vec![line(false, format!("{error:#}"), None)],
+        Err(error) => return (vec![line(false, format!("{error:#}"), None)], String::new()),
     };
     let login = target.login.clone();
     let backend = Backend::new(BackendId(0), config.name.clone(), "standin-check".to_owned(), target, timing(group), 0);
@@ -378,7 +391,8 @@ async fn check_backend(group: &config::Group, config: &config::Backend, name: &s
         Ok(ready) => ready,
         Err(error) => {
             let mend = format!("see that a server listens on {} and lets this user in", backend.target.describe());
-            return vec![line(false, format!("{}: {error}", backend.target.describe()), Some(mend))];
+            let text = format!("{}: {error}", backend.target.describe());
+            return (vec![line(false, text, Some(mend))], String::new());
         }
     };
     let identity = ready.identity.clone();
@@ -394,5 +408,5 @@ async fn check_backend(group: &config::Group, config: &config::Backend, name: &s
             .into_iter()
             .map(|(ok, text, mend)| line(ok, text, mend)),
     );
-    lines
+    (lines, identity.run_id)
 }

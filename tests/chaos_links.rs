@@ -387,3 +387,31 @@ fn an_error_inside_a_script_is_the_applications_and_never_a_reason_to_switch() {
     standin.assert_no_switch_since(epoch);
     standin.finish();
 }
+
+#[test]
+fn an_address_that_leads_elsewhere_by_now_is_followed_when_the_old_master_says_readonly() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let port = |server: &RedisServer| server.address().port().to_string();
+    let is_in_step = |server: &RedisServer| server.info("master_link_status") == "up";
+    assert_eq!(new.command(&["REPLICAOF", "127.0.0.1", &port(&old)]), Reply::ok());
+    eventually(secs(10), "it is in step", || is_in_step(&new));
+    // A link to a socket stands for a name in the DNS: it is looked up again by each connect.
+    let directory = tempfile::tempdir().unwrap();
+    let name = directory.path().join("endpoint.sock");
+    std::os::unix::fs::symlink(old.unix_socket(), &name).unwrap();
+    let address = format!("unix:{}", name.display());
+    let mut standin = StandinConfig::new().backend("primary", "primary", &address, "").start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["READONLY", "backend"]);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    // As a managed service does it: the replica is promoted, the old master follows it, then the name moves.
+    assert_eq!(new.command(&["REPLICAOF", "NO", "ONE"]), Reply::ok());
+    assert_eq!(old.command(&["REPLICAOF", "127.0.0.1", &port(&new)]), Reply::ok());
+    std::fs::remove_file(&name).unwrap();
+    std::os::unix::fs::symlink(new.unix_socket(), &name).unwrap();
+    eventually(secs(10), "writes reach the new master", || client.command(&["SET", "k", "2"]) == Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("2"));
+    assert_eq!(new.command(&["GET", "k"]), Reply::bulk("2"));
+    standin.finish();
+}

@@ -4,7 +4,9 @@
 mod support;
 
 use serde_json::json;
-use support::{Client, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs, throughout};
+use support::{
+    Client, FaultRelay, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs, throughout,
+};
 
 /// The mark lives in the server's last database, out of the application's sight.
 fn mark(server: &RedisServer, group: &str) -> String {
@@ -320,5 +322,23 @@ fn a_backup_that_another_group_fills_is_not_entered() {
     throughout(secs(2), "nothing of the other group's is removed", || {
         shared.command(&["GET", "k"]) == Reply::bulk("sessions")
     });
+    standin.finish();
+}
+
+#[test]
+fn a_backup_that_is_the_primary_by_another_address_is_never_emptied_and_the_status_says_so() {
+    let primary = RedisServer::start();
+    // As a second name of one server would be, or a proxy before it.
+    let alias = FaultRelay::start(primary.address());
+    let mut standin = StandinConfig::pair(primary.address(), alias.address()).start();
+    standin.declare(&["backup-a"]);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    throughout(secs(3), "the primary's content stays", || client.command(&["GET", "k"]) == Reply::bulk("1"));
+    let backup = standin.backend("backup-a");
+    assert_eq!(backup["enterable"], false, "{backup:#}");
+    assert!(backup["why_not"].to_string().contains("the same server as"), "{backup:#}");
+    assert_eq!(standin.post("/v1/adopt", &json!({"backend": "backup-a"})).code, 409);
+    throughout(secs(1), "also after an order", || client.command(&["GET", "k"]) == Reply::bulk("1"));
     standin.finish();
 }

@@ -8,7 +8,9 @@ mod support;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use support::{Client, Fault, FaultRelay, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
+use support::{
+    Client, Fault, FaultRelay, RedisServer, Reply, StandinConfig, StandinProcess, encode, eventually, ms, secs,
+};
 
 /// One server behind Standin, with a backup that is never needed.
 struct Stage {
@@ -214,7 +216,10 @@ fn a_big_value_does_not_stop_other_clients() {
         assert_eq!(small.command(&["GET", "none"]), Reply::Nil);
     }
     assert!(start.elapsed() < secs(2), "small requests wait behind a big reply: {:?}", start.elapsed());
-    assert!(matches!(big.read(), Reply::Bulk(read) if read.len() == 64 << 20));
+    match big.read() {
+        Reply::Bulk(read) => assert_eq!(read.len(), 64 << 20),
+        other => panic!("the big reply is {other:?}"),
+    }
     stage.standin.finish();
 }
 
@@ -294,6 +299,84 @@ fn one_client_too_many_is_told_so_and_a_place_that_is_left_can_be_taken() {
     eventually(secs(5), "the place is free", || {
         stage.connect().try_command(&["PING"]).is_ok_and(|reply| !reply.is_error())
     });
+    stage.standin.finish();
+}
+
+#[test]
+fn requests_over_the_configured_bounds_are_refused_and_those_below_served() {
+    let keys = "bulk_bytes_max = \"16KiB\"\nframe_bytes_max = \"64KiB\"\nelements_max = 20";
+    let stage = Stage::start_with(|config| config.listen_keys(keys));
+    let (fits, long) = ("x".repeat(16 * 1024), "x".repeat(16 * 1024 + 1));
+    let set = |value: &str| encode(&["SET", "k", value]);
+    let with_keys = |count: usize| encode(&[vec!["EXISTS"], vec!["k"; count]].concat());
+    let mset = |pairs: usize| encode(&[vec!["MSET"], vec![fits.as_str(); pairs * 2]].concat());
+    for (below, above) in [(set(&fits), set(&long)), (with_keys(19), with_keys(20)), (mset(1), mset(2))] {
+        let mut client = stage.connect();
+        client.send_raw(&below);
+        let reply = client.read();
+        assert!(!reply.is_error(), "{reply:?}");
+        // It may be closed before all of it is written.
+        let _ = client.try_send_raw(&above);
+        assert!(client.read().text().starts_with("ERR Protocol error: "));
+        assert!(client.is_closed_by_peer());
+    }
+    stage.standin.finish();
+}
+
+#[test]
+fn connections_of_their_own_are_bounded_over_all_workers() {
+    let stage = Stage::start_with(|config| config.table("[pinned]\nmax = 2\n[workers]\ncount = 2"));
+    let watch = |database: &str| {
+        let mut client = stage.connect();
+        assert_eq!(client.command(&["SELECT", database]), Reply::ok());
+        let reply = client.command(&["WATCH", "k"]);
+        (client, reply)
+    };
+    let (mut first, watched) = watch("0");
+    assert_eq!(watched, Reply::ok());
+    let (_second, watched) = watch("0");
+    assert_eq!(watched, Reply::ok());
+    let (mut third, refused) = watch("0");
+    assert!(refused.is_error_word("OVERLOADED"), "{refused:?}");
+    assert!(!third.command(&["GET", "k"]).is_error(), "only what needs a connection of its own is refused");
+    assert_eq!(first.command(&["UNWATCH"]), Reply::ok());
+    stage.standin.finish();
+}
+
+#[test]
+fn a_connection_that_nobody_uses_makes_way_for_one_that_is_needed() {
+    let stage = Stage::start_with(|config| config.table("[pinned]\nmax = 1"));
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["WATCH", "k"]), Reply::ok());
+    assert_eq!(client.command(&["UNWATCH"]), Reply::ok());
+    assert_eq!(client.command(&["GET", "k"]), Reply::Nil);
+    // In the pool it is of no use for another database.
+    let mut other = stage.connect();
+    assert_eq!(other.command(&["SELECT", "5"]), Reply::ok());
+    assert_eq!(other.command(&["WATCH", "k"]), Reply::ok());
+    stage.standin.finish();
+}
+
+#[test]
+fn requests_over_the_bound_of_a_link_are_shed_and_the_others_answered() {
+    let stage = Stage::start_with(|config| config.table("[links]\nin_flight_max = 16"));
+    assert_eq!(stage.connect().command(&["GET", "k"]), Reply::Nil);
+    stage.primary.freeze();
+    let mut clients: Vec<Client> = (0..40).map(|_| stage.connect()).collect();
+    for client in &mut clients {
+        client.send(&["GET", "k"]);
+    }
+    // Those that are shed are told at once, while the server still stands still.
+    let mut shed = 0;
+    for client in &mut clients {
+        client.set_read_timeout(ms(20));
+        if let Ok(reply) = client.try_read() {
+            assert!(reply.is_error_word("OVERLOADED"), "{reply:?}");
+            shed += 1;
+        }
+    }
+    stage.primary.thaw();
+    assert_eq!(shed, 40 - 16);
     stage.standin.finish();
 }
 

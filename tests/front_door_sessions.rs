@@ -436,6 +436,73 @@ fn tracking_clients_are_told_to_forget_everything_on_a_failover() {
     stage.standin.finish();
 }
 
+/// A client of RESP2 that hears of invalidated keys on its channel, and one that tracks and redirects to it.
+fn redirecting(standin: &StandinProcess) -> (Client, Client) {
+    // One after the other: with two workers each has its own.
+    let mut listener = standin.connect();
+    let id = listener.command(&["CLIENT", "ID"]).text();
+    let mut tracker = standin.connect();
+    assert_eq!(tracker.command(&["PING"]).text(), "PONG");
+    listener.send(&["SUBSCRIBE", "__redis__:invalidate"]);
+    assert_eq!(listener.read().elements()[2], Reply::Integer(1));
+    assert_eq!(tracker.command(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id]), Reply::ok());
+    assert_eq!(tracker.command(&["CLIENT", "GETREDIR"]).text(), id);
+    (listener, tracker)
+}
+
+fn invalidated(keys: Reply) -> Reply {
+    Reply::Array(vec![Reply::bulk("message"), Reply::bulk("__redis__:invalidate"), keys])
+}
+
+#[test]
+fn invalidation_messages_are_redirected_to_a_client_of_another_worker() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let standin = StandinConfig::pair(primary.address(), backup.address()).table("[workers]\ncount = 2").start();
+    for _ in 0..4 {
+        let (mut listener, mut tracker) = redirecting(&standin);
+        tracker.command(&["GET", "k"]);
+        standin.connect().command(&["SET", "k", "1"]);
+        assert_eq!(listener.read(), invalidated(Reply::Array(vec![Reply::bulk("k")])));
+    }
+    standin.finish();
+}
+
+#[test]
+fn redirected_invalidation_goes_on_after_a_failover_and_after_either_connection_was_lost() {
+    let mut stage = Stage::start();
+    stage.standin.declare(&["link", "connection"]);
+    let (mut listener, mut tracker) = redirecting(&stage.standin);
+    listener.set_read_timeout(secs(5));
+    // The next message about a key, behind any that say to forget everything; the key is read and written until it comes.
+    let mut hears = |stage: &Stage, key: &str| {
+        let mut writer = stage.connect();
+        let mut forgot = false;
+        listener.set_read_timeout(ms(100));
+        eventually(secs(5), "the listener hears of a key", || {
+            tracker.command(&["GET", key]);
+            writer.command(&["SET", key, "1"]);
+            match listener.try_read() {
+                Ok(message) if message == invalidated(Reply::Array(vec![Reply::bulk(key)])) => true,
+                Ok(message) => {
+                    forgot |= message == invalidated(Reply::Nil);
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+        forgot
+    };
+    assert!(!hears(&stage, "a"));
+    stage.fail_over();
+    assert!(hears(&stage, "b"), "everything was to be forgotten");
+    assert!(!hears(&stage, "c"));
+    stage.backup.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert!(hears(&stage, "d"), "everything was to be forgotten");
+    stage.backup.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    assert!(hears(&stage, "e"), "everything was to be forgotten");
+    stage.standin.finish();
+}
+
 #[test]
 fn wait_does_not_lie() {
     let stage = Stage::start();
@@ -445,6 +512,25 @@ fn wait_does_not_lie() {
     assert_eq!(client.command(&["WAIT", "1", "200"]), Reply::Integer(0), "there is no replica");
     assert!(start.elapsed() >= ms(180), "it did wait: {:?}", start.elapsed());
     stage.standin.finish();
+}
+
+#[test]
+fn wait_counts_the_writes_that_its_client_sent_before_it_over_other_connections() {
+    let (primary, replica) = (RedisServer::start(), RedisServer::start());
+    let port = primary.address().port().to_string();
+    assert_eq!(replica.command(&["REPLICAOF", "127.0.0.1", &port]), Reply::ok());
+    eventually(secs(10), "it is in step", || replica.info("master_link_status") == "up");
+    let standin = StandinConfig::new().primary(primary.address()).start();
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    assert_eq!(client.command(&["WAIT", "1", "5000"]), Reply::Integer(1));
+    // The SET goes over the shared connection, on which the one of WAIT knows nothing.
+    replica.freeze();
+    assert_eq!(client.command(&["SET", "k", "2"]), Reply::ok());
+    assert_eq!(client.command(&["WAIT", "1", "300"]), Reply::Integer(0), "the replica cannot have it");
+    replica.thaw();
+    assert_eq!(client.command(&["WAIT", "1", "5000"]), Reply::Integer(1));
+    standin.finish();
 }
 
 #[test]
@@ -492,4 +578,78 @@ fn in_resp3_a_list_that_looks_like_a_message_is_a_reply() {
     assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
     assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
     stage.standin.finish();
+}
+
+#[test]
+fn commands_about_the_client_itself_are_queued_in_a_transaction_and_answered_by_exec() {
+    let primary = RedisServer::start();
+    let standin = StandinConfig::new().primary(primary.address()).start();
+    let mut client = standin.connect();
+    let id = client.command(&["CLIENT", "ID"]);
+    let queued =
+        |client: &mut Client, request: &[&str]| assert_eq!(client.command(request).text(), "QUEUED", "{request:?}");
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    for request in [
+        &["SET", "k", "1"][..],
+        &["AUTH", "unasked"],
+        &["CLIENT", "SETNAME", "inside"],
+        &["CLIENT", "GETNAME"],
+        &["CLIENT", "ID"],
+        &["HELLO", "9"],
+        &["GET", "k"],
+    ] {
+        queued(&mut client, request);
+    }
+    let Reply::Array(replies) = client.command(&["EXEC"]) else { panic!("EXEC answers with an array") };
+    assert_eq!(replies[0], Reply::ok());
+    assert!(replies[1].text().starts_with("ERR AUTH <password> called without any password"), "{replies:?}");
+    assert_eq!(replies[2..5], [Reply::ok(), Reply::bulk("inside"), id.clone()]);
+    assert!(replies[5].is_error_word("NOPROTO"), "{replies:?}");
+    assert_eq!(replies[6], Reply::bulk("1"));
+    assert_eq!(client.command(&["CLIENT", "GETNAME"]), Reply::bulk("inside"));
+    // HELLO changes the form of what follows it, the array around it excepted.
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    for request in [&["HGETALL", "none"][..], &["HELLO", "3"], &["HGETALL", "none"]] {
+        queued(&mut client, request);
+    }
+    let Reply::Array(replies) = client.command(&["EXEC"]) else { panic!("EXEC answers with an array") };
+    assert_eq!(replies[0], Reply::Array(Vec::new()));
+    assert_eq!(replies[1].field("proto"), Some(&Reply::Integer(3)));
+    assert_eq!(replies[1].field("id"), Some(&id), "the client's id, and not that of the connection behind");
+    assert_eq!(replies[2], Reply::Map(Vec::new()));
+    assert_eq!(client.command(&["HGETALL", "none"]), Reply::Map(Vec::new()), "RESP3 from here on");
+    // A wrong number of arguments is refused at once, and the transaction with it.
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert!(client.command(&["AUTH"]).is_error());
+    assert!(client.command(&["EXEC"]).is_error_word("EXECABORT"));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
+    standin.finish();
+}
+
+#[test]
+fn a_login_in_a_transaction_is_judged_by_the_front_door_when_exec_comes() {
+    if support::under_test_is_direct() {
+        return;
+    }
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    let config = StandinConfig::pair(primary.address(), backup.address()).listen_keys("password = \"secret\"");
+    let mut standin = config.start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    assert!(client.command(&["MULTI"]).is_error_word("NOAUTH"));
+    assert_eq!(client.command(&["AUTH", "secret"]), Reply::ok());
+    for fails_over in [false, true] {
+        assert_eq!(client.command(&["MULTI"]), Reply::ok());
+        for request in [&["AUTH", "wrong"][..], &["SET", "k", "1"], &["AUTH", "secret"], &["GET", "k"]] {
+            assert_eq!(client.command(request).text(), "QUEUED");
+        }
+        if fails_over {
+            primary.kill();
+        }
+        let Reply::Array(replies) = client.command(&["EXEC"]) else { panic!("EXEC answers with an array") };
+        assert!(replies[0].is_error_word("WRONGPASS"), "{replies:?}");
+        assert_eq!(replies[1..], [Reply::ok(), Reply::ok(), Reply::bulk("1")]);
+    }
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("1"));
+    standin.finish();
 }

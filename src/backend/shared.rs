@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -113,6 +113,8 @@ pub struct Backend {
     unreachable: watch::Sender<bool>,
     scouting: AtomicBool,
     paused_until_us: AtomicU64,
+    /// Connections that clients own, those that are idle in a pool or not ready yet included; counted by the workers.
+    pub pinned_open: AtomicUsize,
     /// Databases, by the server's numbers, whose keys were left when the rest was emptied, since nobody used them: what
     /// they hold may be old, and no session gets there before the control plane has seen to it.
     sealed: watch::Sender<BTreeSet<u32>>,
@@ -154,6 +156,7 @@ impl Backend {
             unreachable: watch::Sender::new(false),
             scouting: AtomicBool::new(false),
             paused_until_us: AtomicU64::new(0),
+            pinned_open: AtomicUsize::new(0),
             sealed: watch::Sender::new(BTreeSet::new()),
             prober_address: std::sync::Mutex::new(None),
             mark_database: AtomicU32::new(0),

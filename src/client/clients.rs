@@ -46,6 +46,16 @@ pub(super) const fn answers(handling: Handling) -> bool {
     )
 }
 
+/// The request by which the server tells whether a user may have such a command.
+pub(super) fn question(handling: Handling) -> Option<&'static [&'static [u8]]> {
+    Some(match handling {
+        Handling::ClientList => &[b"CLIENT", b"LIST", b"TYPE", b"replica"],
+        Handling::ClientKill => &[b"CLIENT", b"KILL", b"ID", NOBODY],
+        Handling::ClientUnblock => &[b"CLIENT", b"UNBLOCK", NOBODY],
+        _ => return None,
+    })
+}
+
 impl SessionTask {
     pub(super) fn client_command(&mut self, handling: Handling, request: &[u8]) -> Step {
         // What they tell and change must come after the requests before them.
@@ -53,7 +63,9 @@ impl SessionTask {
             return Step::Wait;
         }
         self.session.record.last_us.store(self.now_us, Ordering::Relaxed);
-        if let Some(step) = self.without_permission(handling) {
+        if self.state.captured.is_none()
+            && let Some(step) = self.without_permission(handling)
+        {
             return step;
         }
         let arguments: Vec<&[u8]> = resp::arguments(request).skip(2).collect();
@@ -99,12 +111,7 @@ impl SessionTask {
         if self.state.login == 0 {
             return None;
         }
-        let question: &[&[u8]] = match handling {
-            Handling::ClientList => &[b"CLIENT", b"LIST", b"TYPE", b"replica"],
-            Handling::ClientKill => &[b"CLIENT", b"KILL", b"ID", NOBODY],
-            Handling::ClientUnblock => &[b"CLIENT", b"UNBLOCK", NOBODY],
-            _ => return None,
-        };
+        let question = question(handling)?;
         match self.state.permission.take() {
             Some((asked, Ok(()))) if asked == handling => None,
             Some((asked, Err(refusal))) if asked == handling => Some(self.local_error(&refusal)),

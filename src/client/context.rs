@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -163,6 +164,9 @@ impl Context {
     fn spawn_link(&self, backend: BackendId, lane: Lane, owner: Option<Session>) -> Rc<Link<Session>> {
         let host: Rc<dyn Host<Session>> = self.myself.upgrade().expect("a context outlives every call on itself");
         self.group.note_database(lane.database);
+        if owner.is_some() {
+            self.group.backend(backend).pinned_open.fetch_add(1, Ordering::Relaxed);
+        }
         let link = Link::new(
             Arc::clone(self.group.backend(backend)),
             lane,
@@ -221,9 +225,11 @@ impl Context {
             link.set_owner(Some(owner));
             return Some(link);
         }
-        let open = self.group.backend(active).counters[self.worker].pinned.get() as usize;
-        if open >= self.settings.pinned_max {
-            return None;
+        if self.group.backend(active).pinned_open.load(Ordering::Relaxed) >= self.settings.pinned_max {
+            // One that nobody uses makes way.
+            let oldest = (0..pool.len()).min_by_key(|at| pool[*at].0)?;
+            let (_, idle) = pool.swap_remove(oldest);
+            let _ = idle.abort();
         }
         drop(pool);
         Some(self.spawn_link(active, lane, Some(owner)))
@@ -499,6 +505,7 @@ impl Host<Session> for Context {
         }
         self.retired.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
         if link.pinned {
+            link.backend.pinned_open.fetch_sub(1, Ordering::Relaxed);
             self.pool.borrow_mut().retain(|(_, other)| !Rc::ptr_eq(other, link));
         }
         for (mirror, _) in self.group.mirrors_of(self.mirrored.get()) {

@@ -93,7 +93,7 @@ impl SessionTask {
             Some((user, password)) => self.log_in(Some(user), password, Some(hello)),
             None if !self.state.is_authenticated => self.local_error(HELLO_NEEDS_LOGIN),
             None => {
-                let seq = self.session.output.place();
+                let seq = self.place_own();
                 self.greet(seq, hello);
                 Step::Consumed
             }
@@ -104,7 +104,10 @@ impl SessionTask {
     /// no users of its own has the server judge them.
     fn log_in(&mut self, user: Option<Vec<u8>>, password: Vec<u8>, hello: Option<Hello>) -> Step {
         let session = self.session.clone();
-        let seq = session.output.place();
+        let seq = self.place_own();
+        if let Some(completing) = &mut self.state.completing {
+            completing.waits_for_login = true;
+        }
         self.state.awaited += 1;
         tokio::task::spawn_local(async move {
             let login = if session.context.settings.passes_logins() {
@@ -121,7 +124,7 @@ impl SessionTask {
     pub(super) fn logged_in(&mut self, outcome: Outcome) {
         self.state.awaited -= 1;
         match outcome.login {
-            Err(text) => self.session.answer(outcome.seq, format!("-{text}\r\n").as_bytes()),
+            Err(text) => self.answer_in_mode(outcome.seq, format!("-{text}\r\n").as_bytes()),
             Ok((login, name)) => {
                 self.state.is_authenticated = true;
                 if self.state.login != login {
@@ -136,6 +139,12 @@ impl SessionTask {
                 }
             }
         }
+        self.go_on_with_exec();
+    }
+
+    /// The place of a reply in the session's order; one that is captured needs none.
+    fn place_own(&self) -> u32 {
+        if self.state.captured.is_some() { 0 } else { self.session.output.place() }
     }
 
     /// A connection of the client's own has the rights of the user that it was opened for. What it holds moves to one of

@@ -11,6 +11,7 @@ mod login;
 mod modes;
 mod output;
 mod pinned;
+mod queued_here;
 mod rebuild;
 mod registry;
 mod sending;

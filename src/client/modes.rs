@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::queued_here::Completing;
 use super::session::{Left, Session};
 use crate::backend::{Backend, Lane, Link};
 use crate::command::{Handling, Spec};
@@ -41,6 +42,8 @@ pub(super) struct Transaction {
     pub(super) is_doomed: bool,
     /// We refused one of its requests: EXEC must fail.
     pub(super) is_spoiled: bool,
+    /// Queued requests that are answered here, with their positions.
+    pub(super) own: Vec<(usize, Vec<u8>)>,
     /// Database that a queued SELECT will lead to.
     pub(super) select: Option<u32>,
     /// How long a queued CLIENT PAUSE will hold the backend back, in microseconds.
@@ -116,8 +119,10 @@ pub(super) struct State {
     pub(super) monitoring: bool,
     /// The request that turned tracking on.
     pub(super) tracking: Option<Vec<u8>>,
-    /// Another client redirects its invalidation messages here.
-    pub(super) is_redirect: bool,
+    /// Clients that redirect their invalidation messages here.
+    pub(super) trackers: HashSet<u64>,
+    /// The server's id of the connection on which it hears of them, as others are shown it; 0 without one.
+    pub(super) redirect_id: u64,
     /// What the next request needs from others was waited for, and had its time.
     pub(super) has_waited: bool,
     /// Requests that put the pinned connection into a state for the rest of the session (SCRIPT DEBUG, CLIENT NO-TOUCH).
@@ -135,6 +140,10 @@ pub(super) struct State {
     pub(super) permission: Option<(Handling, Result<(), String>)>,
     /// Replies that must come before the next request may be dealt with.
     pub(super) awaited: u32,
+    /// An answer to EXEC that is not whole yet.
+    pub(super) completing: Option<Completing>,
+    /// Replies of our own that become part of it, instead of leaving for the client.
+    pub(super) captured: Option<Vec<u8>>,
     pub(super) expected: VecDeque<(u32, bool, Expected)>,
     /// Requests that need a new connection of the session's own.
     pub(super) orphans: Left,
@@ -167,7 +176,8 @@ impl State {
             subscriptions: Subscriptions::default(),
             monitoring: false,
             tracking: None,
-            is_redirect: false,
+            trackers: HashSet::new(),
+            redirect_id: 0,
             has_waited: false,
             kept: Vec::new(),
             introduction: Vec::new(),
@@ -177,6 +187,8 @@ impl State {
             blocked_at: None,
             permission: None,
             awaited: 0,
+            completing: None,
+            captured: None,
             expected: VecDeque::new(),
             orphans: Vec::new(),
             orphaned_since_us: 0,
@@ -240,7 +252,7 @@ impl State {
             || !self.subscriptions.is_empty()
             || self.monitoring
             || self.tracking.is_some()
-            || self.is_redirect
+            || !self.trackers.is_empty()
             || !self.kept.is_empty()
             || self.is_blocked
     }

@@ -7,6 +7,7 @@ use super::modes::Expected;
 use super::session::Session;
 use super::special::Step;
 use super::task::SessionTask;
+use super::worker::Told;
 use crate::backend::{Entry, Lane, Link, flag};
 use crate::command::{Class, Handling, Spec};
 use crate::resp;
@@ -96,11 +97,7 @@ impl SessionTask {
             self.state.is_blocked = false;
         } else if !urgent {
             self.state.count_blocked(self.session.context.worker, Some(Arc::clone(&link.backend)));
-            let id = link.client_id();
-            self.session.record.update(|shown| {
-                shown.blocked = true;
-                shown.backend_client_id = id;
-            });
+            self.session.record.update(|shown| shown.blocked = true);
         }
         step
     }
@@ -190,6 +187,7 @@ impl SessionTask {
         if let Some(link) = self.state.pinned.take() {
             let is_pristine = self.state.is_pristine;
             self.state.is_pristine = true;
+            self.show_redirect_id(0);
             self.session.owned.replace(None);
             self.session.context.unpin(link, is_pristine);
         }
@@ -206,6 +204,7 @@ impl SessionTask {
     /// The client has left.
     pub(super) fn leave(&mut self) {
         self.state.count_blocked(self.session.context.worker, None);
+        self.tell_target(Told::Released { tracker: self.session.record.id });
         // Its EXEC may still be executed; its connection is proven dead before anything is copied.
         let in_doubt = self.session.in_doubt.take();
         let clean = self.state.is_pristine && !self.state.needs_pin() && self.session.output.in_flight() == 0;

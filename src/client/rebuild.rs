@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::modes::Watch;
 use super::session::{Left, Session};
 use super::task::SessionTask;
-use super::tracking::Redirect;
 use super::transaction::{in_databases, wrong_arity};
 use crate::backend::{Entry, Host as _, Link, Owner as _, flag};
 use crate::command::{self, Class, Handling};
@@ -52,7 +51,7 @@ impl SessionTask {
         }
         self.state.orphaned_since_us = self.now_us.max(1);
         self.state.is_pristine = true;
-        self.invalidate_all();
+        self.tracking_lost();
         self.schedule_recovery();
     }
 
@@ -108,6 +107,9 @@ impl SessionTask {
         };
         self.note_resent(&link, &left);
         let unanswered = left.iter().filter(|(entry, bytes)| is_logged(entry, bytes)).count();
+        // Tracking comes first: what is read from here on is watched.
+        self.state.pinned = Some(Rc::clone(&link));
+        self.renew_tracking();
         self.set_up(&link, unanswered);
         if left.iter().any(|(entry, _)| entry.class == Class::Blocking) {
             self.state.count_blocked(context.worker, Some(Arc::clone(&link.backend)));
@@ -221,13 +223,6 @@ impl SessionTask {
         let mut requests: Vec<(Vec<u8>, u32)> = Vec::new();
         for kept in &self.state.kept {
             requests.push((kept.clone(), 0));
-        }
-        if let Some(tracking) = &self.state.tracking {
-            let request = match self.with_backend_redirect(tracking) {
-                Redirect::Ready(request) => request,
-                _ => tracking.clone(),
-            };
-            requests.push((request, 0));
         }
         let subscriptions = &self.state.subscriptions;
         for (command, names) in [

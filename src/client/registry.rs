@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dashmap::DashMap;
 use tokio::sync::mpsc;
 
-use super::worker::WorkerCommand;
+use super::worker::{Told, WorkerCommand};
 use crate::route::ClientCounts;
 
 /// What CLIENT LIST shows and other clients may act on. Written by the session, read by anyone.
@@ -32,8 +32,8 @@ pub(super) struct Shown {
     pub(super) no_evict: bool,
     pub(super) no_touch: bool,
     pub(super) query_bytes: usize,
-    /// Server-side id of the connection that this client owns, if any.
-    pub(super) backend_client_id: u64,
+    /// The server's id of the connection on which this client hears of keys that others track; 0 without one.
+    pub(super) redirect_id: u64,
 }
 
 /// One client.
@@ -201,6 +201,11 @@ impl Registry {
     /// Ends the blocking command of a client: with nil, or with `-UNBLOCKED`.
     pub(super) fn unblock(&self, client: &ClientRecord, with_error: bool) {
         self.tell(client.worker, WorkerCommand::Unblock { client: client.id, with_error });
+    }
+
+    /// Tells a client something, whatever worker serves it.
+    pub(super) fn tell_client(&self, client: &ClientRecord, told: Told) {
+        self.tell(client.worker, WorkerCommand::Told { client: client.id, told });
     }
 
     fn tell(&self, worker: usize, command: WorkerCommand) {

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::output::Output;
 use super::registry::ClientRecord;
 use super::traces::Shown;
+use super::worker::Told;
 use crate::backend::{Entry, Io, Link, Owner};
 use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
@@ -33,8 +34,10 @@ pub(super) enum Notice {
     RouteChanged(BackendId),
     /// CLIENT UNBLOCK.
     Unblock { with_error: bool },
-    /// Another client redirects its invalidation messages here: a connection of its own is needed.
-    OwnConnection,
+    /// Another client says something about redirected invalidation messages.
+    Told(Told),
+    /// The client that this one redirects to has its connection, or had its time.
+    RenewTracking,
     /// What the next request needs from others is there, or had its time.
     HasWaited,
     /// The credentials that AUTH or HELLO gave were compared.

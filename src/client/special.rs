@@ -2,6 +2,7 @@
 
 use super::clients;
 use super::modes::{Expected, ReplyMode};
+use super::queued_here::is_answered_here;
 use super::sending::Way;
 use super::task::SessionTask;
 use crate::command::{self, Handling, Spec};
@@ -76,8 +77,9 @@ impl SessionTask {
 
     fn dispatch(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
         let handling = spec.handling;
-        if self.is_local(handling) && !spec.arity_ok(resp::arguments(request).len()) {
+        if is_local(handling) && !spec.arity_ok(resp::arguments(request).len()) {
             let name = spec.name;
+            self.spoil_transaction();
             return self.local_error(&format!("ERR wrong number of arguments for '{name}' command"));
         }
         if let Some(step) = self.in_transaction(spec, request) {
@@ -124,16 +126,13 @@ impl SessionTask {
         }
     }
 
-    /// Whether we answer a command ourselves, so that nobody else checks its arity.
-    fn is_local(&self, handling: Handling) -> bool {
-        let in_transaction = self.state.transaction.is_some();
-        matches!(handling, Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)
-            || (!in_transaction && clients::answers(handling))
-    }
-
     // --- replies of our own ---
 
     pub(super) fn local(&mut self, reply: &[u8]) -> Step {
+        if let Some(captured) = &mut self.state.captured {
+            captured.extend_from_slice(reply);
+            return Step::Consumed;
+        }
         let seq = self.session.output.place();
         self.state.answered_here = self.state.answered_here.wrapping_add(1);
         self.answer_in_mode(seq, reply);
@@ -148,6 +147,9 @@ impl SessionTask {
 
     /// Answers unless CLIENT REPLY says otherwise.
     pub(super) fn answer_in_mode(&mut self, seq: u32, reply: &[u8]) {
+        if let Some(captured) = &mut self.state.captured {
+            return captured.extend_from_slice(reply);
+        }
         let silent = self.take_silence();
         self.session.answer(seq, if silent { b"" } else { reply });
     }
@@ -166,7 +168,7 @@ impl SessionTask {
 
     /// Whether earlier requests must be answered before the present one changes how later ones are served.
     pub(super) fn must_settle(&self) -> bool {
-        self.session.output.in_flight() > 0
+        self.session.output.in_flight() > 0 && self.state.captured.is_none()
     }
 
     // --- replies that change the session ---
@@ -196,7 +198,10 @@ impl SessionTask {
             }
             Expected::Exec => {
                 self.state.awaited = self.state.awaited.saturating_sub(1);
-                self.transaction_answered(succeeded, &reply);
+                let own = self.transaction_answered(succeeded, &reply);
+                if reply.first() == Some(&b'*') && !own.is_empty() {
+                    return self.complete_exec(seq, silent, &reply, own);
+                }
             }
             Expected::Blocking => {
                 if self.begins_again(seq, &reply) {
@@ -220,8 +225,17 @@ impl SessionTask {
         }
         let reply = if is_tracking_info { self.own_redirect_in(&reply) } else { reply };
         self.session.answer(seq, if silent { b"" } else { &reply });
+        self.after_special();
+    }
+
+    pub(super) fn after_special(&mut self) {
         if self.session.output.in_flight() == 0 && !self.state.needs_pin() {
             self.release_pinned();
         }
     }
+}
+
+/// Whether we answer a command ourselves, so that nobody else checks its arity.
+fn is_local(handling: Handling) -> bool {
+    matches!(handling, Handling::Quit | Handling::Reset) || is_answered_here(handling)
 }

@@ -412,7 +412,8 @@ impl SessionTask {
                 Notice::PinnedEnded { link, left } => self.pinned_lost(&link, left),
                 Notice::RouteChanged(active) => self.follow_route(active),
                 Notice::Unblock { with_error } => self.unblock(with_error),
-                Notice::OwnConnection => self.own_for_redirect(),
+                Notice::Told(told) => self.told(&told),
+                Notice::RenewTracking => self.renew_tracking(),
                 Notice::HasWaited => {
                     self.state.awaited -= 1;
                     self.state.has_waited = true;

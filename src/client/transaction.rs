@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::modes::{Expected, Transaction, Watch};
+use super::queued_here::is_answered_here;
 use super::special::Step;
 use super::stateful::pause_us;
 use super::task::SessionTask;
@@ -65,7 +66,7 @@ impl SessionTask {
     pub(super) fn in_transaction(&mut self, spec: &'static Spec, request: &[u8]) -> Option<Step> {
         let transaction = self.state.transaction.as_mut()?;
         let ends = match spec.handling {
-            Handling::Quit | Handling::Reset | Handling::Auth | Handling::Hello => return None,
+            Handling::Quit | Handling::Reset => return None,
             Handling::Exec | Handling::Discard => true,
             _ => false,
         };
@@ -88,6 +89,9 @@ impl SessionTask {
             let refused = self.state.answered_here != placed;
             return Some(if refused { step } else { self.awaiting(step) });
         }
+        if is_answered_here(spec.handling) {
+            return Some(self.queue_here(spec, request));
+        }
         let placed = self.state.answered_here;
         let sealed = database_of(spec, request).and_then(|number| self.await_unsealed(number));
         if sealed == Some(Step::Wait) {
@@ -95,11 +99,7 @@ impl SessionTask {
         }
         let step = sealed.unwrap_or_else(|| self.send_own(spec, request, None));
         if self.state.answered_here != placed {
-            // Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
-            match &mut self.state.transaction {
-                Some(transaction) if self.state.pinned.is_none() => transaction.is_doomed = true,
-                _ => self.spoil_transaction(),
-            }
+            self.refused_in_transaction();
             return Some(step);
         }
         // Nested MULTI and WATCH are refused by the server itself, and nothing is queued; what must wait comes again.
@@ -134,6 +134,14 @@ impl SessionTask {
         pinned.push(self.aside_entry(&wrong_arity), &wrong_arity);
     }
 
+    /// Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
+    pub(super) fn refused_in_transaction(&mut self) {
+        match &mut self.state.transaction {
+            Some(transaction) if self.state.pinned.is_none() => transaction.is_doomed = true,
+            _ => self.spoil_transaction(),
+        }
+    }
+
     pub(super) fn end_transaction(&mut self) {
         self.state.transaction = None;
         self.state.watch = Watch::None;
@@ -143,8 +151,9 @@ impl SessionTask {
         });
     }
 
-    pub(super) fn transaction_answered(&mut self, succeeded: bool, reply: &[u8]) {
-        let Some(transaction) = self.state.transaction.take() else { return };
+    /// Ends the transaction; returns what of it is still to be carried out here.
+    pub(super) fn transaction_answered(&mut self, succeeded: bool, reply: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        let Some(transaction) = self.state.transaction.take() else { return Vec::new() };
         self.session.in_doubt.borrow_mut().clear();
         if succeeded {
             self.mirror_transaction(&transaction);
@@ -164,6 +173,7 @@ impl SessionTask {
             self.session.record.update(|shown| shown.database = number);
         }
         self.end_transaction();
+        transaction.own
     }
 
     /// An EXEC is about to be sent: what it will write is known here alone. Says whether the request is one.

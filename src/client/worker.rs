@@ -50,6 +50,23 @@ pub enum WorkerCommand {
         client: u64,
         with_error: bool,
     },
+    Told {
+        client: u64,
+        told: Told,
+    },
+}
+
+/// What one client tells another about invalidation messages.
+#[derive(Debug)]
+pub enum Told {
+    /// Those of the client with this id go to you: take a connection of your own.
+    OwnConnection { tracker: u64 },
+    /// Those of that client go elsewhere from now on, or nowhere.
+    Released { tracker: u64 },
+    /// The connection that yours went to is gone.
+    RenewTracking,
+    /// Some may have been lost.
+    ForgetAll,
 }
 
 /// One group as the workers are given it.
@@ -122,6 +139,11 @@ async fn work(setup: WorkerSetup) {
             Some(WorkerCommand::Unblock { client, with_error }) => {
                 if let Some(session) = find(&contexts, client) {
                     session.notify(Notice::Unblock { with_error });
+                }
+            }
+            Some(WorkerCommand::Told { client, told }) => {
+                if let Some(session) = find(&contexts, client) {
+                    session.notify(Notice::Told(told));
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::facts::{Remedy, remedy};
 use super::incident;
 use super::marks::Marks;
 use super::probe::ProbeCommand;
-use super::shared::{Shared, is_earlier_generation};
+use super::shared::{Shared, is_earlier_generation, twin_text};
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
 use crate::divergence::{DirtyKey, State};
@@ -299,8 +299,14 @@ async fn bury_the_undead(shared: &Rc<Shared>, id: BackendId) -> io::Result<()> {
     Ok(())
 }
 
+/// Nothing is removed from a server that serves under another name.
+fn refuse_twin(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+    shared.twin(id).map_or(Ok(()), |twin| Err(Obstacle::Refused(twin_text(&twin))))
+}
+
 /// Removes some of the keys that the backend has missed; puts them back if that cannot be done.
 async fn remove_batch(shared: &Rc<Shared>, id: BackendId) -> Result<usize, Obstacle> {
+    refuse_twin(shared, id)?;
     let record = shared.group.record(id);
     let keys = record.take(RECONCILE_BATCH);
     if keys.is_empty() {
@@ -379,6 +385,7 @@ pub(super) async fn unseal(shared: &Rc<Shared>, id: BackendId, finally: bool) ->
 /// Compare-and-flush: empties databases, by the server's numbers, if nobody else has taken the backend since it was
 /// looked at.
 async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSet<u32>) -> Result<(), Obstacle> {
+    refuse_twin(shared, id)?;
     let (generation, mark_database) = {
         let facts = &shared.facts.borrow()[id.index()];
         (facts.generation.clone(), facts.mark_database)

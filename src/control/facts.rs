@@ -51,6 +51,8 @@ pub(super) struct Facts {
     pub(super) met: bool,
     /// An emptying is under way.
     pub(super) emptying: bool,
+    /// The backend that is the same server by another address.
+    pub(super) twin: Option<String>,
     /// Why its sealed databases that are used could not be emptied, as it was last recorded.
     pub(super) sealed_why: Option<String>,
     pub(super) last_ok_us: u64,
@@ -137,7 +139,9 @@ pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePo
 pub(super) fn mend(rules: &BackendRules, facts: &Facts) -> String {
     let name = &rules.name;
     let identity = facts.identity.as_ref();
-    if identity.is_some_and(|identity| identity.is_cluster) {
+    if facts.twin.is_some() {
+        format!("point backend {name} at a server of its own")
+    } else if identity.is_some_and(|identity| identity.is_cluster) {
         format!("point backend {name} at a standalone server")
     } else if identity.is_some_and(|identity| identity.is_replica) {
         format!("set data = \"replica\" for backend {name}")

@@ -270,7 +270,9 @@ impl GroupControl {
                         // Looked at and entered while this report was on its way.
                         return;
                     }
-                    self.shared.note_identity(backend, &identity);
+                    if self.shared.note_identity(backend, &identity) {
+                        let _ = self.shared.probers[backend.index()].try_send(ProbeCommand::Renew);
+                    }
                 }
                 self.update_standing(backend);
             }

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use super::api::{self, CommandError, CommandOutcome, CommandReply, Note};
+use super::facts;
 use super::group::{GroupControl, GroupRequest};
 use super::probe::ProbeCommand;
+use super::shared::twin_text;
 use crate::backend::clock;
 use crate::policy::{Action, BackendId, DecisionKind, Event, OperatorCommand, Order, ProposalId};
 use crate::telemetry::events::{Event as Entry, EventKind};
@@ -122,6 +124,8 @@ impl GroupControl {
                 format!("backend {} is configured as persistent", rules.name),
                 "remove persistent = true first".to_owned(),
             )
+        } else if own && let Some(twin) = self.shared.twin(id) {
+            refused(format!("backend {}: {}", rules.name, twin_text(&twin)), facts::mend(&rules, &facts))
         } else if own && facts.identity.is_none() {
             refused(format!("backend {} has not been reached yet", rules.name), "try again when it is up".to_owned())
         } else {

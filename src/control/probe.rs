@@ -36,6 +36,8 @@ const MEMORY_EVERY: u64 = 10;
 /// What is asked of a prober from outside.
 pub(super) enum ProbeCommand {
     Now,
+    /// A new connection met another server: what is asked next is asked of that one.
+    Renew,
     /// Requests of the control plane; all or nothing within the time.
     Ask {
         requests: Vec<Vec<Vec<u8>>>,
@@ -143,6 +145,7 @@ pub(super) async fn run(
             command = commands.recv() => match command {
                 None => return,
                 Some(ProbeCommand::Now) => next = Instant::now(),
+                Some(ProbeCommand::Renew) => prober.connection = None,
                 Some(ProbeCommand::Ask { requests, within, reply }) => {
                     let answer = prober.ask(requests, within).await;
                     let failed = answer.as_ref().err().map(io::Error::kind);
@@ -262,8 +265,7 @@ impl Prober {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
                 let report = connection.judge(&replies, latency, looks, self.settings.rules.write_probe, write_proven);
-                let is_named = matches!(&self.backend.target.address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
-                if connection.identity.is_replica && is_named {
+                if connection.identity.is_replica && is_looked_up(&self.backend.target.address) {
                     // The name may lead to another server by now.
                     self.connection = None;
                 }
@@ -355,6 +357,15 @@ fn replication_offset(role: &Reply) -> Option<u64> {
     let role = role.elements()?;
     let offset = if role.first()?.text()? == "master" { role.get(1)? } else { role.get(4)? };
     offset.integer().and_then(|offset| u64::try_from(offset).ok())
+}
+
+/// Whether an address may lead to another server by now: a name, or a path, which may be a link.
+fn is_looked_up(address: &Address) -> bool {
+    match address {
+        Address::Tcp { host, .. } => host.parse::<std::net::IpAddr>().is_err(),
+        Address::Unix(_) => true,
+        Address::Embedded(_) => false,
+    }
 }
 
 /// What one probe asks.

@@ -2,6 +2,7 @@
 //! what is known of each backend, and the words that travel to its server.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,9 @@ impl Shared {
     }
 
     pub(super) fn standing(&self, id: BackendId) -> Standing {
+        if let Some(twin) = self.twin(id) {
+            return Standing::Refused { why: twin_text(&twin) };
+        }
         let facts = &self.facts.borrow()[id.index()];
         let standing = facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary());
         match self.sealed_in_use(id) {
@@ -71,6 +75,28 @@ impl Shared {
             }
             _ => standing,
         }
+    }
+
+    /// The backend that answers at another address and is the same server as this one, as far as the group's databases go:
+    /// two names of one server, or a proxy before it. Of the two, the active one counts, else the primary, else the first.
+    pub(super) fn twin(&self, id: BackendId) -> Option<String> {
+        let active = self.group.route().active;
+        let facts = self.facts.borrow();
+        let run_id =
+            facts[id.index()].identity.as_ref().map(|identity| &identity.run_id).filter(|run_id| !run_id.is_empty())?;
+        let on_server = |id: BackendId| -> BTreeSet<u32> {
+            let used = self.group.databases_used();
+            used.into_iter().map(|database| self.group.backend(id).database_on_server(database)).collect()
+        };
+        let precedence = |rules: &BackendRules| (rules.id != active, rules.role != BackendRole::Primary, rules.id);
+        let is_twin = |other: &&BackendRules| {
+            let theirs = &facts[other.id.index()];
+            let is_same = theirs.identity.as_ref().is_some_and(|identity| identity.run_id == *run_id);
+            // What is known of one that does not answer may be of yesterday: its name may lead elsewhere by now.
+            is_same && theirs.last_error.is_none() && !on_server(id).is_disjoint(&on_server(other.id))
+        };
+        let before_it = self.rules.iter().filter(|other| precedence(other) < precedence(self.rules(id)));
+        before_it.filter(is_twin).map(|other| other.name.clone()).next()
     }
 
     /// Why a backend is not served from as it is though its record is settled: sessions use databases by now that were
@@ -239,6 +265,11 @@ pub(super) fn is_earlier_generation(earlier: &str, later: &str) -> bool {
         text.split_once('.').and_then(|(line, number)| Some((line.to_owned(), number.parse::<u64>().ok()?)))
     };
     matches!((parts(earlier), parts(later)), (Some((a, before)), Some((b, after))) if a == b && before < after)
+}
+
+/// Why one of two addresses of the same server is neither entered nor emptied.
+pub(super) fn twin_text(twin: &str) -> String {
+    format!("it is the same server as backend {twin}, and what is done to the one is done to the other")
 }
 
 #[cfg(test)]

@@ -76,6 +76,10 @@ impl GroupControl {
     pub(super) fn tend(&mut self, id: BackendId, marks: &Marks) {
         let mark = marks.generation.as_deref();
         let shared = Rc::clone(&self.shared);
+        if shared.twin(id).is_some() {
+            // Its marks and keys are seen to under the other name.
+            return;
+        }
         let rules = shared.rules(id).clone();
         let facts = shared.facts.borrow()[id.index()].clone();
         let is_active = shared.group.route().active == id;
@@ -157,6 +161,8 @@ impl GroupControl {
     }
 
     pub(super) fn update_standing(&mut self, id: BackendId) {
+        let twin = self.shared.twin(id);
+        self.shared.facts.borrow_mut()[id.index()].twin = twin;
         let mut standing = self.shared.standing(id);
         let is_alone = self.shared.probers.len() == 1 && self.started;
         let is_refused = matches!(standing, Standing::Refused { .. });

@@ -34,7 +34,7 @@ pub(crate) use load::{Load, RunningLoad};
 pub(crate) use load_check::{KeyRecord, Verdict};
 pub(crate) use load_report::LoadReport;
 pub(crate) use port::ReservedPort;
-pub(crate) use redis_server::RedisServer;
+pub(crate) use redis_server::{RedisServer, signal};
 pub(crate) use register::{RegisterLoad, RegisterReport, RunningRegister};
 pub(crate) use resp::{Client, Reply, encode};
 pub(crate) use standin_config::StandinConfig;

@@ -203,6 +203,7 @@ impl Shared {
             && self.other_writer.borrow().is_none()
             && !self.mirror(id).stop.get()
             && self.newest_is_done()
+            && self.twin(id).is_none()
     }
 }
 
