@@ -12,6 +12,7 @@ use support::{
 };
 
 const GRAY_MAX: Duration = secs(5);
+const SLOW: Duration = ms(100);
 /// How long a load goes on before a fault.
 const GOOD_TIMES: Duration = secs(4);
 /// What the load sends.
@@ -24,7 +25,7 @@ struct Stage {
     primary: RedisServer,
     _backup: RedisServer,
     primary_relay: CommandRelay,
-    _backup_relay: CommandRelay,
+    backup_relay: CommandRelay,
     standin: StandinProcess,
     epoch: u64,
     load: RunningLoad,
@@ -32,6 +33,12 @@ struct Stage {
 
 impl Stage {
     fn start(rate: u64) -> Self {
+        Self::start_after(None, rate)
+    }
+
+    /// With a load of another rate before, from which a baseline is learnt within seconds: it takes 30 requests of a class
+    /// three times, which at 10 requests/s is a quarter of a minute.
+    fn start_after(before: Option<u64>, rate: u64) -> Self {
         let (primary, backup) = (RedisServer::start(), RedisServer::start());
         let (primary_relay, backup_relay) =
             (CommandRelay::start(primary.address()), CommandRelay::start(backup.address()));
@@ -39,10 +46,18 @@ impl Stage {
         standin.declare(PRIMARY_LOST);
         standin.declare(&["backup-a is degraded"]);
         let epoch = standin.epoch();
+        if let Some(rate) = before {
+            let load = Load::new(standin.address()).key_prefix("load:before").requests_per_second(rate).start();
+            load.run_for(GOOD_TIMES);
+            load.stop().assert_no_errors();
+        }
         let load = Load::new(standin.address()).clients(rate.min(16) as usize).requests_per_second(rate).start();
-        // Good times, from which the baseline is learnt.
-        load.run_for(GOOD_TIMES);
-        Self { primary, _backup: backup, primary_relay, _backup_relay: backup_relay, standin, epoch, load }
+        if before.is_some() {
+            load.wait_for_successes(rate)
+        } else {
+            load.run_for(GOOD_TIMES)
+        }
+        Self { primary, _backup: backup, primary_relay, backup_relay, standin, epoch, load }
     }
 
     /// Waits for the failover, and then sees to it that service goes on without a further one.
@@ -78,6 +93,39 @@ fn side_by_side(stories: &[fn()]) {
             scope.spawn(story);
         }
     });
+}
+
+fn check_slow_reads(rate: u64, keys: &str, what: &str) {
+    let stage = Stage::start_after((rate < 200).then_some(200), rate);
+    let clock = FaultClock::start();
+    stage.primary_relay.set(&[Rule::delay(&["GET"], SLOW).keys(keys)]);
+    let what = format!("GET 100 ms late, {what}, {rate} requests/s");
+    stage.left_within(clock, GRAY_MAX, &what).assert_no_errors();
+}
+
+#[test]
+fn a_primary_whose_reads_are_slow_is_left_within_5_s_at_10_and_200_requests_a_second() {
+    side_by_side(&[
+        || check_slow_reads(10, "", "PING well"),
+        || check_slow_reads(10, APPLICATION, "probes well"),
+        || check_slow_reads(200, "", "PING well"),
+    ]);
+}
+
+#[test]
+fn a_primary_whose_reads_are_slow_is_left_within_5_s_at_2000_requests_a_second() {
+    check_slow_reads(2_000, "", "PING well");
+}
+
+#[test]
+fn a_backup_that_is_as_slow_is_not_preferred() {
+    let stage = Stage::start(200);
+    for relay in [&stage.primary_relay, &stage.backup_relay] {
+        relay.set(&[Rule::delay(&["GET"], SLOW)]);
+    }
+    stage.primary_relay.assert_eventually_fired();
+    stage.backup_relay.assert_eventually_fired();
+    stage.stays_for(secs(6), "primary and backup equally slow").assert_no_errors();
 }
 
 #[test]

@@ -7,10 +7,11 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Fault, FaultRelay, Load, PRIMARY_LOST, RedisServer, RunningLoad, StandinConfig, StandinProcess, eventually, ms,
-    secs, throughout,
+    Fault, FaultClock, FaultRelay, Load, PRIMARY_LOST, RedisServer, RunningLoad, StandinConfig, StandinProcess,
+    eventually, ms, secs, throughout,
 };
 
+const GRAY_MAX: Duration = secs(5);
 /// How long a load goes on before a fault.
 const GOOD_TIMES: Duration = secs(3);
 
@@ -67,7 +68,29 @@ fn jitter_and_a_little_loss_never_cause_a_switch() {
                 if both {
                     stage.relays[1].set(fault);
                 }
-                stage.stays_for(secs(8), &format!("{what}, {rate} requests/s"));
+                stage.stays_for(secs(6), &format!("{what}, {rate} requests/s"));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_path_that_loses_half_of_its_packets_is_left_within_5_s() {
+    std::thread::scope(|scope| {
+        for rate in [10, 200] {
+            scope.spawn(move || {
+                let stage = Stage::start(rate);
+                let clock = FaultClock::start();
+                stage.relays[0].set(Fault::Loss { share: 0.5 });
+                let what = format!("half of the packets lost, {rate} requests/s");
+                clock.failover_within(&stage.standin, GRAY_MAX, &what);
+                stage.load.wait_for_successes(20);
+                let report = stage.load.stop();
+                println!("{what}: {report}");
+                report.assert_no_errors();
+                report.assert_no_stale_reads();
+                stage.standin.assert_one_failover_since(stage.epoch, &["performance", "timeout", "health_check"]);
+                stage.standin.finish();
             });
         }
     });

@@ -211,14 +211,16 @@ impl Backend {
             self.stalled_since = None;
         }
         let errors = &window.errors;
-        // Lost links fail many requests at once and are judged by what follows; LOADING and READONLY by their signs.
+        // Lost links fail many requests at once and are judged by what follows; READONLY by its signs, since a new
+        // connection may lead to the new master. LOADING counts beside its signs, which a good probe takes back: where only
+        // a share of the requests is refused, they would never be enough.
         // Behind a slow request everything is late or BUSY: that is the request's fault, and it has an allowance.
         let excused = was_slow || self.slow_in_flight(now);
         // What was asked before or while this process did not run may have been answered in time: nobody looked.
         let blinded = !blind.overlap(now - group.timeout.request, now).is_zero();
         let timeouts = if excused || blinded { 0 } else { errors.timeout };
         let overloaded = if excused { 0 } else { errors.overloaded };
-        let failed = timeouts + overloaded + errors.protocol;
+        let failed = timeouts + overloaded + errors.not_ready + errors.protocol;
         let moment = Moment { well: self.is_calm(now), slow: self.slow_at_work(now, window, group), blind };
         let calls = self.signals.on_window(now, window, moment, group);
         if window.requests > 0 {

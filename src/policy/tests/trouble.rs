@@ -16,6 +16,26 @@ fn loading_is_left_when_sustained() {
 }
 
 #[test]
+fn a_fifth_of_requests_answered_loading_is_left_within_5_s_though_probes_are_well() {
+    let mut world = World::new();
+    // 10 requests/s in good times, then every fifth is refused.
+    for request in 0..150 {
+        world.pass(100 * MS);
+        if request % 5 == 0 {
+            world.probe(PRIMARY, ok());
+        }
+        let not_ready = u64::from(request >= 100 && request % 5 == 3);
+        let errors = ErrorCounts { not_ready, ..ErrorCounts::default() };
+        let now = world.now;
+        world.window(PRIMARY, WindowSummary { requests: 1, errors, ..busy(now) });
+        if request < 100 {
+            assert_eq!(world.switches(), []);
+        }
+    }
+    world.switched(BACKUP_A, Trigger::HealthCheck, SwitchKind::Failover);
+}
+
+#[test]
 fn a_burst_of_refused_writes_is_one_sign() {
     let mut world = World::new();
     (0..100).for_each(|_| world.edge(PRIMARY, Edge::WrongRole));
