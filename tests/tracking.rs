@@ -45,8 +45,11 @@ fn a_key_that_another_writer_changed_in_the_outage_does_not_come_back() {
     assert_eq!(outage.backup.command(&["SET", "theirs", "meanwhile"]), Reply::ok());
     assert_eq!(outage.client.command(&["SET", "ours", "meanwhile"]), Reply::ok());
     outage.end();
-    assert_eq!(outage.client.command(&["GET", "theirs"]), Reply::Nil, "an old value came back");
-    assert_eq!(outage.client.command(&["GET", "ours"]), Reply::Nil);
+    for key in ["theirs", "ours"] {
+        // What was missed is copied before the primary serves, or removed where it cannot be.
+        let value = outage.client.command(&["GET", key]);
+        assert!([Reply::bulk("meanwhile"), Reply::Nil].contains(&value), "an old value of {key} came back: {value:?}");
+    }
     assert_eq!(outage.client.command(&["GET", "kept"]), Reply::bulk("before"), "more was removed than was written");
     outage.standin.finish();
 }

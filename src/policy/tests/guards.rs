@@ -134,8 +134,8 @@ fn everything_slow_alike_is_our_own_fault() {
     let stayed = world.records(DecisionKind::Stayed);
     assert_eq!(failed_check(stayed[0]), CheckName::SlowAlike, "{stayed:?}");
     assert_eq!(world.switches(), []);
-    // One that is as fast as ever is somebody to go to.
-    for _ in 0..10 {
+    // One that is as fast as ever, and for long enough to be believed, is somebody to go to.
+    for _ in 0..30 {
         world.pass(200 * MS);
         world.probe(BACKUP_B, slow(MS));
         let (now, errors) = (world.now, ErrorCounts { timeout: 3, ..ErrorCounts::default() });
