@@ -282,18 +282,24 @@ impl Backend {
             since: since.unwrap_or(now),
             trigger,
             confidence,
+            total: false,
             why,
         };
         if self.wrong_role.sustained(now, threshold) {
             let why = "it refuses writes: its role is not master".to_owned();
-            return Some(failure(Trigger::HealthCheck, self.wrong_role.first_at, 1.0, why));
+            let failure = failure(Trigger::HealthCheck, self.wrong_role.first_at, 1.0, why);
+            return Some(Failure { total: true, ..failure });
         }
         if self.not_ready.signs.sustained(now, threshold) {
             let why = match self.not_ready.word {
                 Some(word) => format!("not ready: {word}"),
                 None => "not ready".to_owned(),
             };
-            return Some(failure(Trigger::HealthCheck, self.not_ready.signs.first_at, 1.0, why));
+            use NotReadyWord::{ClusterDown, Loading, MasterDown};
+            // Of the others some commands are still served.
+            let total = matches!(self.not_ready.word, Some(Loading | MasterDown | ClusterDown));
+            let failure = failure(Trigger::HealthCheck, self.not_ready.signs.first_at, 1.0, why);
+            return Some(Failure { total, ..failure });
         }
         if let Some(opened) = self.breaker_opened.filter(|_| self.breaker.state(now) != BreakerState::Closed) {
             let trigger = if self.breaker_by_timeouts { Trigger::Timeout } else { Trigger::HealthCheck };
@@ -410,7 +416,7 @@ impl Backend {
         self.last_failure = Some((now, why.clone()));
         self.signals.reliability.failed(now, trigger, &why);
         let confidence = self.certainty(now, trigger);
-        self.failure = Some(Failure { at: now, since, trigger, confidence, why });
+        self.failure = Some(Failure { at: now, since, trigger, confidence, total: true, why });
         self.stalled_since = None;
         self.baseline.forget_recent();
         self.breaker.trip(now);

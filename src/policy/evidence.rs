@@ -21,6 +21,8 @@ pub(super) struct Failure {
     pub(super) trigger: Trigger,
     /// How sure it is, 0 to 1.
     pub(super) confidence: f64,
+    /// It refuses everything, or every write: no better for clients than a dead one.
+    pub(super) total: bool,
     pub(super) why: String,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Guards are asked about switches that can wait: away from an active that lives but serves badly, and back to the
 //! primary. Never about an active that is dead: a living backend is better than a dead one whatever happened before, so
-//! neither the cool-down nor the hourly bound can keep clients there. A person's command passes them all.
+//! neither the cool-down nor the hourly bound can keep clients there; nor on one that refuses everything, or every write.
+//! A person's command passes them all.
 
 use std::time::Duration;
 
@@ -145,6 +146,14 @@ impl Engine {
         to: Option<BackendId>,
     ) -> Vec<Check> {
         let mut checks = self.guard(now, failure.trigger, to);
+        if failure.total {
+            // What it would spare clients is a switch; what it would cost them is everything they ask.
+            let spares = |check: &&mut Check| matches!(check.name, CheckName::Cooldown | CheckName::PerHour);
+            for check in checks.iter_mut().filter(spares).filter(|check| !check.passed) {
+                check.passed = true;
+                check.text.push_str(", but what is left serves nothing");
+            }
+        }
         if let (Some(to), Some((class, limit))) = (to, faster_than) {
             // Compared in what it is left for: the score of a backend that serves nobody knows of no slow requests.
             let latency = self.backend(to).expected_latency(now, class).map(|expected| expected.latency);

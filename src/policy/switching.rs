@@ -264,7 +264,7 @@ impl Engine {
             _ => return None,
         };
         let why = format!("its content may not be served: {refusal}");
-        Some(Failure { at: now, since: now, trigger: Trigger::HealthCheck, confidence: 1.0, why })
+        Some(Failure { at: now, since: now, trigger: Trigger::HealthCheck, confidence: 1.0, total: true, why })
     }
 
     /// The active is dead. No guard is asked: whoever lives is better.

@@ -25,6 +25,8 @@ pub(super) struct Control {
     /// When each of them began.
     pub switched_at: Vec<Time>,
     pub decisions: u64,
+    /// The last attempt to enter that did not succeed: the backend and when.
+    pub entry_failed: std::collections::BTreeMap<usize, Time>,
 }
 
 impl World {
@@ -123,6 +125,8 @@ impl World {
             let node = &mut self.nodes[switch.to.index()];
             node.identity_admitted = node.identity;
             self.route_to(switch.to.index());
+        } else {
+            self.control.entry_failed.insert(switch.to.index(), self.now);
         }
         self.answer(switch.id, result);
     }

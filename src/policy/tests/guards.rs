@@ -2,12 +2,17 @@
 
 use super::*;
 
-/// The active answers READONLY until it is left or `signs` are spent.
+/// A third of what the backend is asked fails.
 fn trouble(world: &mut World, backend: BackendId) {
     for _ in 0..4 {
         world.pass(110 * MS);
-        world.edge(backend, Edge::WrongRole);
+        fail_a_third(world, backend);
     }
+}
+
+fn fail_a_third(world: &mut World, backend: BackendId) {
+    let (now, errors) = (world.now, ErrorCounts { overloaded: 10, ..ErrorCounts::default() });
+    world.window(backend, WindowSummary { requests: 30, errors, ..busy(now) });
 }
 
 fn stays(world: &World) -> Vec<String> {
@@ -28,10 +33,21 @@ fn trouble_right_after_a_switch_waits_for_the_cool_down() {
     assert_eq!(world.switches(), []);
     for _ in 0..60 {
         world.pass(100 * MS);
-        world.edge(BACKUP_A, Edge::WrongRole);
+        fail_a_third(&mut world, BACKUP_A);
     }
     world.switched(BACKUP_B, Trigger::Cascade, SwitchKind::Failover);
     assert!(world.now > Time::from_secs(6), "the cool-down is 5 s");
+}
+
+#[test]
+fn an_active_that_refuses_every_write_is_left_also_right_after_a_switch() {
+    let mut world = World::failed_over();
+    for _ in 0..4 {
+        world.pass(110 * MS);
+        world.edge(BACKUP_A, Edge::WrongRole);
+    }
+    world.switched(BACKUP_B, Trigger::Cascade, SwitchKind::Failover);
+    assert!(world.now < Time::from_secs(5), "the cool-down is 5 s");
 }
 
 #[test]

@@ -107,5 +107,12 @@ impl Promise {
 fn stands_by(world: &World, fault: &Fault, id: usize) -> bool {
     let node = &world.nodes[id];
     let long = world.now - node.fit_since > STANDS_BY_AFTER && world.now >= node.busy_until;
-    node.is_fit() && long && world.is_enterable(id) && !fault.on.contains(&id) && node.pauses.is_none()
+    // One that could not be entered a moment ago is tried again after `failover.retry`, which doubles.
+    let refused_lately = world.control.entry_failed.get(&id).is_some_and(|at| world.now - *at < STANDS_BY_AFTER);
+    node.is_fit()
+        && long
+        && !refused_lately
+        && world.is_enterable(id)
+        && !fault.on.contains(&id)
+        && node.pauses.is_none()
 }
