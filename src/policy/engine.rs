@@ -84,6 +84,8 @@ pub(super) struct Wanted {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Purpose {
     Automatic,
+    /// Automatic, away from a living backend that serves badly: the kind of switch that guards count.
+    Improve,
     /// By an operator, who then holds the active there.
     Failover,
     Recover,

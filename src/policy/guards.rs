@@ -28,26 +28,72 @@ const ALIKE_FOR: Duration = Duration::from_secs(5);
 /// Late ticks below this are ordinary.
 const SUSPECT_FROM: Duration = Duration::from_millis(250);
 
-/// What guards remember of earlier switches.
+/// What guards remember of earlier switches. There are two ladders: one for leaving a living backend that serves badly, one
+/// for ways back. Deaths are nobody's choice and climb neither: else clients would be kept for up to an hour on a backend
+/// that serves badly, or away from a primary that is well, because others had died.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Guards {
-    /// Automatic switches from one backend to another, the newest last; as many as the hourly bound needs.
-    switched_at: Vec<Time>,
-    /// Doublings of the cool-down at the last switch.
-    level: u32,
+    improvements: Ladder,
+    returns: Ladder,
+    /// The last automatic switch of any kind.
+    moved_at: Option<Time>,
+    /// Improvements, the newest last; as many as the hourly bound needs.
+    improved_at: Vec<Time>,
     /// This process ran late: nothing soft is believed until then.
     suspect_until: Option<Time>,
 }
 
+/// An automatic switch from one backend to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Away from what is dead, or serves nothing.
+    Rescue,
+    /// Away from what lives and serves badly.
+    Improve,
+    Return,
+}
+
+/// A cool-down that doubles with each switch and decays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Ladder {
+    last: Option<Time>,
+    level: u32,
+}
+
+impl Ladder {
+    /// The present length: doubled by each switch after the first.
+    fn cooldown(self, failover: &FailoverSettings) -> Duration {
+        let doublings = self.level.saturating_sub(1).min(20);
+        failover.cooldown.saturating_mul(1 << doublings).min(failover.cooldown_max.max(failover.cooldown))
+    }
+
+    /// One doubling goes with each `forget_after` without a switch after `cooled`, the end of the cool-down. Were the
+    /// cool-down itself counted, a flapping primary would be forgiven while it is waited for.
+    fn climb(&mut self, now: Time, cooled: Option<Time>, recovery: &RecoverySettings) {
+        let forget_after = recovery.forget_after.max(Duration::from_secs(1));
+        let forgotten = cooled.map_or(0, |cooled| (now - cooled).as_micros() / forget_after.as_micros());
+        let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
+        self.level = self.level.saturating_sub(forgotten).saturating_add(1);
+        self.last = Some(now);
+    }
+}
+
 impl Guards {
     /// The route has moved without an operator's word.
-    pub(super) fn switched(&mut self, now: Time, failover: &FailoverSettings, recovery: &RecoverySettings) {
-        self.level = self.level(now, failover, recovery).saturating_add(1);
-        let keep = failover.max_per_hour.max(1) as usize;
-        if self.switched_at.len() >= keep {
-            self.switched_at.drain(..=self.switched_at.len() - keep);
+    pub(super) fn switched(&mut self, now: Time, way: Way, failover: &FailoverSettings, recovery: &RecoverySettings) {
+        match way {
+            Way::Rescue => {}
+            Way::Return => self.returns.climb(now, self.returns_until(failover), recovery),
+            Way::Improve => {
+                self.improvements.climb(now, self.cools_until(failover), recovery);
+                let keep = failover.max_per_hour.max(1) as usize;
+                if self.improved_at.len() >= keep {
+                    self.improved_at.drain(..=self.improved_at.len() - keep);
+                }
+                self.improved_at.push(now);
+            }
         }
-        self.switched_at.push(now);
+        self.moved_at = Some(now);
     }
 
     pub(super) fn ran_late(&mut self, now: Time, late: Duration) {
@@ -56,36 +102,28 @@ impl Guards {
         }
     }
 
-    /// Until when a switch that can wait has to; `None` before the first switch.
+    /// Until when leaving a living active has to wait; `None` before the first switch. A new active gets the shortest
+    /// cool-down at least.
     pub(super) fn cools_until(&self, failover: &FailoverSettings) -> Option<Time> {
-        let last = *self.switched_at.last()?;
-        Some(last + self.cooldown(failover))
+        let since_moved = self.moved_at.map(|at| at + failover.cooldown);
+        since_moved.max(self.improvements.last.map(|last| last + self.improvements.cooldown(failover)))
     }
 
-    /// The present length: doubled by each switch after the first.
-    fn cooldown(&self, failover: &FailoverSettings) -> Duration {
-        let doublings = self.level.saturating_sub(1).min(20);
-        failover.cooldown.saturating_mul(1 << doublings).min(failover.cooldown_max.max(failover.cooldown))
-    }
-
-    /// Doublings that are not yet forgotten: one goes with each `forget_after` without a switch after the cool-down. Were
-    /// the cool-down itself counted, a flapping primary would be forgiven while it is waited for.
-    fn level(&self, now: Time, failover: &FailoverSettings, recovery: &RecoverySettings) -> u32 {
-        let Some(cooled) = self.cools_until(failover) else { return 0 };
-        let forget_after = recovery.forget_after.max(Duration::from_secs(1));
-        let forgotten = (now - cooled).as_micros() / forget_after.as_micros();
-        self.level.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+    /// Until when the way back has to wait: as long since the last switch as the earlier ways back have doubled it.
+    fn returns_until(&self, failover: &FailoverSettings) -> Option<Time> {
+        let next = Ladder { level: self.returns.level.saturating_add(1), ..self.returns };
+        self.moved_at.map(|at| at + next.cooldown(failover))
     }
 
     fn within_an_hour(&self, now: Time) -> usize {
-        self.switched_at.iter().filter(|at| now - **at < HOUR).count()
+        self.improved_at.iter().filter(|at| now - **at < HOUR).count()
     }
 
-    /// When the oldest of the switches that fill the hour is an hour old.
+    /// When the oldest of the improvements that fill the hour is an hour old.
     pub(super) fn hour_is_full_until(&self, now: Time, failover: &FailoverSettings) -> Option<Time> {
         let allowed = failover.max_per_hour.max(1) as usize;
         let full = self.within_an_hour(now) >= allowed;
-        full.then(|| self.switched_at[self.switched_at.len() - allowed] + HOUR)
+        full.then(|| self.improved_at[self.improved_at.len() - allowed] + HOUR)
     }
 
     pub(super) fn suspect_until(&self, now: Time) -> Option<Time> {
@@ -103,8 +141,13 @@ pub(super) fn is_slow(backend: &Backend, settings: &Settings) -> bool {
 
 impl Engine {
     /// Answers of the guards about a switch that can wait, for the reasons of `trigger`.
-    pub(super) fn guard(&self, now: Time, trigger: Trigger, to: Option<BackendId>) -> Vec<Check> {
+    pub(super) fn guard(&self, now: Time, way: Way, trigger: Trigger, to: Option<BackendId>) -> Vec<Check> {
         let failover = &self.settings.failover;
+        let cools_until = match way {
+            Way::Return => self.return_cools_until(now),
+            Way::Improve | Way::Rescue => self.guards.cools_until(failover),
+        };
+        let full_until = self.guards.hour_is_full_until(now, failover).filter(|_| way != Way::Return);
         let mut checks = Vec::new();
         let mut check = |name, passed, text: String| checks.push(Check::new(name, passed, text));
         match self.operators.pinned(now) {
@@ -113,11 +156,11 @@ impl Engine {
             }
             _ => check(CheckName::Pin, true, "no pin is in the way".to_owned()),
         }
-        match self.guards.cools_until(failover).filter(|until| now < *until) {
+        match cools_until.filter(|until| now < *until) {
             Some(until) => check(CheckName::Cooldown, false, format!("the last switch is too recent: until {until}")),
             None => check(CheckName::Cooldown, true, "no switch lately".to_owned()),
         }
-        match self.guards.hour_is_full_until(now, failover) {
+        match full_until {
             Some(until) => {
                 let text = format!("{} switches within an hour: until {until}", failover.max_per_hour);
                 check(CheckName::PerHour, false, text);
@@ -137,6 +180,15 @@ impl Engine {
         checks
     }
 
+    /// The cool-down of the way back. One that has been well for `recovery.delay_max` is no flapping one: it is not waited
+    /// for any longer.
+    pub(super) fn return_cools_until(&self, now: Time) -> Option<Time> {
+        let well_since = self.backend(self.home(now)).healthy_since;
+        let enough = well_since.map(|since| since + self.settings.recovery.delay_max.max(self.settings.recovery.delay));
+        let until = self.guards.returns_until(&self.settings.failover)?;
+        Some(enough.map_or(until, |enough| until.min(enough)))
+    }
+
     /// The guards of a switch away from a living active, also: is the target any better?
     pub(super) fn guard_soft(
         &self,
@@ -145,7 +197,7 @@ impl Engine {
         faster_than: Option<(CommandClass, Duration)>,
         to: Option<BackendId>,
     ) -> Vec<Check> {
-        let mut checks = self.guard(now, failure.trigger, to);
+        let mut checks = self.guard(now, Way::Improve, failure.trigger, to);
         if failure.total {
             // What it would spare clients is a switch; what it would cost them is everything they ask.
             let spares = |check: &&mut Check| matches!(check.name, CheckName::Cooldown | CheckName::PerHour);
@@ -200,16 +252,30 @@ mod tests {
         let mut now = Time::from_secs(1);
         assert_eq!(guards.cools_until(&failover), None);
         for seconds in [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 1_800, 1_800] {
-            guards.switched(now, &failover, &recovery);
+            guards.switched(now, Way::Improve, &failover, &recovery);
             assert_eq!(guards.cools_until(&failover), Some(now + Duration::from_secs(seconds)));
             now += MINUTE;
         }
         now += Duration::from_secs(1_800 - 60) + 10 * recovery.forget_after;
-        guards.switched(now, &failover, &recovery);
+        guards.switched(now, Way::Improve, &failover, &recovery);
         assert_eq!(guards.cools_until(&failover), Some(now + Duration::from_secs(10)), "one of eleven was left");
         now += 100 * recovery.forget_after;
-        guards.switched(now, &failover, &recovery);
+        guards.switched(now, Way::Improve, &failover, &recovery);
         assert_eq!(guards.cools_until(&failover), Some(now + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn deaths_keep_nobody_from_better_service_longer_than_the_shortest_cool_down() {
+        let (failover, recovery) = (FailoverSettings::default(), RecoverySettings::default());
+        let mut guards = Guards::default();
+        let mut now = Time::from_secs(1);
+        for _ in 0..20 {
+            now += MINUTE;
+            guards.switched(now, Way::Rescue, &failover, &recovery);
+        }
+        assert_eq!(guards.cools_until(&failover), Some(now + failover.cooldown));
+        assert_eq!(guards.returns_until(&failover), Some(now + failover.cooldown));
+        assert_eq!(guards.hour_is_full_until(now, &failover), None);
     }
 
     #[test]
@@ -218,12 +284,12 @@ mod tests {
         let recovery = RecoverySettings::default();
         let mut guards = Guards::default();
         for minute in [0, 10, 20, 30] {
-            guards.switched(Time::ZERO + minute * MINUTE, &failover, &recovery);
+            guards.switched(Time::ZERO + minute * MINUTE, Way::Improve, &failover, &recovery);
         }
         let now = Time::ZERO + 31 * MINUTE;
         assert_eq!(guards.hour_is_full_until(now, &failover), Some(Time::ZERO + 70 * MINUTE));
         assert_eq!(guards.hour_is_full_until(Time::ZERO + 70 * MINUTE, &failover), None);
-        assert_eq!(guards.switched_at.len(), 3, "no more is remembered than is needed");
+        assert_eq!(guards.improved_at.len(), 3, "no more is remembered than is needed");
     }
 
     #[test]

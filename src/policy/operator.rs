@@ -255,7 +255,7 @@ impl Engine {
     pub(super) fn enter_by_operator(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) -> bool {
         let to = wanted.to;
         if let Some(pending) = self.pending.as_mut().filter(|pending| pending.switch.to == to) {
-            if wanted.purpose != Purpose::Automatic {
+            if !matches!(wanted.purpose, Purpose::Automatic | Purpose::Improve) {
                 pending.purpose = wanted.purpose;
             }
             let why = format!("a switch there is under way: {}", wanted.why);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, Check, CheckName, SwitchKind, Trigger};
 use super::engine::{Engine, Purpose, Stay, Wanted};
 use super::event::{BackendId, Standing};
+use super::guards::Way;
 use super::seed::mix;
 use super::selection::{self, Weighing};
 use super::settings::RecoverySettings;
@@ -79,7 +80,7 @@ impl Engine {
         }
         let to = self.home(now);
         let mut checks = self.verify(now, to);
-        checks.extend(self.guard(now, Trigger::HealthCheck, Some(to)));
+        checks.extend(self.guard(now, Way::Return, Trigger::HealthCheck, Some(to)));
         let name = self.name(to).to_owned();
         if let Some(check) = checks.iter().find(|check| !check.passed) {
             let why = match check.name {
@@ -194,11 +195,7 @@ impl Engine {
         }
         let since = home.healthy_since?;
         let due = since + self.recovery.delay(now, recovery);
-        let waits = [
-            self.guards.cools_until(&settings.failover),
-            self.guards.hour_is_full_until(now, &settings.failover),
-            self.guards.suspect_until(now),
-        ];
+        let waits = [self.return_cools_until(now), self.guards.suspect_until(now)];
         Some(waits.into_iter().flatten().fold(due, Time::max))
     }
 

@@ -10,6 +10,7 @@ use super::action::{
 use super::engine::{Engine, Pending, Purpose, Stay, Wanted};
 use super::event::{BackendId, Standing, SwitchResult};
 use super::evidence::Failure;
+use super::guards::Way;
 use super::incident::Resolution;
 use super::selection::{self, Weighing};
 use super::settings::{DataMode, Mode};
@@ -216,12 +217,17 @@ impl Engine {
         if moved {
             self.recovery.entered(now, by_recovery);
             if switch.trigger != Trigger::Manual {
-                self.guards.switched(now, &self.settings.failover, &self.settings.recovery);
+                let way = match (by_recovery, pending.purpose) {
+                    (true, _) => Way::Return,
+                    (false, Purpose::Improve) => Way::Improve,
+                    (false, _) => Way::Rescue,
+                };
+                self.guards.switched(now, way, &self.settings.failover, &self.settings.recovery);
             }
         }
         match pending.purpose {
             Purpose::Failover => self.operators.held = switch.to != self.primary,
-            Purpose::Recover | Purpose::Automatic | Purpose::Pin | Purpose::Drain => {}
+            Purpose::Recover | Purpose::Automatic | Purpose::Improve | Purpose::Pin | Purpose::Drain => {}
         }
         if switch.to != self.primary {
             self.sticky = Some(switch.to);
@@ -468,7 +474,7 @@ impl Engine {
                     trigger: self.trigger_of(failure),
                     kind: SwitchKind::Failover,
                     planned: false,
-                    purpose: Purpose::Automatic,
+                    purpose: if failure.total { Purpose::Automatic } else { Purpose::Improve },
                     confidence,
                     checks,
                     why: format!("{name}: {}", failure.why),

@@ -86,17 +86,18 @@ fn a_flapping_primary_makes_at_most_one_switch_per_doubling_of_the_cool_down() {
         carry_out(&mut world, &mut switches);
         world.pass_well(500 * MS, &[PRIMARY, BACKUP_A, BACKUP_B]);
     }
-    // 5 s doubled n times fill 4 h at most so often; at the bound of half an hour, one there and one back for each.
-    let doublings = (0..).take_while(|n| 5 << n < 1_800).count();
+    // 5 s doubled n times fill 4 h at most so often, with one there and one back for each, and so at the bound of half an
+    // hour.
+    let doublings = 2 * (0..).take_while(|n| 5 << n < 1_800).count();
     let at_the_bound = 2 * (4 * 3_600 / 1_800);
     assert!(switches.len() >= 6 && switches.len() <= doublings + at_the_bound, "{switches:?}");
     let mut cooldown = 5 * SECOND;
     for (n, pair) in switches.windows(2).enumerate() {
-        // Every second switch is the way back, which can wait.
+        // Every second switch is the way back, which can wait: twice as long each time.
         if n % 2 == 0 {
             assert!(pair[1] - pair[0] >= cooldown.min(1_800 * SECOND), "{n}: {switches:?}");
+            cooldown *= 2;
         }
-        cooldown *= 2;
     }
 }
 
@@ -112,13 +113,29 @@ fn an_hour_that_is_full_keeps_what_can_wait() {
     let mut settings = Settings::default();
     settings.failover.max_per_hour = 1;
     let mut world = World::with(settings, group());
+    world.pass_well(10 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    trouble(&mut world, PRIMARY);
+    world.switched(BACKUP_A, Trigger::HealthCheck, SwitchKind::Failover);
+    world.pass_well(10 * SECOND, &[BACKUP_A, BACKUP_B]);
+    world.actions.clear();
+    trouble(&mut world, BACKUP_A);
+    assert_eq!(failed_check(world.records(DecisionKind::Stayed)[0]), CheckName::PerHour);
+    assert_eq!(world.switches(), []);
+}
+
+#[test]
+fn a_primary_that_was_well_for_long_is_returned_to_whatever_the_cool_down_says() {
+    let mut settings = Settings::default();
+    settings.failover.cooldown = 3_600 * SECOND;
+    settings.failover.cooldown_max = 3_600 * SECOND;
+    let delay_max = settings.recovery.delay_max;
+    let mut world = World::with(settings, group());
     world.die(PRIMARY);
     world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
     world.edge(PRIMARY, Edge::HandshakeDone);
-    world.pass_well(3_590 * SECOND, &[PRIMARY, BACKUP_A]);
+    world.pass_well(delay_max - 2 * SECOND, &[PRIMARY, BACKUP_A]);
     assert_eq!(world.switches(), []);
-    assert_eq!(world.view().recovery_at, Some(Time::from_secs(3_601)));
-    world.pass_well(11 * SECOND, &[PRIMARY, BACKUP_A]);
+    world.pass_well(3 * SECOND, &[PRIMARY, BACKUP_A]);
     world.switched(PRIMARY, Trigger::HealthCheck, SwitchKind::Recovery);
 }
 
