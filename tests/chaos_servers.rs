@@ -121,11 +121,12 @@ fn a_primary_whose_disk_takes_nothing_is_left_in_time() {
 #[test]
 fn nobody_is_left_for_a_backup_that_is_as_full() {
     let stage = Stage::start(200, RedisServer::start());
-    for server in [&stage.primary, &stage.backup] {
-        assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", "1"]), Reply::ok());
-    }
+    let full = |server: &RedisServer| assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", "1"]), Reply::ok());
     let mut standin = stage.standin;
     standin.declare(&["backup-a"]);
+    full(&stage.backup);
+    eventually(secs(5), "a probe has found the backup full", || standin.backend("backup-a")["score"] != 100);
+    full(&stage.primary);
     throughout(secs(6), "the primary serves", || standin.active() == "primary");
     let report = stage.load.unwrap().stop();
     println!("both full: {report}");

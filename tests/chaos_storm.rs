@@ -62,11 +62,9 @@ fn pipelines(client: &mut Client, number: usize, turn: u64) -> Result<(), String
         let (set, echo, get, increment) = (read()?, read()?, read()?, read()?);
         expect(&set, "SET", set == Reply::ok())?;
         expect(&echo, &format!("ECHO {mark}"), echo == Reply::bulk(&mark))?;
-        // Between both the backend may have changed to one that is empty; and a GET that is sent again may see a later
-        // SET of the same pipeline, which was executed before the connection was lost. Never an earlier one.
-        let text = get.text();
-        let read = text.strip_prefix(&format!("{number}:{turn}:")).and_then(|at| at.parse::<u64>().ok());
-        expect(&get, &format!("GET {mark}"), get == Reply::Nil || read.is_some_and(|read| read >= at))?;
+        // Between both the backend may have changed to one that is empty. A GET whose connection was lost, and behind which a
+        // SET of the same pipeline was sent, is not sent again: it might see that one.
+        expect(&get, &format!("GET {mark}"), get == Reply::Nil || get == Reply::bulk(&mark) || unknown(&get))?;
         expect(&increment, "INCR", matches!(increment, Reply::Integer(_)) || unknown(&increment))?;
     }
     Ok(())
