@@ -125,7 +125,7 @@ fn nobody_is_left_for_a_backup_that_is_as_full() {
     let mut standin = stage.standin;
     standin.declare(&["backup-a"]);
     full(&stage.backup);
-    eventually(secs(5), "a probe has found the backup full", || standin.backend("backup-a")["score"] != 100);
+    eventually(secs(5), "a probe has found the backup full", || standin.backend("backup-a")["health"] != "healthy");
     full(&stage.primary);
     throughout(secs(6), "the primary serves", || standin.active() == "primary");
     let report = stage.load.unwrap().stop();
