@@ -97,6 +97,7 @@ mod tests {
             observe: Some(Observe { address: SocketAddr::from(([0, 0, 0, 0], 9181)) }),
             workers: Workers::default(),
             drain: Drain::default(),
+            state: Default::default(),
             log: Log::default(),
         }
     }

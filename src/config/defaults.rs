@@ -37,6 +37,7 @@ impl Group {
             links: Links::default(),
             pinned: Pinned::default(),
             health_check: HealthCheck::of(Profile::Default),
+            health: Health::default(),
             failover: Failover::default(),
             recovery: Recovery::default(),
             divergence: Divergence::default(),
@@ -133,6 +134,17 @@ impl HealthCheck {
             Profile::Fast => (100, 190),
         };
         Self { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout), write_probe: true }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            availability: 0.95,
+            error_rate: 0.05,
+            response_time: Duration::from_secs(1),
+            replication_lag: Duration::from_secs(60),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub fn describe_effective(config: &Config) -> Json {
         "observe": config.observe.as_ref().map(|observe| json!({ "address": observe.address.to_string() })),
         "workers": { "count": config.workers.count },
         "drain": { "timeout": show_duration(config.drain.timeout) },
+        "state": { "directory": config.state.directory },
         "log": { "level": config.log.level, "format": config.log.format.word() },
     })
 }
@@ -121,6 +122,12 @@ fn policies(group: &Group) -> Map<String, Json> {
             "mode": group.failover.mode.word(),
             "failure_threshold": group.failover.failure_threshold,
             "hold": show_duration(group.failover.hold),
+        },
+        "health": {
+            "availability": group.health.availability,
+            "error_rate": group.health.error_rate,
+            "response_time": show_duration(group.health.response_time),
+            "replication_lag": show_duration(group.health.replication_lag),
         },
         "recovery": {
             "enabled": group.recovery.enabled,

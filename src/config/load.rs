@@ -98,6 +98,7 @@ fn read_config(reader: &Reader, root: Section<'_>) -> Config {
         observe: root.table_if_present("observe", &["address"]).and_then(read::observe),
         workers: read::workers(root.table("workers")),
         drain: read::drain(root.table("drain")),
+        state: read::state(root.table("state")),
         log: read::log(root.table("log")),
     };
     root.finish();
@@ -118,6 +119,7 @@ fn read_group<'r>(name: String, own: &Section<'r>, policy: impl Fn(&'static str)
         links: read::links(policy("links")),
         pinned: read::pinned(policy("pinned")),
         health_check: read::health_check(policy("health_check"), profile),
+        health: read::health(policy("health")),
         failover,
         recovery: read::recovery(policy("recovery")),
         divergence: read::divergence(policy("divergence")),

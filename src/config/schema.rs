@@ -19,6 +19,7 @@ pub struct Config {
     pub observe: Option<Observe>,
     pub workers: Workers,
     pub drain: Drain,
+    pub state: State,
     pub log: Log,
 }
 
@@ -34,6 +35,7 @@ pub struct Group {
     pub links: Links,
     pub pinned: Pinned,
     pub health_check: HealthCheck,
+    pub health: Health,
     pub failover: Failover,
     pub recovery: Recovery,
     pub divergence: Divergence,
@@ -257,6 +259,19 @@ pub struct HealthCheck {
     pub write_probe: bool,
 }
 
+/// `[health]`: past any of these a backend is degraded; it is not left for one of them alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Least share of good probes within a minute, 0 to 1.
+    pub availability: f64,
+    /// Share of failed requests, 0 to 1.
+    pub error_rate: f64,
+    /// A request of a bounded class that takes longer counts as slow, whatever it usually takes.
+    pub response_time: Duration,
+    /// Replicas: since when nothing came from the master.
+    pub replication_lag: Duration,
+}
+
 /// `[failover]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failover {
@@ -364,6 +379,13 @@ pub struct Workers {
 pub struct Drain {
     /// After SIGTERM clients are served until the last has gone or this long.
     pub timeout: Duration,
+}
+
+/// `[state]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Where baselines and reliability are kept across restarts; absent: `$STATE_DIRECTORY`, or they are not kept.
+    pub directory: Option<PathBuf>,
 }
 
 /// `[log]`.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::shared::Shared;
+use super::state::Keeper;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
 use crate::config::DivergencePolicy;
@@ -43,6 +45,8 @@ pub struct GroupControlSetup {
     pub write_probe: bool,
     pub scripts: Arc<Scripts>,
     pub edges: mpsc::Receiver<EdgeReport>,
+    /// Where baselines and reliability are kept, if they are.
+    pub state_directory: Option<PathBuf>,
     pub seed: u64,
     pub client_name: String,
     pub listen: String,
@@ -92,6 +96,7 @@ pub(super) struct GroupControl {
     /// How long each backend has been degraded.
     pub(super) degraded_seconds: Vec<u32>,
     pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
+    pub(super) keeper: Keeper,
 }
 
 /// Runs the control of one group until the process stops.
@@ -114,7 +119,7 @@ pub(super) async fn run(
         let timeout = control.engine.poll_timeout().map(|at| clock::instant(at.as_micros()));
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return control.keeper.keep_last(&control.engine).await,
             Some(report) = edges.recv() => control.on_edge(&report),
             Some(message) = inbox.recv() => control.on_message(message),
             Some(request) = requests.recv() => control.on_request(request),
@@ -175,7 +180,10 @@ impl GroupControl {
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
-        let engine = Engine::new(setup.engine_settings, settings, setup.seed, now);
+        let mut engine = Engine::new(setup.engine_settings, settings, setup.seed, now);
+        let addresses = group.backends.iter().map(|backend| (backend.name.clone(), backend.target.describe()));
+        let keeper = Keeper::new(setup.state_directory, &group.name, addresses.collect());
+        keeper.recall(&mut engine);
         let names: Vec<&str> = group.backends.iter().map(|backend| backend.name.as_str()).collect();
         let publisher = MetricsPublisher::new(&surroundings.metrics, &group.name, &names);
         let count = group.backends.len();
@@ -224,6 +232,7 @@ impl GroupControl {
             last_authentication: vec![None; count],
             degraded_seconds: vec![0; count],
             status_since,
+            keeper,
         };
         (control, setup.edges)
     }

@@ -41,6 +41,7 @@ pub fn group_setup(
         write_probe: config.health_check.write_probe,
         scripts,
         edges,
+        state_directory: None,
         seed,
         client_name,
         listen,
@@ -70,6 +71,11 @@ fn engine_settings(config: &config::Group) -> Settings {
     };
     settings.failover.failure_threshold = config.failover.failure_threshold;
     settings.failover.hold = config.failover.hold;
+    settings.health.availability = config.health.availability;
+    settings.health.error_rate = config.health.error_rate;
+    settings.health.response_time = config.health.response_time;
+    settings.health.replication_lag = config.health.replication_lag;
+    settings.phi.interval = config.health_check.interval;
     settings.recovery.enabled = config.recovery.enabled;
     settings.recovery.threshold = config.recovery.threshold;
     settings.recovery.delay = config.recovery.delay;

@@ -71,6 +71,7 @@ fn the_minimal_file_is_one_group_named_default_with_every_default() {
         observe: None,
         workers: Workers::default(),
         drain: Drain::default(),
+        state: Default::default(),
         log: Log::default(),
     };
     assert_eq!(config, expected);

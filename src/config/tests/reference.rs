@@ -91,7 +91,7 @@ fn the_effective_configuration_shows_every_key() {
     for key in catalogue.keys().filter(|key| !key.starts_with("listen.tls")) {
         let mut parts = key.split('.');
         let first = parts.next().unwrap();
-        let of_process = ["control", "observe", "workers", "drain", "log"].contains(&first);
+        let of_process = ["control", "observe", "workers", "drain", "state", "log"].contains(&first);
         let start = if of_process { &described[first] } else { &described["group"][0][first] };
         let mut place = start;
         // The second backend has TLS, the first user is the only one.
