@@ -32,6 +32,8 @@ use crate::telemetry::readiness::Readiness;
 const INBOX_MAX: usize = 1024;
 /// While draining, how often it is looked whether the last client has gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// After the last client has left, the control plane may take so long to put down what it has learnt.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT, and then until the clients have gone or `drain.timeout` has passed.
 ///
@@ -87,8 +89,9 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
     let registry = Registry::new(Arc::clone(&clients), senders.clone());
     let mut setups = Vec::new();
     let mut controls = Vec::new();
+    let state_directory = control::usable_directory(config.state.directory.clone());
     for (index, (group, listener)) in config.groups.iter().zip(&bound.groups).enumerate() {
-        let state = config.state.directory.clone();
+        let state = state_directory.clone();
         let (setup, control) = build_group(index, group, workers, seed, &client_name, &listener.describe(), state)?;
         setups.push(setup);
         controls.push(control);
@@ -115,7 +118,7 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         stop: stop.clone(),
     };
-    tokio::task::spawn_local(control::run(controls, surroundings, requests, readiness.clone()));
+    let control = tokio::task::spawn_local(control::run(controls, surroundings, requests, readiness.clone()));
     for (index, listener) in bound.groups.into_iter().enumerate() {
         let accepting = client::listen(listener, index, senders.clone(), Arc::clone(&registry), stop.clone());
         tokio::task::spawn_local(accepting);
@@ -130,6 +133,8 @@ async fn serve(config: Config, bound: Bound) -> anyhow::Result<()> {
     }
     drain(&config, &registry, &readiness, &history).await;
     stop.cancel();
+    // It keeps what it has learnt; a disk that hangs must not hold us.
+    let _ = tokio::time::timeout(LAST_WORDS, control).await;
     for thread in threads {
         match thread.join() {
             Ok(result) => result.context("a worker failed")?,

@@ -49,6 +49,8 @@ pub const EVENTS_KEPT_MAX: usize = 4096;
 /// 70 events a second, so the last minute or so, in a megabyte.
 pub const RECORDING_SEGMENT_EVENTS_MAX: usize = 1024;
 pub const RECORDING_SEGMENTS_MAX: usize = 5;
+/// The file in which a group's baselines and reliability are kept; some 3 KiB for each backend.
+pub const STATE_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Edge events from the data plane to the control plane that may wait.
 pub const EDGE_QUEUE_MAX: usize = 4096;
 /// Server-side connections per backend that are not yet proven dead.

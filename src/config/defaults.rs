@@ -39,6 +39,7 @@ impl Group {
             pinned: Pinned::default(),
             health_check: HealthCheck::of(Profile::Default),
             initialization: Initialization::default(),
+            health: Health::default(),
             failover: Failover::default(),
             recovery: Recovery::default(),
             divergence: Divergence::default(),
@@ -149,6 +150,17 @@ impl HealthCheck {
 impl Default for Initialization {
     fn default() -> Self {
         Self { policy: InitializationPolicy::One, timeout: Duration::from_secs(2) }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            availability: 0.95,
+            error_rate: 0.05,
+            response_time: Duration::from_secs(1),
+            replication_lag: Duration::from_secs(60),
+        }
     }
 }
 

@@ -144,6 +144,12 @@ fn policies(group: &Group) -> Map<String, Json> {
             "region": group.failover.region,
             "hold": show_duration(group.failover.hold),
         },
+        "health": {
+            "availability": group.health.availability,
+            "error_rate": group.health.error_rate,
+            "response_time": show_duration(group.health.response_time),
+            "replication_lag": show_duration(group.health.replication_lag),
+        },
         "recovery": {
             "enabled": group.recovery.enabled,
             "threshold": group.recovery.threshold,

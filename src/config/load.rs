@@ -120,6 +120,7 @@ fn read_group<'r>(name: String, own: &Section<'r>, policy: impl Fn(&'static str)
         pinned: read::pinned(policy("pinned")),
         health_check: read::health_check(policy("health_check"), profile),
         initialization: read::initialization(policy("initialization")),
+        health: read::health(policy("health")),
         failover,
         recovery: read::recovery(policy("recovery")),
         divergence: read::divergence(policy("divergence")),

@@ -216,6 +216,18 @@ pub(super) fn initialization(section: Section<'_>) -> Initialization {
     initialization
 }
 
+pub(super) fn health(section: Section<'_>) -> Health {
+    let default = Health::default();
+    let health = Health {
+        availability: section.take_within("availability", default.availability, 0.0, 1.0),
+        error_rate: section.take_within("error_rate", default.error_rate, 0.001, 1.0),
+        response_time: section.take_within("response_time", default.response_time, MILLISECOND, HOUR),
+        replication_lag: section.take_within("replication_lag", default.replication_lag, SECOND, DAY),
+    };
+    section.finish();
+    health
+}
+
 pub(super) fn failover(section: Section<'_>) -> Failover {
     let default = Failover::default();
     let failover = Failover {

@@ -36,6 +36,7 @@ pub struct Group {
     pub pinned: Pinned,
     pub health_check: HealthCheck,
     pub initialization: Initialization,
+    pub health: Health,
     pub failover: Failover,
     pub recovery: Recovery,
     pub divergence: Divergence,
@@ -266,6 +267,19 @@ pub struct HealthCheck {
     pub write_probe: bool,
 }
 
+/// `[health]`: past any of these a backend is degraded; it is not left for one of them alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Least share of good probes within a minute, 0 to 1.
+    pub availability: f64,
+    /// Share of failed requests, 0 to 1.
+    pub error_rate: f64,
+    /// A request of a bounded class that takes longer counts as slow, whatever it usually takes.
+    pub response_time: Duration,
+    /// Replicas: since when nothing came from the master.
+    pub replication_lag: Duration,
+}
+
 /// Of several questions of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbePolicy {
@@ -450,7 +464,7 @@ pub struct Drain {
 /// `[state]`: what outlives the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Absent: nothing is kept.
+    /// Absent: `$STATE_DIRECTORY`, or nothing is kept.
     pub directory: Option<PathBuf>,
 }
 

@@ -105,6 +105,56 @@ pub struct BackendReport {
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    #[serde(default)]
+    pub signals: SignalsReport,
+    #[serde(default)]
+    pub reliability: ReliabilityReport,
+}
+
+/// What is measured of a backend now; see "The signals" in docs/failover.md.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SignalsReport {
+    /// How surprising its present silence is; suspicious from `phi_suspect`, and believed from `phi_failed`.
+    pub phi: f64,
+    pub phi_suspect: f64,
+    pub phi_failed: f64,
+    /// Of the last ten seconds.
+    pub requests: u64,
+    pub success_percent: Option<f64>,
+    /// Good probes of the last minute.
+    pub availability_percent: Option<f64>,
+    /// Of the last ten seconds, by command class.
+    pub latency: BTreeMap<String, LatencyReport>,
+    /// A sustained slowdown, in one sentence.
+    pub slowdown: Option<String>,
+    /// What a point read can be expected to take, and whether `requests` or `probes` tell.
+    pub expected_read_us: Option<u64>,
+    pub expected_read_by: Option<Word>,
+    pub replication_lag_ms: Option<u64>,
+    pub replication_offset: Option<u64>,
+    pub memory_used: Option<u64>,
+    /// Absent without a limit.
+    pub memory_max: Option<u64>,
+    /// Score times weight in percent.
+    pub weighted_score: u32,
+}
+
+/// How a backend has proved itself; kept across restarts with `state.directory`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReliabilityReport {
+    /// Requests and probes together, since it was first watched and in the last 30 days.
+    pub success_percent: Option<f64>,
+    pub success_percent_30_days: Option<f64>,
+    /// Failed requests, probes and connections by kind; kinds that never occurred are left out.
+    pub failures: BTreeMap<String, u64>,
+    pub outages: u64,
+    pub watched_seconds: u64,
+    pub mean_seconds_between_failures: Option<u64>,
+    pub mean_ms_to_recovery: Option<u64>,
+    pub last_failure_seconds_ago: Option<u64>,
+    pub last_failure: Option<String>,
 }
 
 /// A switch that waits for a person's word.
@@ -518,6 +568,14 @@ pub(crate) mod tests {
             mirror: None,
             weight: 100,
             zone: None,
+            signals: SignalsReport { phi: 0.5, success_percent: Some(100.0), ..SignalsReport::default() },
+            reliability: ReliabilityReport {
+                success_percent: Some(99.99),
+                failures: BTreeMap::from([("timeout".to_owned(), 3)]),
+                outages: 1,
+                last_failure: Some("connection refused, 2 times in this outage".to_owned()),
+                ..ReliabilityReport::default()
+            },
         };
         let backup = BackendReport {
             name: "backup-a".to_owned(),

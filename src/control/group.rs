@@ -20,6 +20,7 @@ use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::settings::engine_backend;
 use super::shared::Shared;
+use super::state::Keeper;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
 use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy};
@@ -107,6 +108,7 @@ pub(super) struct GroupControl {
     /// How long each backend has been degraded.
     pub(super) degraded_seconds: Vec<u32>,
     pub(super) status_since: (crate::policy::Status, crate::telemetry::wall_time::WallTime),
+    pub(super) keeper: Keeper,
 }
 
 /// Runs the control of one group until the process stops.
@@ -129,7 +131,7 @@ pub(super) async fn run(
         let timeout = control.engine.poll_timeout().map(|at| clock::instant(at.as_micros()));
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return control.keeper.keep_last(&control.engine).await,
             Some(report) = edges.recv() => control.on_edge(&report),
             Some(message) = inbox.recv() => control.on_message(message),
             Some(request) = requests.recv() => control.on_request(request),
@@ -188,7 +190,11 @@ impl GroupControl {
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
-        let engine = RecordedEngine::new(Engine::new(setup.engine_settings, settings, setup.seed, now));
+        let mut engine = Engine::new(setup.engine_settings, settings, setup.seed, now);
+        let addresses = group.backends.iter().map(|backend| (backend.name.clone(), backend.target.describe()));
+        let keeper = Keeper::new(setup.state.clone(), &group.name, addresses.collect());
+        keeper.recall(&mut engine);
+        let engine = RecordedEngine::new(engine);
         let account = Account::new(setup.state, &group.name);
         let names: Vec<&str> = group.backends.iter().map(|backend| backend.name.as_str()).collect();
         let publisher = MetricsPublisher::new(&surroundings.metrics, &group.name, &names);
@@ -243,6 +249,7 @@ impl GroupControl {
             last_authentication: vec![None; count],
             degraded_seconds: vec![0; count],
             status_since,
+            keeper,
         };
         (control, setup.edges)
     }

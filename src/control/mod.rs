@@ -24,6 +24,7 @@ mod settings;
 mod shared;
 mod standing;
 mod start;
+mod state;
 mod switches;
 mod tracking;
 mod watch;
@@ -41,6 +42,7 @@ use crate::telemetry::wall_time::WallTime;
 pub use self::check::content_findings;
 pub use self::group::{GroupControlSetup, Surroundings};
 pub use self::settings::{engine_backends, engine_settings, group_setup};
+pub use self::state::usable_directory;
 
 /// Requests of operators that may wait for one group's control.
 const GROUP_QUEUE_MAX: usize = 64;
@@ -56,19 +58,23 @@ pub async fn run(
     readiness: Readiness,
 ) {
     let mut handles = Vec::new();
+    let mut tasks = Vec::new();
     for setup in groups {
         let name = setup.publisher.group().name.clone();
         let (sender, receiver) = mpsc::channel(GROUP_QUEUE_MAX);
-        tokio::task::spawn_local(group::run(setup, surroundings.clone(), receiver));
+        tasks.push(tokio::task::spawn_local(group::run(setup, surroundings.clone(), receiver)));
         handles.push((name, sender));
     }
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
-            () = surroundings.stop.cancelled() => return,
+            () = surroundings.stop.cancelled() => break,
         };
         match request {
-            None => return surroundings.stop.cancelled().await,
+            None => {
+                surroundings.stop.cancelled().await;
+                break;
+            }
             Some(Request::Status { reply }) => {
                 let report = status(&handles, &surroundings, &readiness).await;
                 let _ = reply.send(report);
@@ -89,6 +95,10 @@ pub async fn run(
                 forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: false, reply });
             }
         }
+    }
+    // Each keeps what it has learnt before it ends.
+    for task in tasks {
+        let _ = task.await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::api::MirrorReport;
 use super::facts::Facts;
+use super::report::class_word;
 use super::window::Sampler;
 use crate::backend::{Backend, CLASSES, Counters};
 use crate::divergence::State;
@@ -103,8 +104,11 @@ fn health(metrics: &BackendMetrics, view: &BackendView, facts: &Facts) {
     if let Some(latency) = view.probe_latency {
         metrics.probe_latency.set(latency.as_secs_f64());
     }
-    if let Some(baseline) = view.baseline {
-        metrics.baseline_latency[0].set(baseline.as_secs_f64());
+    for class in &view.figures.classes {
+        let place = crate::telemetry::metrics::CLASSES.iter().position(|word| *word == class_word(class.class));
+        if let (Some(place), Some(baseline)) = (place, class.baseline) {
+            metrics.baseline_latency[place].set(baseline.as_secs_f64());
+        }
     }
     metrics.enterable.set(f64::from(u8::from(facts.standing == Some(Standing::Enterable))));
 }

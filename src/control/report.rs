@@ -1,16 +1,20 @@
 //! The group as `GET /v1/status` shows it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::api::{
     BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, ProbeReport,
-    ProposalReport,
+    ProposalReport, ReliabilityReport, SignalsReport,
 };
 use super::facts;
 use super::group::GroupControl;
 use super::publish::{breaker_word, state_word};
 use crate::backend::{Counters, clock};
-use crate::policy::{BackendId, BackendRole, BackendView, Health, Proposal, Standing};
+use crate::policy::{
+    BackendId, BackendRole, BackendView, CommandClass, FailureKind, Figures, Health, LatencyBasis, Proposal,
+    ReliabilityView, Standing,
+};
 use crate::route::Availability;
 
 impl GroupControl {
@@ -119,7 +123,13 @@ impl GroupControl {
         };
         let mend = matches!(standing, Standing::Refused { .. }).then(|| facts::mend(rules, &facts)).filter(|_| !active);
         let now = clock::micros();
-        let baseline_us = view.baseline.map(|baseline| ("probe".to_owned(), baseline.as_micros() as u64));
+        let figures = &view.figures;
+        let of_classes = figures
+            .classes
+            .iter()
+            .filter_map(|class| Some((class_word(class.class).to_owned(), class.baseline?.as_micros() as u64)));
+        let of_probes = view.baseline.map(|baseline| ("probe".to_owned(), baseline.as_micros() as u64));
+        let baseline_us: BTreeMap<_, _> = of_classes.chain(of_probes).collect();
         BackendReport {
             name: rules.name.clone(),
             role: if rules.role == BackendRole::Primary { "primary" } else { "backup" }.into(),
@@ -128,7 +138,7 @@ impl GroupControl {
             health: view.health.name().into(),
             score: (view.health != Health::Unknown).then(|| f64::from(view.score)),
             reasons: view.reasons.iter().map(|reason| reason.text.clone()).collect(),
-            baseline_us: baseline_us.into_iter().collect::<BTreeMap<_, _>>(),
+            baseline_us,
             latency: self.latency(view.id),
             probes: ProbeReport {
                 ok_in_a_row: u64::from(view.probes_ok_in_row),
@@ -158,6 +168,8 @@ impl GroupControl {
             mirror: self.mirror_report(view.id).filter(|_| !active),
             weight: rules.weight,
             zone: rules.zone.clone(),
+            signals: signals(figures),
+            reliability: reliability(&figures.reliability),
         }
     }
 
@@ -197,5 +209,68 @@ impl GroupControl {
 
     fn latency(&self, id: BackendId) -> Option<LatencyReport> {
         self.recent[id.index()].report()
+    }
+}
+
+/// The class of the engine by the word that configuration, metrics and documents use.
+pub(super) const fn class_word(class: CommandClass) -> &'static str {
+    match class {
+        CommandClass::Read => "point_read",
+        CommandClass::Write => "write",
+        CommandClass::MultiKey => "multi_key",
+        CommandClass::Slow => "slow",
+    }
+}
+
+fn signals(figures: &Figures) -> SignalsReport {
+    let percent = |share: f64| (share * 1e5).round() / 1e3;
+    let micros = |latency: Option<Duration>| latency.map_or(0, |latency| latency.as_micros() as u64);
+    let served = figures.classes.iter().filter(|class| class.requests > 0);
+    let latency = served.map(|class| {
+        let report = LatencyReport { p50_us: micros(class.median), p99_us: micros(class.p99) };
+        (class_word(class.class).to_owned(), report)
+    });
+    let slowdown = figures.slowdown.map(|slow| {
+        let (what, latency, baseline) = (class_word(slow.class), slow.latency, slow.baseline);
+        format!("{what} requests take {latency:?}, usually {baseline:?} (confidence {:.3})", slow.confidence)
+    });
+    SignalsReport {
+        phi: (figures.phi * 100.0).round() / 100.0,
+        phi_suspect: figures.phi_suspect,
+        phi_failed: figures.phi_failed,
+        requests: figures.requests,
+        success_percent: figures.success_rate.map(percent),
+        availability_percent: figures.availability.map(percent),
+        latency: latency.collect(),
+        slowdown,
+        expected_read_us: figures.expected_read.map(|expected| expected.latency.as_micros() as u64),
+        expected_read_by: figures.expected_read.map(|expected| {
+            match expected.basis {
+                LatencyBasis::Requests => "requests",
+                LatencyBasis::Probes => "probes",
+            }
+            .into()
+        }),
+        replication_lag_ms: figures.replication_lag.map(|lag| lag.as_millis() as u64),
+        replication_offset: figures.replication_offset,
+        memory_used: figures.memory.map(|memory| memory.used_bytes),
+        memory_max: figures.memory.map(|memory| memory.max_bytes).filter(|max| *max > 0),
+        weighted_score: figures.weighted_score,
+    }
+}
+
+fn reliability(record: &ReliabilityView) -> ReliabilityReport {
+    let percent = |share: f64| (share * 1e5).round() / 1e3;
+    let failures = FailureKind::ALL.map(|kind| (kind.name().to_owned(), record.failures[kind.index()]));
+    ReliabilityReport {
+        success_percent: record.lifetime.success().map(percent),
+        success_percent_30_days: record.last_30_days.success().map(percent),
+        failures: failures.into_iter().filter(|(_, count)| *count > 0).collect(),
+        outages: record.outages,
+        watched_seconds: record.watched.as_secs(),
+        mean_seconds_between_failures: record.mean_between_failures.map(|mean| mean.as_secs()),
+        mean_ms_to_recovery: record.mean_to_recovery.map(|mean| mean.as_millis() as u64),
+        last_failure_seconds_ago: record.last_failure.as_ref().map(|last| last.ago.as_secs()),
+        last_failure: record.last_failure.as_ref().map(|last| last.why.clone()),
     }
 }

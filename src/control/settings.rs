@@ -113,6 +113,12 @@ pub fn engine_settings(config: &config::Group) -> Settings {
     settings.timeout.floor = timeout.floor;
     settings.timeout.request = timeout.request;
     settings.timeout.slow = timeout.slow;
+    let health = &config.health;
+    settings.health.availability = health.availability;
+    settings.health.error_rate = health.error_rate;
+    settings.health.response_time = health.response_time;
+    settings.health.replication_lag = health.replication_lag;
+    settings.phi.interval = config.health_check.interval;
     settings
 }
 

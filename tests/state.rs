@@ -1,0 +1,57 @@
+//! What a Standin has learnt of its backends is there when it starts again.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+
+use support::{RedisServer, StandinConfig, StandinProcess, eventually, secs};
+
+fn start(directory: &std::path::Path, primary: &RedisServer, backup: &RedisServer) -> StandinProcess {
+    let state = format!("[state]\ndirectory = \"{}\"", directory.display());
+    StandinConfig::pair(primary.address(), backup.address()).table(&state).start()
+}
+
+#[test]
+fn baselines_and_reliability_survive_a_restart() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let directory = tempfile::tempdir().unwrap();
+    let mut standin = start(directory.path(), &primary, &backup);
+    let mut client = standin.connect();
+    // A lesson takes a second and thirty requests, and three of them are believed.
+    eventually(secs(20), "a baseline of point reads is learnt", || {
+        (0..20).for_each(|_| drop(client.command(&["GET", "k"])));
+        standin.backend("primary")["baseline_us"]["point_read"].is_u64()
+    });
+    let learnt = standin.backend("primary");
+    standin.terminate();
+    eventually(secs(5), "Standin ends", || standin.try_exit().is_some());
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["default.state.json"], "one file, and nothing half-written");
+
+    standin.kill();
+    standin.start_again();
+    standin.wait_until_ready();
+    let backend = standin.backend("primary");
+    assert_eq!(backend["baseline_us"]["point_read"], learnt["baseline_us"]["point_read"], "{backend:#}");
+    let watched = |backend: &serde_json::Value| backend["reliability"]["watched_seconds"].as_u64().unwrap();
+    assert!(watched(&backend) >= watched(&learnt), "{backend:#}");
+    assert_eq!(backend["reliability"]["success_percent"], 100.0, "{backend:#}");
+    standin.finish();
+}
+
+#[test]
+fn a_broken_file_is_a_warning_and_a_fresh_start() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(
+        directory.path().join("default.state.json"),
+        "{\"standin_state\":1,\"bytes\":9,\"checksum\":\"x\"}\nbroken",
+    )
+    .unwrap();
+    let mut standin = start(directory.path(), &primary, &backup);
+    standin.declare(&["what an earlier process kept is not used"]);
+    assert_eq!(standin.connect().command(&["PING"]).text(), "PONG");
+    assert!(standin.backend("primary")["baseline_us"]["point_read"].is_null());
+    standin.finish();
+}
