@@ -177,6 +177,9 @@ fn notes(backend: &BackendReport, text: &mut String) {
     if let Some(error) = &backend.probes.last_error {
         let _ = writeln!(text, "  {name}: last probe failed: {}", harmless(error));
     }
+    if let Some(trouble) = backend.replication.as_ref().and_then(|replication| replication.trouble.as_ref()) {
+        let _ = writeln!(text, "  {name}: replication: {}", harmless(trouble));
+    }
     if backend.breaker != "closed" {
         let _ = writeln!(text, "  {name}: breaker {}", harmless(&backend.breaker));
     }

@@ -21,6 +21,7 @@ impl Backend {
             region: None,
             data: DataMode::Cold,
             persistent: false,
+            replication_address: None,
             tls: None,
         }
     }
@@ -44,6 +45,7 @@ impl Group {
             recovery: Recovery::default(),
             divergence: Divergence::default(),
             mirror: Mirror::default(),
+            replica: Replica::default(),
             embedded: Embedded::default(),
         }
     }

@@ -41,6 +41,7 @@ pub struct Group {
     pub recovery: Recovery,
     pub divergence: Divergence,
     pub mirror: Mirror,
+    pub replica: Replica,
     pub embedded: Embedded,
 }
 
@@ -139,8 +140,17 @@ pub struct Backend {
     pub data: DataMode,
     /// The content is not a cache's: it is never flushed.
     pub persistent: bool,
+    /// Where the other servers reach it, for REPLICAOF; absent means at `address`.
+    pub replication_address: Option<HostPort>,
     /// Present for `rediss://` addresses and where `[backend.tls]` is given.
     pub tls: Option<BackendTls>,
+}
+
+/// `"host:port"`; IPv6 hosts are kept without brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,6 +449,13 @@ pub struct Mirror {
     pub value_max: usize,
 }
 
+/// `[replica]`: backends with `data = "replica"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replica {
+    /// Whether Standin says REPLICAOF to the servers; else it waits for whoever does, and follows.
+    pub promote: bool,
+}
+
 /// `[embedded]`: the in-process store behind `address = "embedded"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Embedded {
@@ -515,6 +532,16 @@ impl fmt::Display for BackendAddress {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Embedded => f.write_str("embedded"),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

@@ -12,6 +12,7 @@ use super::facts::{Remedy, remedy};
 use super::incident;
 use super::marks::Marks;
 use super::probe::ProbeCommand;
+use super::replication::{self, Other, Promotion};
 use super::shared::{Shared, is_earlier_generation, twin_text};
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
@@ -45,6 +46,8 @@ pub(super) struct Wanted {
     pub(super) to: BackendId,
     pub(super) kind: SwitchKind,
     pub(super) planned: bool,
+    /// All backends of the group, as the engine saw them when it asked for the switch.
+    pub(super) others: Vec<Other>,
 }
 
 /// What a switch came to, beside its result.
@@ -56,6 +59,8 @@ pub(super) struct Outcome {
     pub(super) flushed: bool,
     /// How long requests were held.
     pub(super) held: Duration,
+    /// What became of a replica that was to serve.
+    pub(super) promotion: Promotion,
 }
 
 pub(super) enum Obstacle {
@@ -79,8 +84,14 @@ impl From<io::Error> for Obstacle {
 
 /// Carries a switch out. Nothing is published once a later switch has been asked for.
 pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
-    let mut outcome =
-        Outcome { result: SwitchResult::Done, epoch: 0, removed: 0, flushed: false, held: Duration::ZERO };
+    let mut outcome = Outcome {
+        result: SwitchResult::Done,
+        epoch: 0,
+        removed: 0,
+        flushed: false,
+        held: Duration::ZERO,
+        promotion: Promotion::NotNeeded,
+    };
     if let Err(obstacle) = switch(&shared, &wanted, &mut outcome).await {
         shared.incident_was_none();
         outcome.result = match obstacle {
@@ -95,8 +106,14 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
     let is_move = wanted.from != wanted.to;
     let planned = wanted.planned && is_move;
     let mirrored = is_move && shared.may_mirror(wanted.to);
+    if shared.content_is_replicated(wanted.to) {
+        // What was recorded of it before it followed means nothing any more.
+        shared.group.record(wanted.to).settle(State::Clean);
+    }
+    let mut hands_over = false;
     if planned {
         bury_the_undead(shared, wanted.to).await?;
+        hands_over = replication::expect_ready(shared, wanted.from, wanted.to).await?;
         if mirrored {
             expect_in_step(shared, wanted.to)?;
         }
@@ -120,6 +137,12 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
             let why = format!("the last writes had not reached it after {IN_STEP_MAX:?}");
             return Err(Obstacle::Failed(why));
         }
+        if hands_over {
+            let promoted = replication::hand_over(shared, wanted.from, wanted.to).await;
+            outcome.promotion = promoted.inspect_err(|_| {
+                shared.set_availability(before);
+            })?;
+        }
     } else if in_doubt {
         doubt_what_is_in_flight(shared).await;
     }
@@ -139,6 +162,11 @@ async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> 
 async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
     if wanted.from != wanted.to {
         shared.hear_everything(wanted.planned).await;
+    }
+    if outcome.promotion == Promotion::NotNeeded {
+        let is_chosen = wanted.kind == SwitchKind::Manual;
+        let (from, to) = (wanted.from, wanted.to);
+        outcome.promotion = replication::promote(shared, from, to, &wanted.others, is_chosen).await?;
     }
     let identity = enter(shared, wanted, outcome, true).await?;
     incident::announce(shared, wanted.to).await;
@@ -237,7 +265,7 @@ async fn enter(
         // It is right but for what is in its record.
     } else if is_empty {
         record.settle(State::Empty);
-    } else if record.state() == State::Unknown && rules.data != crate::config::DataMode::Replica {
+    } else if record.state() == State::Unknown && !shared.content_is_replicated(to) {
         let why = record.summary().why;
         let facts = shared.facts.borrow()[to.index()].clone();
         match remedy(rules, &facts, policy, &why) {

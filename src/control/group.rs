@@ -18,6 +18,7 @@ use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::replication::{Servers, Told};
 use super::settings::engine_backend;
 use super::shared::Shared;
 use super::state::Keeper;
@@ -44,6 +45,7 @@ pub struct GroupControlSetup {
     pub divergence_policy: DivergencePolicy,
     pub tracks_writers: bool,
     pub mark_prefix: String,
+    pub promote: bool,
     pub mirror: MirrorSettings,
     pub health_check: HealthCheck,
     pub initialization: Initialization,
@@ -82,6 +84,7 @@ pub(super) enum Message {
     /// The backend that serves first knows that it does; its identity when that was decided.
     Opened(BackendId, Option<Arc<Identity>>),
     Unsealed(BackendId, Result<(), String>),
+    Replicated(BackendId, Told),
 }
 
 pub(super) struct GroupControl {
@@ -177,6 +180,7 @@ impl GroupControl {
                 rules: setup.health_check.clone(),
                 mark_keys: mark_keys.clone(),
                 probe_key: probe_key.clone(),
+                is_replicated: setup.rules[backend.id.index()].is_replicated,
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
             let (id, messages) = (backend.id, messages.clone());
@@ -186,7 +190,7 @@ impl GroupControl {
             tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
             probers.push(sender);
         }
-        let settings = setup.rules.iter().map(engine_backend).collect();
+        let settings = setup.rules.iter().map(|rules| engine_backend(rules, setup.promote)).collect();
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
@@ -207,6 +211,7 @@ impl GroupControl {
             facts: RefCell::new(vec![Facts::default(); count]),
             rules: setup.rules,
             divergence_policy: setup.divergence_policy,
+            servers: RefCell::new(Servers::new(setup.promote, count)),
             mark_keys,
             instance: instance(&setup.listen),
             own_prefix: setup.mark_prefix,
@@ -331,6 +336,7 @@ impl GroupControl {
             Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
+            Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;
                 if let Err(why) = result {

@@ -18,6 +18,7 @@ mod modules;
 mod operators;
 mod probe;
 mod publish;
+mod replication;
 mod report;
 mod round;
 mod settings;

@@ -1,6 +1,6 @@
 //! Once a second: from counters and views to metrics.
 
-use super::api::MirrorReport;
+use super::api::{MirrorReport, ReplicationReport};
 use super::facts::Facts;
 use super::report::class_word;
 use super::window::Sampler;
@@ -9,7 +9,8 @@ use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, FailureKind, Standing, View};
 use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{
-    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, breaker_value, divergence_value, health_value,
+    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, ReplicationMetrics, breaker_value, divergence_value,
+    health_value,
 };
 
 pub(super) struct MetricsPublisher {
@@ -34,6 +35,7 @@ impl MetricsPublisher {
         view: &View,
         facts: &[Facts],
         mirrors: &[Option<MirrorReport>],
+        replications: &[Option<ReplicationReport>],
         clients: &ClientCounts,
     ) {
         let sum = |pick: fn(&Counters) -> u64| -> u64 {
@@ -60,6 +62,9 @@ impl MetricsPublisher {
             if let Some(report) = &mirrors[backend.id.index()] {
                 mirror(&metrics.mirror, report);
             }
+            if let Some(report) = &replications[backend.id.index()] {
+                replication(&metrics.replication, report);
+            }
         }
     }
 }
@@ -71,6 +76,13 @@ fn mirror(metrics: &MirrorMetrics, report: &MirrorReport) {
     metrics.commands.absolute(report.commands);
     metrics.copies.absolute(report.copied);
     metrics.dropped.absolute(report.dropped);
+}
+
+fn replication(metrics: &ReplicationMetrics, report: &ReplicationReport) {
+    metrics.offset.set(report.offset as f64);
+    metrics.behind.set(report.behind_bytes.unwrap_or(0) as f64);
+    metrics.lag.set(report.behind_ms.unwrap_or(0) as f64 / 1e3);
+    metrics.link.set(f64::from(u8::from(report.link_is_up.unwrap_or(true))));
 }
 
 fn traffic(metrics: &BackendMetrics, sampler: &mut Sampler, backend: &Backend) {

@@ -28,7 +28,10 @@ impl GroupControl {
             recent.sample(backend);
         }
         let mirrors: Vec<_> = group.backends.iter().map(|backend| self.mirror_report(backend.id)).collect();
-        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &mirrors, &self.surroundings.clients);
+        let replications: Vec<_> =
+            group.backends.iter().map(|backend| self.shared.replication_report(backend.id)).collect();
+        let facts = self.shared.facts.borrow();
+        self.publisher.publish(group, &view, &facts, &mirrors, &replications, &self.surroundings.clients);
     }
 
     pub(super) fn watch_health(&mut self, view: &crate::policy::View) {

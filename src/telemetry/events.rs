@@ -76,6 +76,8 @@ pub enum EventKind {
     DivergenceOverflow,
     /// What a backend had missed was removed from it or copied to it.
     Reconciled,
+    /// A server was promoted, or made to follow another, or could not be.
+    Replication,
     /// Configuration was read, reloaded or refused.
     Config,
     /// An operator's command by the control port.
@@ -91,7 +93,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -111,6 +113,7 @@ impl EventKind {
         Self::LinksLost,
         Self::DivergenceOverflow,
         Self::Reconciled,
+        Self::Replication,
         Self::Config,
         Self::Operator,
         Self::Proposed,
@@ -141,6 +144,7 @@ impl EventKind {
             Self::LinksLost => "links_lost",
             Self::DivergenceOverflow => "divergence_overflow",
             Self::Reconciled => "reconciled",
+            Self::Replication => "replication",
             Self::Config => "config",
             Self::Operator => "operator",
             Self::Proposed => "proposed",
@@ -161,6 +165,7 @@ impl EventKind {
             | Self::BackendUp
             | Self::Enterable
             | Self::Reconciled
+            | Self::Replication
             | Self::Config
             | Self::Operator
             | Self::ProposalEnded
