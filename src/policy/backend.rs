@@ -301,7 +301,7 @@ impl Backend {
             let failure = failure(Trigger::HealthCheck, self.not_ready.signs.first_at, 1.0, why);
             return Some(Failure { total, ..failure });
         }
-        if let Some(opened) = self.breaker_opened.filter(|_| self.breaker.state(now) != BreakerState::Closed) {
+        if let Some(opened) = self.breaker_opened.filter(|_| self.breaker.is_failing(now)) {
             let trigger = if self.breaker_by_timeouts { Trigger::Timeout } else { Trigger::HealthCheck };
             let percent = |share: f64| (share * 100.0).round() as u32;
             let why = match (percent(opened.failure_rate), percent(opened.slow_rate)) {
@@ -553,26 +553,23 @@ impl Backend {
     }
 
     fn breaker_record(&mut self, now: Time, calls: Calls, by_timeouts: bool) {
-        let was_closed = self.breaker.state(now) == BreakerState::Closed;
         if !self.breaker.record(now, calls) {
             return;
         }
         self.breaker_by_timeouts = by_timeouts;
-        if was_closed {
-            self.breaker_opened = Some(Opened {
-                at: now,
-                failure_rate: self.breaker.failure_rate(now),
-                slow_rate: self.breaker.slow_rate(now),
-                confidence: self.breaker.confidence(now),
-            });
-        }
+        self.breaker_opened = Some(Opened {
+            at: now,
+            failure_rate: self.breaker.failure_rate(now),
+            slow_rate: self.breaker.slow_rate(now),
+            confidence: self.breaker.confidence(now),
+        });
     }
 
     /// Probes are the trials of a breaker that is not closed; while it is, their rows are counted instead.
     fn breaker_trial(&mut self, now: Time, succeeded: bool) {
         if self.breaker.state(now) != BreakerState::Closed {
             let (succeeded, failed) = (u64::from(succeeded), u64::from(!succeeded));
-            self.breaker.record(now, Calls { succeeded, failed, slow: 0 });
+            self.breaker.record_trial(now, Calls { succeeded, failed, slow: 0 });
         }
     }
 

@@ -40,6 +40,34 @@ fn trouble_right_after_a_switch_waits_for_the_cool_down() {
 }
 
 #[test]
+fn errors_that_ended_during_a_cool_down_cause_no_switch_after_it() {
+    let mut settings = Settings::default();
+    settings.failover.cooldown = 20 * SECOND;
+    let mut world = World::with(settings, group());
+    world.die(PRIMARY);
+    world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
+    // 12 s of errors, then 12 s of good service; probes are well all the time, as they are in a gray failure.
+    for tick in 0..240 {
+        world.pass(100 * MS);
+        if tick % 5 == 0 {
+            world.probe(BACKUP_A, ok());
+            world.probe(BACKUP_B, ok());
+        }
+        let now = world.now;
+        match tick {
+            0..120 => fail_a_third(&mut world, BACKUP_A),
+            _ => world.window(BACKUP_A, WindowSummary { requests: 30, ..busy(now) }),
+        }
+        if tick < 120 && world.now > Time::from_secs(2) {
+            assert_eq!(world.records(DecisionKind::Stayed).len(), 1, "it is in trouble throughout");
+        }
+    }
+    assert_eq!(world.switches(), []);
+    assert_eq!(world.view().backends[BACKUP_A.index()].breaker, BreakerState::Closed);
+    assert_eq!(world.view().incident, None, "resolved once, by itself");
+}
+
+#[test]
 fn an_active_that_refuses_every_write_is_left_also_right_after_a_switch() {
     let mut world = World::failed_over();
     for _ in 0..4 {
