@@ -177,9 +177,6 @@ fn notes(backend: &BackendReport, text: &mut String) {
     if let Some(error) = &backend.probes.last_error {
         let _ = writeln!(text, "  {name}: last probe failed: {}", harmless(error));
     }
-    if backend.breaker != "closed" {
-        let _ = writeln!(text, "  {name}: breaker {}", harmless(&backend.breaker));
-    }
     if !backend.enterable && !backend.active {
         let why = backend.why_not.as_deref().unwrap_or("the reason is not known yet");
         let _ = writeln!(text, "  {name}: cannot be entered: {}", harmless(why));

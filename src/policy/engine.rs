@@ -22,6 +22,8 @@ use super::view::{BackendView, Status, View};
 
 /// A stalled tick shorter than this is set aside silently.
 const STALL_RECORDED_MIN: Duration = Duration::from_millis(100);
+/// One that is not much longer than the last is recorded no sooner than this.
+const STALL_REPEATED_MIN: Duration = Duration::from_secs(60);
 /// The same reason to stay is recorded again no sooner than this, though another came in between.
 const STAY_REPEATED_MIN: Duration = Duration::from_secs(60);
 /// Reasons to stay that are remembered for that.
@@ -64,6 +66,8 @@ pub struct Engine {
     /// While nobody serves: when everybody was asked last.
     pub(super) probed_all_at: Option<Time>,
     blind: Blind,
+    /// The stall of our own that was recorded last: when, and how long it was.
+    stall_noted: Option<(Time, Duration)>,
     timeout: Option<Time>,
 }
 
@@ -152,6 +156,7 @@ impl Engine {
             stays: Vec::new(),
             probed_all_at: None,
             blind: Blind::default(),
+            stall_noted: None,
             timeout: None,
         }
     }
@@ -347,7 +352,10 @@ impl Engine {
         self.blind = Blind { from, until: now };
         self.backends.iter_mut().for_each(|backend| backend.blind = self.blind);
         self.guards.ran_late(now, late);
-        if late >= STALL_RECORDED_MIN {
+        // A throttled process is late all the time; the history has better uses than saying so each time.
+        let news = self.stall_noted.is_none_or(|(at, worst)| now - at >= STALL_REPEATED_MIN || late >= worst * 2);
+        if late >= STALL_RECORDED_MIN && news {
+            self.stall_noted = Some((now, late));
             let why = format!("this process ran {late:?} late: silence in that time is its own");
             self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
         }
