@@ -19,6 +19,11 @@ use super::signals::{Moment, Signals};
 use super::time::Time;
 use super::view::Health;
 
+/// An answer older than this is asked for anew before a living active is left.
+const AFRESH: Duration = Duration::from_millis(100);
+/// A question that was not answered is repeated after this.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Backend {
     pub(super) settings: BackendSettings,
@@ -49,6 +54,10 @@ pub(super) struct Backend {
     allowances: [Allowance; CommandClass::COUNT],
     /// When its probes took longer than they should last.
     pub(super) slow_at: Option<Time>,
+    /// The last probe that found it well.
+    pub(super) found_well: Found,
+    /// The last time that it was asked whether it may take over, and again for want of an answer.
+    pub(super) asked: Option<Asked>,
     pub(super) breaker: Breaker,
     /// More timeouts than anything else opened the breaker.
     breaker_by_timeouts: bool,
@@ -60,6 +69,20 @@ pub(super) struct Backend {
     pub(super) signals: Signals,
     /// When this process itself did not run last.
     pub(super) blind: Blind,
+}
+
+/// When a question was put to a backend, and when its answer came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Found {
+    pub(super) sent: Time,
+    pub(super) heard: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    /// Answers to what was sent before this do not count.
+    from: Time,
+    last: Time,
 }
 
 /// Why the breaker opened.
@@ -99,6 +122,8 @@ impl Backend {
             allowances: std::array::from_fn(|_| allowance.clone()),
             breaker: Breaker::new(group.breaker.clone(), seed),
             slow_at: None,
+            found_well: Found::default(),
+            asked: None,
             breaker_by_timeouts: false,
             breaker_opened: None,
             needs_entry: false,
@@ -329,6 +354,24 @@ impl Backend {
         self.wrong_role.look();
     }
 
+    /// Whether it was found well after it had been asked, and just now: what a probe of the last interval says of who is to
+    /// take over may be the past.
+    pub(super) fn well_afresh(&self, now: Time) -> bool {
+        let Found { sent, heard } = self.found_well;
+        self.asked.is_some_and(|asked| sent >= asked.from) && now - heard <= AFRESH
+    }
+
+    /// Notes that it is asked; false while an answer is still to come.
+    pub(super) fn ask(&mut self, now: Time) -> bool {
+        let waiting = self.asked.filter(|asked| self.found_well.sent < asked.from);
+        if waiting.is_some_and(|asked| now - asked.last < ASKED_AGAIN) {
+            return false;
+        }
+        // An answer to the first question is as good as one to its repetition.
+        self.asked = Some(Asked { from: waiting.map_or(now, |asked| asked.from), last: now });
+        true
+    }
+
     /// How long there has been evidence, where there is some.
     pub(super) fn evidence_for(&self, now: Time) -> Option<Duration> {
         let since = self.failure.as_ref().map(|failure| failure.since);
@@ -483,6 +526,7 @@ impl Backend {
         self.not_ready = NotReady::default();
         self.probes_ok_in_row = self.probes_ok_in_row.saturating_add(1);
         self.healthy_since.get_or_insert(now);
+        self.found_well = Found { sent: now - latency, heard: now };
         self.baseline.record(latency, group.recovery.latency_slack);
         if is_slow(self, group) {
             self.slow_at = Some(now);

@@ -353,7 +353,8 @@ impl Engine {
         self.backends.iter_mut().for_each(|backend| backend.blind = self.blind);
         self.guards.ran_late(now, late);
         // A throttled process is late all the time; the history has better uses than saying so each time.
-        let news = self.stall_noted.is_none_or(|(at, worst)| now - at >= STALL_REPEATED_MIN || late >= worst * 2);
+        let is_news = |(at, worst): (Time, Duration)| now - at >= STALL_REPEATED_MIN || late >= worst.saturating_mul(2);
+        let news = self.stall_noted.is_none_or(is_news);
         if late >= STALL_RECORDED_MIN && news {
             self.stall_noted = Some((now, late));
             let why = format!("this process ran {late:?} late: silence in that time is its own");

@@ -121,8 +121,7 @@ impl Engine {
             }
             self.end_proposal(now, Ended::Withdrawn, None, actions);
         }
-        let declined = self.proposals.declined;
-        if declined.is_some_and(|(to, kind, until)| to == wanted.to && kind == wanted.kind && now < until) {
+        if self.is_declined(now, wanted.to, wanted.kind) {
             return;
         }
         self.proposals.declined = None;
@@ -159,8 +158,27 @@ impl Engine {
     pub(super) fn look_at_proposal(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.proposals.wished = false;
         if self.proposals.current.as_ref().is_some_and(|proposal| now >= proposal.expires_at) {
+    fn is_declined(&self, now: Time, to: BackendId, kind: SwitchKind) -> bool {
+        let declined = self.proposals.declined;
+        declined.is_some_and(|(whom, what, until)| whom == to && what == kind && now < until)
+    }
+
+    /// Whether a wish for a switch to `to` would be news to anybody.
+    pub(super) fn would_act(&self, now: Time, to: BackendId, kind: SwitchKind) -> bool {
+        match self.settings.failover.mode {
+            Mode::Automatic => true,
+            Mode::SemiAutomatic => self.proposals.current.is_none() && !self.is_declined(now, to, kind),
+            Mode::Manual => false,
+        }
+    }
+
             self.end_proposal(now, Ended::Expired, None, actions);
         }
+    }
+
+    /// A switch is wished for, though something has to be found out before it is proposed.
+    pub(super) fn keep_wish(&mut self) {
+        self.proposals.wished = true;
     }
 
     /// After it: what is not wished any more is withdrawn.

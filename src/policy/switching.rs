@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::action::{
     Action, Availability, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
 };
+use super::backend::Backend;
 use super::engine::{Engine, Pending, Purpose, Stay, Wanted};
-use super::event::{BackendId, Standing, SwitchResult};
+use super::event::{BackendId, CommandClass, Standing, SwitchResult};
 use super::evidence::Failure;
 use super::guards::Way;
 use super::incident::Resolution;
@@ -468,6 +469,7 @@ impl Engine {
             return self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
         }
         match best {
+            Some(to) if !self.answers_afresh(now, to, faster_than, actions) => {}
             Some(to) => {
                 let wanted = Wanted {
                     to,
@@ -486,6 +488,30 @@ impl Engine {
                 self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
             }
         }
+    }
+
+    /// Whether `to` was found well just now. Else everybody who could follow is asked, and the answer decides, a round trip
+    /// later: what took the active's memory may have taken the backup's within the same interval of the probers.
+    fn answers_afresh(
+        &mut self,
+        now: Time,
+        to: BackendId,
+        faster_than: Option<(CommandClass, Duration)>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        if !self.would_act(now, to, SwitchKind::Failover) || self.backend(to).well_afresh(now) {
+            return true;
+        }
+        self.keep_wish();
+        let weighing = Weighing { faster_than, ..self.weighing(now, true) };
+        let fit = |backend: &&Backend| selection::against(backend, &self.settings, weighing).is_none();
+        let fit: Vec<_> = self.backends.iter().filter(fit).map(|backend| backend.settings.id).collect();
+        for backend in fit {
+            if self.backend_mut(backend).ask(now) {
+                actions.push(Action::ProbeNow { backend });
+            }
+        }
+        false
     }
 
     fn trigger_of(&self, failure: &Failure) -> Trigger {
