@@ -227,8 +227,11 @@ impl Engine {
             }
         }
         match pending.purpose {
-            Purpose::Failover => self.operators.held = switch.to != self.primary,
-            Purpose::Recover | Purpose::Automatic | Purpose::Improve | Purpose::Pin | Purpose::Drain => {}
+            Purpose::Failover => self.chosen(switch.to),
+            // On the primary nothing is held any more, whoever brought it there: what fails later is returned to.
+            Purpose::Recover | Purpose::Automatic | Purpose::Improve | Purpose::Pin | Purpose::Drain => {
+                self.operators.held &= switch.to != self.primary;
+            }
         }
         if switch.to != self.primary {
             self.sticky = Some(switch.to);
