@@ -411,7 +411,7 @@ impl Engine {
         self.timeout = next.map(|next| next.max(now + TIMEOUT_MIN));
     }
 
-    fn status(&self, now: Time) -> Status {
+    pub fn status(&self, now: Time) -> Status {
         let pending = self.pending.as_ref().map(|pending| &pending.switch);
         if pending.is_some_and(|switch| switch.to == self.primary && switch.planned) {
             return Status::Recovering;
