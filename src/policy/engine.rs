@@ -59,7 +59,7 @@ pub struct Engine {
     pub(super) delays: Delays,
     pub(super) incident: Option<Incident>,
     pub(super) last_incident: u64,
-    /// The reason to stay that holds, so that it is recorded once.
+    /// What the reason to stay that holds is about, so that it is recorded once.
     stayed: Option<String>,
     /// Reasons that were recorded lately, the newest last.
     stays: Vec<(Time, String)>,
@@ -100,6 +100,8 @@ pub(super) enum Purpose {
 /// A decision that changes nothing.
 pub(super) struct Stay {
     pub(super) backend: BackendId,
+    /// What stays the same while figures in `why` change: it is recorded once for each.
+    pub(super) topic: String,
     pub(super) why: String,
     pub(super) checks: Vec<Check>,
     pub(super) confidence: Option<f64>,
@@ -291,19 +293,19 @@ impl Engine {
 
     /// Records a reason to stay: once until it changes, and one that comes and goes once a minute.
     pub(super) fn note_stay(&mut self, now: Time, stay: Stay, actions: &mut Vec<Action>) {
-        let Stay { backend, why, checks, confidence } = stay;
-        if self.stayed.as_ref() == Some(&why) {
+        let Stay { backend, topic, why, checks, confidence } = stay;
+        if self.stayed.as_ref() == Some(&topic) {
             return;
         }
-        self.stayed = Some(why.clone());
+        self.stayed = Some(topic.clone());
         self.stays.retain(|(at, _)| now - *at < STAY_REPEATED_MIN);
-        if self.stays.iter().any(|(_, said)| *said == why) {
+        if self.stays.iter().any(|(_, said)| *said == topic) {
             return;
         }
         if self.stays.len() == STAYS_MAX {
             self.stays.remove(0);
         }
-        self.stays.push((now, why.clone()));
+        self.stays.push((now, topic));
         let candidates = selection::explain(&self.backends, &self.settings, self.weighing(now, true), None);
         let decision = Decision::about(now, DecisionKind::Stayed, backend, why);
         self.note(Decision { candidates, checks, confidence, ..decision }, actions);

@@ -13,7 +13,7 @@ use super::engine::{Engine, Purpose, Wanted};
 use super::event::BackendId;
 use super::proposals::ProposalId;
 use super::selection::{self, Weighing};
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A pin lasts no longer than this: what is meant for longer is a failover, or a change of the configuration.
 const PIN_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -192,7 +192,7 @@ impl Engine {
         let pin = Pin { backend: to, until, reason: reason.clone(), entering: None };
         if to == self.active && self.pending.is_none() {
             self.operators.pin = Some(pin);
-            let why = format!("{} serves already, and is pinned until {until}: {reason}", self.name(to));
+            let why = format!("{} serves already, and is pinned for {}: {reason}", self.name(to), Told(lasts));
             return self.answer(now, DecisionKind::Commanded, to, why, actions);
         }
         if to == self.active {

@@ -14,7 +14,7 @@ use super::engine::{Engine, Purpose, Stay, Wanted};
 use super::event::BackendId;
 use super::selection;
 use super::settings::Mode;
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A declined wish is not proposed again for this many times `failover.confirm_within`, unless it ended in between.
 const DECLINED_FOR: u32 = 6;
@@ -96,7 +96,10 @@ impl Engine {
                 let why = format!("failover.mode is manual: {}", wanted.why);
                 let mut checks = wanted.checks;
                 checks.push(Check::new(CheckName::Mode, false, "only an operator's command switches"));
-                self.note_stay(now, Stay { backend: wanted.to, why, checks, confidence: wanted.confidence }, actions);
+                // Latencies in the reason change with every window; what is waited for does not.
+                let topic = format!("manual: {} by {}", wanted.to, wanted.trigger.name());
+                let stay = Stay { backend: wanted.to, topic, why, checks, confidence: wanted.confidence };
+                self.note_stay(now, stay, actions);
             }
         }
         false
@@ -127,9 +130,10 @@ impl Engine {
         self.proposals.declined = None;
         self.proposals.last_id += 1;
         let id = ProposalId(self.proposals.last_id);
-        let expires_at = now + self.settings.failover.confirm_within;
+        let within = self.settings.failover.confirm_within;
+        let expires_at = now + within;
         let (candidates, estimated_delay) = (self.explain(now, wanted.to), self.delays.estimate(wanted.planned));
-        let why = format!("{}: waits for `standin confirm {id}` until {expires_at}", wanted.why);
+        let why = format!("{}: waits {} for `standin confirm {id}`", wanted.why, Told(within));
         let decision = Decision {
             trigger: Some(wanted.trigger),
             candidates,
@@ -154,10 +158,6 @@ impl Engine {
         self.note(decision, actions);
     }
 
-    /// Before a look at things: what was proposed has to be wished again.
-    pub(super) fn look_at_proposal(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.proposals.wished = false;
-        if self.proposals.current.as_ref().is_some_and(|proposal| now >= proposal.expires_at) {
     fn is_declined(&self, now: Time, to: BackendId, kind: SwitchKind) -> bool {
         let declined = self.proposals.declined;
         declined.is_some_and(|(whom, what, until)| whom == to && what == kind && now < until)
@@ -172,6 +172,10 @@ impl Engine {
         }
     }
 
+    /// Before a look at things: what was proposed has to be wished again.
+    pub(super) fn look_at_proposal(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.proposals.wished = false;
+        if self.proposals.current.as_ref().is_some_and(|proposal| now >= proposal.expires_at) {
             self.end_proposal(now, Ended::Expired, None, actions);
         }
     }

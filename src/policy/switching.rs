@@ -15,7 +15,7 @@ use super::guards::Way;
 use super::incident::Resolution;
 use super::selection::{self, Weighing};
 use super::settings::{DataMode, Mode};
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A planned switch (a recovery) that was refused is not tried again sooner than this.
 const PLANNED_RETRY: Duration = Duration::from_secs(1);
@@ -368,7 +368,7 @@ impl Engine {
             return false;
         }
         if !matches!(self.availability, Availability::Holding { .. }) {
-            let why = format!("requests wait until {until} for a restart: {}", failure.why);
+            let why = format!("requests wait {} for a restart: {}", Told(until - now), failure.why);
             let decision = Decision::about(now, DecisionKind::Held, self.active, why);
             let confidence = Some(failure.confidence());
             self.note(Decision { trigger: Some(failure.trigger), confidence, ..decision }, actions);
@@ -464,12 +464,13 @@ impl Engine {
         checks.extend(self.guard_soft(now, failure, faster_than, best));
         let (backend, confidence) = (self.active, Some(failure.confidence()));
         if let Some(check) = checks.iter().find(|check| !check.passed) {
-            // The percentage in a rate failure changes with every window, and so do scores; the reason to stay does not.
+            // What guards say of the time that is left changes with every look, and so do scores; the reason to stay does not.
+            let topic = format!("{name} stays: {}", check.name.name());
             let why = match check.name {
                 CheckName::Better => format!("{name} serves badly but nobody else is better"),
                 _ => format!("{name} serves badly but stays: {}", check.text),
             };
-            return self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
+            return self.note_stay(now, Stay { backend, topic, why, checks, confidence }, actions);
         }
         match best {
             Some(to) if !self.answers_afresh(now, to, faster_than, actions) => {}
@@ -488,7 +489,7 @@ impl Engine {
             }
             None => {
                 let why = format!("{name} serves badly but nobody else is well");
-                self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
+                self.note_stay(now, Stay { backend, topic: why.clone(), why, checks, confidence }, actions);
             }
         }
     }
