@@ -193,6 +193,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documents_hold_the_same_formula() {
+        let formula = include_str!("score.rs").lines().filter_map(|line| line.strip_prefix("//! |"));
+        let rows: Vec<_> = formula.map(|row| format!("\n|{row}\n")).collect();
+        assert!(rows.len() > 15, "{rows:?}");
+        for row in rows {
+            assert!(include_str!("../../docs/failover.md").contains(&row), "docs/failover.md lacks{row}");
+        }
+    }
+
+    #[test]
     fn health_follows_the_score_and_rises_only_with_room() {
         for (before, score, after) in [
             (Health::Healthy, 95, Health::Healthy),
