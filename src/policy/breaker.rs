@@ -450,7 +450,7 @@ mod tests {
         while now < until {
             now += 100 * MS;
             breaker.record(now, calls(10 - failed, failed));
-            if now.as_micros() % 500_000 == 0 {
+            if now.as_micros().is_multiple_of(500_000) {
                 breaker.record_trial(now, calls(1, 0));
             }
         }
