@@ -7,7 +7,10 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
-use support::{Fault, FaultRelay, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs, throughout};
+use support::{
+    Fault, FaultRelay, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs,
+    throughout,
+};
 
 /// As fast as the tests want it: the default is ten keys a second.
 const FAST: &str = "[sampling]\nrate = 2000\n";
@@ -237,5 +240,25 @@ fn a_replica_that_was_written_to_is_reported_and_left_alone() {
     wait_for_a_round(&standin);
     assert_eq!(replica.command(&["GET", "string:0"]), Reply::bulk("other"));
     assert_eq!(figure(&standin, "repaired"), 0);
+    standin.finish();
+}
+
+#[test]
+fn what_the_primary_keeps_for_its_return_while_an_empty_backup_serves_is_no_difference() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let relay = FaultRelay::start(primary.address());
+    let tables = format!("{FAST}\n[recovery]\nenabled = false\n");
+    let mut standin = StandinConfig::pair(relay.address(), backup.address()).table(&tables).start();
+    standin.declare(PRIMARY_LOST);
+    write_all_types(&standin, 10);
+    let keys = primary.command(&["DBSIZE"]).integer();
+    relay.set(Fault::Refuse);
+    standin.wait_until_active("backup-a", secs(5));
+    assert_eq!(standin.connect().command(&["SET", "string:0", "meanwhile"]), Reply::ok());
+    relay.heal();
+    let rounds = || standin.backend("primary")["sampling"]["rounds"].as_u64().unwrap_or_default();
+    eventually(secs(30), "it is compared", || rounds() > 4);
+    assert_eq!(standin.backend("primary")["sampling"]["differing"], 0, "{}", standin.status());
+    assert_eq!(primary.command(&["DBSIZE"]).integer(), keys);
     standin.finish();
 }

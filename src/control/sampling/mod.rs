@@ -94,7 +94,7 @@ impl Shared {
 /// Compares until something else serves (`Ok`) or a server cannot be asked.
 async fn sample(shared: &Rc<Shared>, id: BackendId, kind: Kind) -> io::Result<()> {
     let settings = &shared.sampling;
-    let mut pair = Pair::connect(shared, id).await?;
+    let mut pair = Pair::connect(shared, id, kind).await?;
     let mut walk = Walk::new(settings.share);
     let mut suspects = Suspects::new(kind);
     shared.figures(id).borrow_mut().why.clear();

@@ -4,10 +4,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Kind;
 use crate::backend::{self, Conversation, Depth, Lane, Reply};
 use crate::control::entry::words;
 use crate::control::shared::Shared;
-use crate::policy::BackendId;
+use crate::policy::{BackendId, BackendRole};
 use crate::resp::Protocol;
 
 /// One server of the two.
@@ -60,14 +61,18 @@ pub(super) struct Pair {
     pub(super) follower: Side,
     /// The route's epoch when they were connected: another one may mean another active.
     epoch: u64,
+    /// Whether what the active lacks is lacking by right. One that began to serve without the primary's content may lack
+    /// what others keep for the primary's return.
+    pub(super) is_complete: bool,
 }
 
 impl Pair {
-    pub(super) async fn connect(shared: &Rc<Shared>, follower: BackendId) -> io::Result<Self> {
+    pub(super) async fn connect(shared: &Rc<Shared>, follower: BackendId, kind: Kind) -> io::Result<Self> {
         let route = shared.group.route();
+        let is_complete = kind == Kind::Replica || shared.rules(route.active).role == BackendRole::Primary;
         let active = Side::connect(shared, route.active).await?;
         let follower = Side::connect(shared, follower).await?;
-        Ok(Self { active, follower, epoch: route.epoch })
+        Ok(Self { active, follower, epoch: route.epoch, is_complete })
     }
 
     pub(super) fn is_of(&self, shared: &Rc<Shared>) -> bool {
