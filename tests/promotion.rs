@@ -80,7 +80,7 @@ fn when_the_primary_is_killed_the_replica_is_promoted_and_writes_are_served_with
 
 #[test]
 fn the_old_primary_follows_the_new_one_when_it_returns_and_the_way_back_loses_no_acknowledged_write() {
-    let (mut primary, replicas, mut standin) = stage(1, "");
+    let (mut primary, replicas, standin) = stage(1, "");
     let mut client = standin.connect();
     assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
     eventually(secs(5), "its content is kept", || primary.command(&["SAVE"]) == Reply::ok());

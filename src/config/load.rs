@@ -126,6 +126,7 @@ fn read_group<'r>(name: String, own: &Section<'r>, policy: impl Fn(&'static str)
         divergence: read::divergence(policy("divergence")),
         mirror: read::mirror(policy("mirror")),
         replica: read::replica(policy("replica")),
+        sampling: read::sampling(policy("sampling")),
         embedded: read::embedded(policy("embedded")),
     }
 }

@@ -105,6 +105,9 @@ pub struct BackendReport {
     /// Of servers that replicate each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationReport>,
+    /// Of a backend that is compared with the active: what that has found since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<SamplingReport>,
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -314,6 +317,34 @@ pub struct ReplicationReport {
     /// Why it could not be promoted, or made to follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// How a backend's content compares with that of the active. Counts are of keys, since the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SamplingReport {
+    pub compared: u64,
+    /// Those that differed when nothing was under way; the sum of the next four.
+    pub differing: u64,
+    /// The active has them, this one has not.
+    pub missing: u64,
+    /// This one has them, the active has not.
+    pub extra: u64,
+    /// Another type or value.
+    pub value: u64,
+    /// Another time of life.
+    pub lifetime: u64,
+    /// Of the last 1,000 compared; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agree_percent: Option<f64>,
+    /// Copied again, and found alike afterwards.
+    pub repaired: u64,
+    /// Written too often, or the backend too far behind, to be judged.
+    pub unsettled: u64,
+    /// Times that all keys of the active were gone through.
+    pub rounds: u64,
+    /// Why nothing is compared now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -603,6 +634,7 @@ pub(crate) mod tests {
             data: "cold".into(),
             mirror: None,
             replication: None,
+            sampling: None,
             weight: 100,
             zone: None,
             signals: SignalsReport { phi: 0.5, success_percent: Some(100.0), ..SignalsReport::default() },

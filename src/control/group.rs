@@ -19,12 +19,13 @@ use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::replication::{Servers, Told};
+use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
 use super::state::Keeper;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
-use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy};
+use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
 use crate::divergence::Scripts;
 use crate::policy::{
     Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, RecordedEngine, Switch,
@@ -47,6 +48,7 @@ pub struct GroupControlSetup {
     pub mark_prefix: String,
     pub promote: bool,
     pub mirror: MirrorSettings,
+    pub sampling: Sampling,
     pub health_check: HealthCheck,
     pub initialization: Initialization,
     /// Where what must outlive the process is kept.
@@ -217,6 +219,8 @@ impl GroupControl {
             own_prefix: setup.mark_prefix,
             mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
             mirror_settings: setup.mirror,
+            sampling: setup.sampling,
+            samples: (0..count).map(|_| RefCell::default()).collect(),
             other_writer: RefCell::new(None),
             client_name: setup.client_name,
             incidents: RefCell::default(),
@@ -232,6 +236,9 @@ impl GroupControl {
         let shared = Rc::new(shared);
         for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
             tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
+        }
+        for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
+            tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
         }
         let control = Self {
             shared: Rc::clone(&shared),
@@ -349,6 +356,9 @@ impl GroupControl {
     }
 
     pub(super) fn act(&mut self) {
+        if !self.actions.is_empty() {
+            self.note_status();
+        }
         for action in std::mem::take(&mut self.actions) {
             self.account.note(&action);
             match action {

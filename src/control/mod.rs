@@ -21,6 +21,7 @@ mod publish;
 mod replication;
 mod report;
 mod round;
+mod sampling;
 mod settings;
 mod shared;
 mod standing;

@@ -121,6 +121,8 @@ struct Prober {
     /// Writes of clients answered, and errors of the server, at the last probe.
     counted: (u64, u64),
     probes: u64,
+    /// Somebody waits for the answer: a write of its own, whatever the last ones said.
+    awaited: bool,
 }
 
 struct Connection {
@@ -137,20 +139,24 @@ pub(super) async fn run(
     report: impl Fn(Report),
 ) {
     let random = settings.seed | 1;
-    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0), probes: 0 };
+    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0), probes: 0, awaited: false };
     let mut row = Row::default();
     let mut next = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
                 let found = prober.round().await;
+                prober.awaited = false;
                 let pause = prober.pause(row.quick_pause(&found.outcome));
                 report(found);
                 next = Instant::now() + pause;
             }
             command = commands.recv() => match command {
                 None => return,
-                Some(ProbeCommand::Now) => next = Instant::now(),
+                Some(ProbeCommand::Now) => {
+                    prober.awaited = true;
+                    next = Instant::now();
+                }
                 Some(ProbeCommand::Renew) => prober.connection = None,
                 Some(ProbeCommand::Ask { requests, within, reply }) => {
                     let answer = prober.ask(requests, within).await;
@@ -262,7 +268,7 @@ impl Prober {
         let started = clock::micros();
         let timeout = self.settings.rules.timeout;
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
-        let write_proven = self.write_proven();
+        let write_proven = self.write_proven() && !self.awaited;
         self.probes = self.probes.wrapping_add(1);
         let replication = is_replica || self.settings.is_replicated;
         let asked = Asked { at_us: started, writes: writes_answered(&self.backend) };

@@ -1,6 +1,6 @@
 //! Once a second: from counters and views to metrics.
 
-use super::api::{MirrorReport, ReplicationReport};
+use super::api::{MirrorReport, ReplicationReport, SamplingReport};
 use super::facts::Facts;
 use super::report::class_word;
 use super::window::Sampler;
@@ -9,9 +9,16 @@ use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, FailureKind, Standing, View};
 use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{
-    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, ReplicationMetrics, breaker_value, divergence_value,
-    health_value,
+    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, ReplicationMetrics, SamplingMetrics, breaker_value,
+    divergence_value, health_value,
 };
+
+/// What the status says too, by backend.
+pub(super) struct Reports {
+    pub(super) mirrors: Vec<Option<MirrorReport>>,
+    pub(super) replications: Vec<Option<ReplicationReport>>,
+    pub(super) samples: Vec<Option<SamplingReport>>,
+}
 
 pub(super) struct MetricsPublisher {
     group: GroupMetrics,
@@ -34,8 +41,7 @@ impl MetricsPublisher {
         group: &Group,
         view: &View,
         facts: &[Facts],
-        mirrors: &[Option<MirrorReport>],
-        replications: &[Option<ReplicationReport>],
+        reports: &Reports,
         clients: &ClientCounts,
     ) {
         let sum = |pick: fn(&Counters) -> u64| -> u64 {
@@ -59,11 +65,14 @@ impl MetricsPublisher {
             metrics.divergence_keys.set(record.keys as f64);
             metrics.divergence_bytes.set(record.bytes as f64);
             metrics.divergence_state.set(divergence_value(state_word(record.state)));
-            if let Some(report) = &mirrors[backend.id.index()] {
+            if let Some(report) = &reports.mirrors[backend.id.index()] {
                 mirror(&metrics.mirror, report);
             }
-            if let Some(report) = &replications[backend.id.index()] {
+            if let Some(report) = &reports.replications[backend.id.index()] {
                 replication(&metrics.replication, report);
+            }
+            if let Some(report) = &reports.samples[backend.id.index()] {
+                sampling(&metrics.sampling, report);
             }
         }
     }
@@ -83,6 +92,13 @@ fn replication(metrics: &ReplicationMetrics, report: &ReplicationReport) {
     metrics.behind.set(report.behind_bytes.unwrap_or(0) as f64);
     metrics.lag.set(report.behind_ms.unwrap_or(0) as f64 / 1e3);
     metrics.link.set(f64::from(u8::from(report.link_is_up.unwrap_or(true))));
+}
+
+fn sampling(metrics: &SamplingMetrics, report: &SamplingReport) {
+    metrics.compared.absolute(report.compared);
+    metrics.differing.absolute(report.differing);
+    metrics.repaired.absolute(report.repaired);
+    metrics.agreement.set(report.agree_percent.map_or(1.0, |percent| percent / 100.0));
 }
 
 fn traffic(metrics: &BackendMetrics, sampler: &mut Sampler, backend: &Backend) {

@@ -78,6 +78,8 @@ pub enum EventKind {
     Reconciled,
     /// A server was promoted, or made to follow another, or could not be.
     Replication,
+    /// A mirrored backend or a replica holds something else than the active, though nothing was under way.
+    Difference,
     /// Configuration was read, reloaded or refused.
     Config,
     /// An operator's command by the control port.
@@ -93,7 +95,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -114,6 +116,7 @@ impl EventKind {
         Self::DivergenceOverflow,
         Self::Reconciled,
         Self::Replication,
+        Self::Difference,
         Self::Config,
         Self::Operator,
         Self::Proposed,
@@ -145,6 +148,7 @@ impl EventKind {
             Self::DivergenceOverflow => "divergence_overflow",
             Self::Reconciled => "reconciled",
             Self::Replication => "replication",
+            Self::Difference => "difference",
             Self::Config => "config",
             Self::Operator => "operator",
             Self::Proposed => "proposed",
@@ -179,6 +183,7 @@ impl EventKind {
             | Self::NotEnterable
             | Self::IdentityChanged
             | Self::LinksLost
+            | Self::Difference
             | Self::DivergenceOverflow => Severity::Warning,
             Self::SwitchFailed | Self::NoBackend | Self::AuthenticationFailed => Severity::Error,
         }
