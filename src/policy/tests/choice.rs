@@ -192,6 +192,9 @@ fn a_primary_that_lives_is_left_for_its_replica_by_plan_or_not_at_all() {
             world.pass(50 * MS);
             let errors = ErrorCounts { timeout: 5, ..ErrorCounts::default() };
             world.window(PRIMARY, WindowSummary { requests: 10, errors, ..WindowSummary::default() });
+            // It is asked afresh before a living active is left for it.
+            world.pass(2 * MS);
+            world.probe(BACKUP_B, replica_answer());
         }
         let switches = world.switches();
         assert_eq!(switches.len(), usize::from(promotable), "{switches:?}");
