@@ -7,8 +7,8 @@ mod support;
 use std::time::Instant;
 
 use support::{
-    Fault, FaultRelay, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply, StandinConfig, StandinProcess,
-    eventually, ms, secs,
+    Authority, Fault, FaultRelay, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply, StandinConfig,
+    StandinProcess, TlsRelay, eventually, ms, secs,
 };
 
 /// Quick to fail over and to return, so that a minute sees many of both.
@@ -29,6 +29,7 @@ struct World {
     standin: StandinProcess,
     random: u64,
     rounds: Vec<String>,
+    _tls: Option<(TlsRelay, TlsRelay)>,
 }
 
 impl World {
@@ -38,11 +39,34 @@ impl World {
 
     /// With a backup of this data mode.
     fn start_as(data: &str, seed: u64, tables: &str) -> Self {
-        let (primary, backup) = (RedisServer::start(), RedisServer::start());
-        let (to_primary, to_backup) = (FaultRelay::start(primary.address()), FaultRelay::start(backup.address()));
+        let servers = (RedisServer::start(), RedisServer::start());
+        let relays = (FaultRelay::start(servers.0.address()), FaultRelay::start(servers.1.address()));
         let data = format!("data = \"{data}\"");
-        let config = StandinConfig::new().primary(to_primary.address());
-        let config = config.backend("backup-a", "backup", &to_backup.address().to_string(), &data);
+        let config = StandinConfig::new().primary(relays.0.address());
+        let config = config.backend("backup-a", "backup", &relays.1.address().to_string(), &data);
+        Self::start_with(servers, relays, config, seed, tables)
+    }
+
+    /// With TLS from Standin to both servers.
+    fn start_over_tls(seed: u64, authority: &Authority) -> Self {
+        authority.issue("back");
+        let servers = (RedisServer::start(), RedisServer::start());
+        let behind = |server: &RedisServer| TlsRelay::terminate(server.address(), authority, "back", None);
+        let ends = (behind(&servers.0), behind(&servers.1));
+        let relays = (FaultRelay::start(ends.0.address()), FaultRelay::start(ends.1.address()));
+        let keys = format!("[backend.tls]\nca = \"{}\"\nserver_name = \"localhost\"\n", authority.ca().display());
+        let config = StandinConfig::new().backend("primary", "primary", &relays.0.address().to_string(), &keys);
+        let config = config.backend("backup-a", "backup", &relays.1.address().to_string(), &keys);
+        Self { _tls: Some(ends), ..Self::start_with(servers, relays, config, seed, "") }
+    }
+
+    fn start_with(
+        (primary, backup): (RedisServer, RedisServer),
+        (to_primary, to_backup): (FaultRelay, FaultRelay),
+        config: StandinConfig,
+        seed: u64,
+        tables: &str,
+    ) -> Self {
         let config = config.table(QUICK).table(tables);
         let mut standin = config.start();
         standin.declare(PRIMARY_LOST);
@@ -56,6 +80,7 @@ impl World {
             standin,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             rounds: Vec::new(),
+            _tls: None,
         }
     }
 
@@ -226,11 +251,21 @@ fn no_client_reads_an_old_value_when_the_mirror_overflows() {
     nobody_reads_an_old_value("mirrored", "[mirror]\nbuffer = \"64KiB\"\ncopy_rate = 200");
 }
 
+#[test]
+fn no_client_reads_an_old_value_over_tls() {
+    let authority = Authority::new();
+    let seed = from_environment("STANDIN_CONSISTENCY_SEED", 1);
+    check_world(World::start_over_tls(seed, &authority), "cold, TLS", seed);
+}
+
 /// Random faults under load, with a backup of this data mode.
 fn nobody_reads_an_old_value(data: &str, tables: &str) {
     let seed = from_environment("STANDIN_CONSISTENCY_SEED", 1);
+    check_world(World::start_as(data, seed, tables), data, seed);
+}
+
+fn check_world(mut world: World, data: &str, seed: u64) {
     let operations = from_environment("STANDIN_CONSISTENCY_OPERATIONS", OPERATIONS);
-    let mut world = World::start_as(data, seed, tables);
     let running = world.load(seed, operations).start();
     while !running.is_done() {
         world.round(running.operations());

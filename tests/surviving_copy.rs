@@ -266,3 +266,40 @@ fn a_primary_that_restarted_meanwhile_is_not_taken_for_the_one_of_the_copy() {
     assert!(after.flushed());
     after.standin.finish();
 }
+
+/// What a server that thaws would still execute, if the connections of a Standin that is dead were let be.
+#[test]
+fn a_frozen_primary_that_thaws_after_the_restart_executes_nothing_of_the_dead_standin() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut standin = StandinConfig::quick_pair(primary.address(), backup.address()).start();
+    standin.declare(PRIMARY_LOST);
+    let mut client = standin.connect();
+    for number in 0..20 {
+        assert_eq!(client.command(&["SET", &format!("kept:{number}"), "before"]), Reply::ok());
+    }
+    // A write on a connection of a client's own, and others on the shared one, lie in the server's sockets.
+    let mut pinned = standin.connect();
+    assert_eq!(pinned.command(&["WATCH", "nothing"]), Reply::ok());
+    primary.freeze();
+    pinned.send(&["GETSET", "kept:0", "late"]);
+    client.send(&["INCRBY", "counter", "1"]);
+    client.send(&["GETSET", "kept:1", "late"]);
+    standin.wait_until_active("backup-a", secs(5));
+    let mut client = standin.connect();
+    for number in 0..2 {
+        assert_eq!(client.command(&["SET", &format!("kept:{number}"), "newest"]), Reply::ok());
+    }
+    standin.kill();
+    standin.start_again();
+    standin.wait_until_ready();
+    assert!(standin.epoch() > 0);
+    assert_eq!(standin.active(), "backup-a");
+    primary.thaw();
+    standin.wait_until_active("primary", secs(20));
+    let mut client = standin.connect();
+    support::throughout(secs(2), "nothing late is executed", || {
+        (0..2).all(|number| client.command(&["GET", &format!("kept:{number}")]) == Reply::bulk("newest"))
+    });
+    assert_eq!(client.command(&["GET", "kept:7"]), Reply::bulk("before"));
+    standin.finish();
+}
