@@ -180,6 +180,16 @@ fn notes(backend: &BackendReport, text: &mut String) {
     if backend.breaker != "closed" {
         let _ = writeln!(text, "  {name}: breaker {}", harmless(&backend.breaker));
     }
+    if let Some(sampling) =
+        backend.sampling.as_ref().filter(|sampling| sampling.agree_percent.is_some_and(|percent| percent < 100.0))
+    {
+        let (percent, differing) = (sampling.agree_percent.unwrap_or(100.0), sampling.differing);
+        let _ = writeln!(
+            text,
+            "  {name}: {percent} % of the keys compared last agree with the active; {differing} have differed, {} were repaired",
+            sampling.repaired
+        );
+    }
     if !backend.enterable && !backend.active {
         let why = backend.why_not.as_deref().unwrap_or("the reason is not known yet");
         let _ = writeln!(text, "  {name}: cannot be entered: {}", harmless(why));

@@ -45,6 +45,7 @@ impl Group {
             recovery: Recovery::default(),
             divergence: Divergence::default(),
             mirror: Mirror::default(),
+            sampling: Sampling::default(),
             embedded: Embedded::default(),
         }
     }
@@ -225,6 +226,19 @@ impl Default for Mirror {
             // Some 3 % of what a server can do, so that filling a new backup is not felt.
             copy_rate: 10_000,
             value_max: 8 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            mode: SamplingMode::Repair,
+            share: 1.0,
+            // Some eight small reads for each key: not to be told from noise on either server.
+            rate: 10,
+            value_max: 64 * 1024,
+            ttl_tolerance: Duration::from_secs(1),
         }
     }
 }

@@ -42,6 +42,7 @@ pub struct Group {
     pub recovery: Recovery,
     pub divergence: Divergence,
     pub mirror: Mirror,
+    pub sampling: Sampling,
     pub embedded: Embedded,
 }
 
@@ -432,6 +433,29 @@ pub struct Mirror {
     pub copy_rate: u32,
     /// A value whose serialised form is longer is removed from the mirrored backend instead of copied.
     pub value_max: usize,
+}
+
+/// `[sampling]`: how the active is compared with what mirrored backends and replicas hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    pub mode: SamplingMode,
+    /// Of the keys that a walk through the databases finds, those that are compared: 0 to 1.
+    pub share: f64,
+    /// Keys compared each second at most, for each backend.
+    pub rate: u32,
+    /// Bytes in memory; of longer values only type and time of life are compared.
+    pub value_max: usize,
+    /// Times of life may differ by so much.
+    pub ttl_tolerance: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingMode {
+    Off,
+    /// Differences are counted and told.
+    Report,
+    /// They are also made right on mirrored backends.
+    Repair,
 }
 
 /// `[embedded]`: the in-process store behind `address = "embedded"`.

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::address;
 use super::schema::{
     DataMode, DeniedCommand, DivergencePolicy, DivergenceScripts, DivergenceSource, FailoverMode, InitializationPolicy,
-    ListenAddress, LogFormat, ProbePolicy, Profile, RetryCeiling, Role, TriggerName,
+    ListenAddress, LogFormat, ProbePolicy, Profile, RetryCeiling, Role, SamplingMode, TriggerName,
 };
 use super::secret::Secret;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -362,4 +362,5 @@ choice!(DivergencePolicy:
     "auto" => Self::Auto, "flush" => Self::Flush, "refuse" => Self::Refuse, "trust" => Self::Trust);
 choice!(DivergenceSource: "commands" => Self::Commands, "tracking" => Self::Tracking);
 choice!(DivergenceScripts: "declared" => Self::Declared, "unknown" => Self::Unknown);
+choice!(SamplingMode: "off" => Self::Off, "report" => Self::Report, "repair" => Self::Repair);
 choice!(LogFormat: "text" => Self::Text, "json" => Self::Json);

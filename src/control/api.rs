@@ -105,6 +105,9 @@ pub struct BackendReport {
     /// Of a backend that is kept in step while another serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorReport>,
+    /// Of a backend that is compared with the active: what that has found since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<SamplingReport>,
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -305,6 +308,34 @@ pub struct MirrorReport {
     /// Keys that the filling has found on the active.
     pub filled: u64,
     /// Why it is off, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// How a backend's content compares with that of the active. Counts are of keys, since the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SamplingReport {
+    pub compared: u64,
+    /// Those that differed when nothing was under way; the sum of the next four.
+    pub differing: u64,
+    /// The active has them, this one has not.
+    pub missing: u64,
+    /// This one has them, the active has not.
+    pub extra: u64,
+    /// Another type or value.
+    pub value: u64,
+    /// Another time of life.
+    pub lifetime: u64,
+    /// Of the last 1,000 compared; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agree_percent: Option<f64>,
+    /// Copied again, and found alike afterwards.
+    pub repaired: u64,
+    /// Written too often, or the backend too far behind, to be judged.
+    pub unsettled: u64,
+    /// Times that all keys of the active were gone through.
+    pub rounds: u64,
+    /// Why nothing is compared now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -608,6 +639,7 @@ pub(crate) mod tests {
             }),
             data: "cold".into(),
             mirror: None,
+            sampling: None,
             weight: 100,
             zone: None,
             signals: SignalsReport { phi: 0.5, success_percent: Some(100.0), ..SignalsReport::default() },

@@ -17,13 +17,14 @@ use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
 use super::state::Keeper;
 use super::steps::Outcome;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
-use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy};
+use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
 use crate::divergence::Scripts;
 use crate::policy::{
     Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, RecordedEngine, Switch,
@@ -45,6 +46,7 @@ pub struct GroupControlSetup {
     pub tracks_writers: bool,
     pub mark_prefix: String,
     pub mirror: MirrorSettings,
+    pub sampling: Sampling,
     pub health_check: HealthCheck,
     pub initialization: Initialization,
     /// Where what must outlive the process is kept.
@@ -213,6 +215,8 @@ impl GroupControl {
             own_prefix: setup.mark_prefix,
             mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
             mirror_settings: setup.mirror,
+            sampling: setup.sampling,
+            samples: (0..count).map(|_| RefCell::default()).collect(),
             other_writer: RefCell::new(None),
             client_name: setup.client_name,
             incidents: RefCell::default(),
@@ -230,6 +234,9 @@ impl GroupControl {
         let shared = Rc::new(shared);
         for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
             tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
+        }
+        for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
+            tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
         }
         let control = Self {
             shared: Rc::clone(&shared),

@@ -20,6 +20,7 @@ mod probe;
 mod publish;
 mod report;
 mod round;
+mod sampling;
 mod settings;
 mod shared;
 mod standing;

@@ -42,6 +42,7 @@ pub fn group_setup(
             copy_rate: config.mirror.copy_rate,
             value_max: config.mirror.value_max,
         },
+        sampling: config.sampling.clone(),
         health_check: config.health_check.clone(),
         initialization: config.initialization.clone(),
         state,

@@ -16,9 +16,10 @@ use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
 use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, ProbeCommand};
+use super::sampling::Figures;
 use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
-use crate::config::DivergencePolicy;
+use crate::config::{DivergencePolicy, Sampling};
 use crate::divergence::{Scripts, State};
 use crate::policy::{BackendId, BackendRole, Standing, SwitchKind};
 use crate::route::{Availability, Group, Publisher, Route};
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     /// By backend id.
     pub(super) mirrors: Vec<MirrorControl>,
     pub(super) mirror_settings: MirrorSettings,
+    pub(super) sampling: Sampling,
+    /// By backend id: what comparing it with the active has found.
+    pub(super) samples: Vec<RefCell<Figures>>,
     /// Somebody else who writes to the active, seen lately.
     pub(super) other_writer: RefCell<Option<OtherWriter>>,
     pub(super) client_name: String,

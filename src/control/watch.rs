@@ -28,7 +28,9 @@ impl GroupControl {
             recent.sample(backend);
         }
         let mirrors: Vec<_> = group.backends.iter().map(|backend| self.mirror_report(backend.id)).collect();
-        self.publisher.publish(group, &view, &self.shared.facts.borrow(), &mirrors, &self.surroundings.clients);
+        let samples: Vec<_> = group.backends.iter().map(|backend| self.sampling_report(backend.id)).collect();
+        let (facts, clients) = (self.shared.facts.borrow(), &self.surroundings.clients);
+        self.publisher.publish(group, &view, &facts, &mirrors, &samples, clients);
     }
 
     pub(super) fn watch_health(&mut self, view: &crate::policy::View) {

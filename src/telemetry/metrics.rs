@@ -122,6 +122,14 @@ metrics! {
         "Keys whose value was copied to this backend.";
     MIRROR_DROPPED = "standin_mirror_dropped_total", Counter, Count, PER_BACKEND,
         "Writes for which there was no room on the way to this backend; their keys were copied later.";
+    SAMPLING_COMPARED = "standin_sampling_compared_total", Counter, Count, PER_BACKEND,
+        "Keys of which this backend's content was compared with that of the active.";
+    SAMPLING_DIFFERING = "standin_sampling_differing_total", Counter, Count, PER_BACKEND,
+        "Of those, the ones that differed though nothing was under way.";
+    SAMPLING_REPAIRED = "standin_sampling_repaired_total", Counter, Count, PER_BACKEND,
+        "Of those, the ones that were copied again and found alike afterwards.";
+    SAMPLING_AGREEMENT = "standin_sampling_agreement_ratio", Gauge, Count, PER_BACKEND,
+        "Share of the last 1000 compared keys that agreed; 1 before the first.";
     BACKEND_ENTERABLE = "standin_backend_enterable", Gauge, Count, PER_BACKEND,
         "1 while this backend could begin to serve as things stand; `standin status` says why not.";
     RESIDENT_BYTES = "standin_process_resident_bytes", Gauge, Bytes, PER_PROCESS,
@@ -290,6 +298,12 @@ impl GroupMetrics {
                 copies: metrics.counter(&MIRROR_COPIES, both),
                 dropped: metrics.counter(&MIRROR_DROPPED, both),
             },
+            sampling: SamplingMetrics {
+                compared: metrics.counter(&SAMPLING_COMPARED, both),
+                differing: metrics.counter(&SAMPLING_DIFFERING, both),
+                repaired: metrics.counter(&SAMPLING_REPAIRED, both),
+                agreement: metrics.gauge(&SAMPLING_AGREEMENT, both),
+            },
         }
     }
 }
@@ -318,6 +332,7 @@ pub struct BackendMetrics {
     pub divergence_state: Gauge,
     pub enterable: Gauge,
     pub mirror: MirrorMetrics,
+    pub sampling: SamplingMetrics,
 }
 
 /// How a backend is kept in step.
@@ -331,6 +346,15 @@ pub struct MirrorMetrics {
     pub commands: Counter,
     pub copies: Counter,
     pub dropped: Counter,
+}
+
+/// How a backend's content compares with that of the active.
+#[derive(Debug, Clone)]
+pub struct SamplingMetrics {
+    pub compared: Counter,
+    pub differing: Counter,
+    pub repaired: Counter,
+    pub agreement: Gauge,
 }
 
 /// The value of [`BACKEND_HEALTH`] for a health word; what is not a health counts as unknown.

@@ -21,6 +21,7 @@ pub(super) use self::others::OtherWriter;
 use self::stream::Stream;
 use super::entry::{self, words};
 use super::facts::{Remedy, remedy};
+use super::sampling;
 use super::shared::Shared;
 use crate::backend::clock;
 use crate::config::DataMode;
@@ -100,6 +101,16 @@ impl MirrorControl {
 
     pub(super) fn is_on(&self) -> bool {
         self.phase.get() != Phase::Off
+    }
+
+    /// Whether it holds everything that it is to hold, but for what is on its way.
+    pub(super) fn is_filled(&self, settings: &MirrorSettings) -> bool {
+        self.fill.borrow().is_done || !settings.fill
+    }
+
+    /// There are keys in the record to be copied.
+    pub(super) fn wake(&self) {
+        self.keys.notify_one();
     }
 
     fn set_phase(&self, phase: Phase) {
@@ -306,6 +317,7 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = stream.run(mirror, record, control) => Err(why),
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
+        why = sampling::mirrored(shared, id) => Err(why),
         why = others::wait_for_one(shared) => {
             if shared.rules(id).data == DataMode::Mirrored {
                 record.become_unknown(&why);
