@@ -177,9 +177,6 @@ fn notes(backend: &BackendReport, text: &mut String) {
     if let Some(error) = &backend.probes.last_error {
         let _ = writeln!(text, "  {name}: last probe failed: {}", harmless(error));
     }
-    if backend.breaker != "closed" {
-        let _ = writeln!(text, "  {name}: breaker {}", harmless(&backend.breaker));
-    }
     if let Some(sampling) =
         backend.sampling.as_ref().filter(|sampling| sampling.agree_percent.is_some_and(|percent| percent < 100.0))
     {

@@ -175,7 +175,8 @@ impl Default for Failover {
             cascade: true,
             // With probes alone, two misses are 1.65 s at worst; one would let a single lost packet decide.
             failure_threshold: 2,
-            failure_rate_threshold: 0.2,
+            // A fifth that fails must be plainly over it, not on it: at 10 requests/s chance alone would decide.
+            failure_rate_threshold: 0.1,
             min_failures: 5,
             performance_degradation_threshold: 0.5,
             performance_min_shift: Duration::from_millis(5),

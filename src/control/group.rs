@@ -354,6 +354,9 @@ impl GroupControl {
     }
 
     pub(super) fn act(&mut self) {
+        if !self.actions.is_empty() {
+            self.note_status();
+        }
         for action in std::mem::take(&mut self.actions) {
             self.account.note(&action);
             match action {

@@ -14,7 +14,7 @@ use super::event::BackendId;
 use super::plan::Plan;
 use super::proposals::ProposalId;
 use super::selection::{self, Weighing};
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A pin lasts no longer than this: what is meant for longer is a failover, or a change of the configuration.
 const PIN_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -151,6 +151,12 @@ impl Engine {
         }
     }
 
+    /// An operator's failover to `to` was carried out: the newest word holds, and a pin elsewhere is over.
+    pub(super) fn chosen(&mut self, to: BackendId) {
+        self.operators.held = to != self.primary;
+        self.operators.pin.take_if(|pin| pin.backend != to);
+    }
+
     /// A switch has ended otherwise than wished: what depended on it is void.
     pub(super) fn disappoint(&mut self, id: SwitchId) {
         self.operators.pin.take_if(|pin| pin.entering == Some(id));
@@ -169,6 +175,7 @@ impl Engine {
     ) {
         if to == self.active {
             self.operators.held = true;
+            self.operators.pin.take_if(|pin| pin.backend != to);
             let why = format!("{} serves already, and stays by the operator's word: {reason}", self.name(to));
             return self.answer(now, DecisionKind::Stayed, to, why, actions);
         }
@@ -197,7 +204,7 @@ impl Engine {
         let pin = Pin { backend: to, until, reason: reason.clone(), entering: None };
         if to == self.active && self.pending.is_none() {
             self.operators.pin = Some(pin);
-            let why = format!("{} serves already, and is pinned until {until}: {reason}", self.name(to));
+            let why = format!("{} serves already, and is pinned for {}: {reason}", self.name(to), Told(lasts));
             return self.answer(now, DecisionKind::Commanded, to, why, actions);
         }
         if to == self.active {

@@ -88,7 +88,8 @@ impl Engine {
                 CheckName::Standing => format!("{name} is well but may not be entered: {}", check.text),
                 _ => format!("{name} is back but does not serve yet: {}", check.text),
             };
-            return self.note_stay(now, Stay { backend: to, why, checks, confidence: None }, actions);
+            let topic = format!("{name} is back: {}", check.name.name());
+            return self.note_stay(now, Stay { backend: to, topic, why, checks, confidence: None }, actions);
         }
         if self.backend(to).entry.blocks(now) {
             return;

@@ -186,6 +186,37 @@ fn a_drain_that_fails_or_has_nowhere_to_go_changes_nothing() {
 }
 
 #[test]
+fn once_the_primary_serves_again_an_earlier_failover_holds_nothing() {
+    for back in [Order::Drain { backend: BACKUP_A }, Order::Pin { backend: PRIMARY, lasts: SECOND }] {
+        let mut world = World::new();
+        world.operator(failover(Some(BACKUP_A)));
+        world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
+        world.operator(order(back));
+        world.switched(PRIMARY, Trigger::Manual, SwitchKind::Manual);
+        assert!(!world.view().recovery_held_by_operator);
+        world.pass_well(10 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+        world.die(PRIMARY);
+        let failover = world.the_switch();
+        world.done(failover.id, SwitchResult::Done);
+        world.edge(PRIMARY, Edge::HandshakeDone);
+        let home = world.wait_for_switch(&[PRIMARY, BACKUP_A, BACKUP_B]);
+        assert_eq!((home.to, home.kind), (PRIMARY, SwitchKind::Recovery));
+    }
+}
+
+#[test]
+fn a_failover_ends_a_pin_to_another_backend() {
+    let mut world = World::new();
+    world.operator(pin(BACKUP_B, 3_600 * SECOND));
+    world.switched(BACKUP_B, Trigger::Manual, SwitchKind::Manual);
+    world.operator(failover(Some(BACKUP_A)));
+    assert!(world.view().pin.is_some(), "until it has worked");
+    world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
+    assert_eq!(world.view().pin, None);
+    assert!(world.view().recovery_held_by_operator);
+}
+
+#[test]
 fn exclusions_are_idempotent_and_audited() {
     let mut world = World::new();
     world.actions.clear();
