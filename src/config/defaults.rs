@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::schema::*;
 use crate::limits;
+use crate::policy::Plan;
 
 impl Backend {
     /// A plain TCP backend with every default; what tests and the demo start from.
@@ -201,7 +202,7 @@ impl Default for Recovery {
             delay: Duration::from_secs(15),
             delay_max: Duration::from_secs(300),
             grace_period: Duration::from_secs(60),
-            plan: RecoveryPlan::Immediate,
+            plan: Plan::Drain,
             latency_factor: 3.0,
         }
     }

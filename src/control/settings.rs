@@ -118,6 +118,7 @@ pub fn engine_settings(config: &config::Group) -> Settings {
         delay_max: recovery.delay_max,
         grace_period: recovery.grace_period,
         latency_factor: recovery.latency_factor,
+        plan: recovery.plan,
         ..settings.recovery
     };
     settings.timeout.floor = timeout.floor;

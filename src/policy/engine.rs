@@ -11,6 +11,7 @@ use super::evidence::Blind;
 use super::guards::Guards;
 use super::incident::Incident;
 use super::operator::Operators;
+use super::plan::Plan;
 use super::proposals::Proposals;
 use super::recovery::Recovery;
 use super::score;
@@ -77,6 +78,7 @@ pub(super) struct Wanted {
     pub(super) trigger: Trigger,
     pub(super) kind: SwitchKind,
     pub(super) planned: bool,
+    pub(super) plan: Plan,
     pub(super) purpose: Purpose,
     pub(super) confidence: Option<f64>,
     pub(super) checks: Vec<Check>,

@@ -13,6 +13,7 @@ use super::event::{BackendId, CommandClass, Standing, SwitchResult};
 use super::evidence::Failure;
 use super::guards::Way;
 use super::incident::Resolution;
+use super::plan::Plan;
 use super::selection::{self, Weighing};
 use super::settings::{DataMode, Mode};
 use super::time::{Time, Told};
@@ -106,7 +107,7 @@ impl Engine {
 
     /// Begins a switch; one that is under way is superseded.
     pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
-        let Wanted { to, trigger, kind, planned, purpose, confidence, checks, why } = wanted;
+        let Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why } = wanted;
         if let Some(pending) = self.pending.take() {
             self.disappoint(pending.switch.id);
             self.abandoned = Some(pending);
@@ -133,9 +134,10 @@ impl Engine {
             };
             actions.push(Action::Record(decision));
         }
-        let switch = Switch { id, from: self.active, to, trigger, kind, planned, reason: why };
+        let switch = Switch { id, from: self.active, to, trigger, kind, planned, plan, reason: why };
         actions.push(Action::Switch(switch.clone()));
-        let deadline = now + self.settings.failover.switch_timeout;
+        let failover = &self.settings.failover;
+        let deadline = now + if planned { failover.planned_timeout } else { failover.switch_timeout };
         self.pending = Some(Pending { switch, began: now, deadline, purpose, recorded });
     }
 
@@ -157,7 +159,11 @@ impl Engine {
     fn give_up_hopeless(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Some(pending) = &self.pending else { return };
         let to = self.backend(pending.switch.to);
-        let result = if let Some(failure) = &to.failure {
+        let left = self.backend(pending.switch.from).failure.as_ref().filter(|_| pending.switch.planned);
+        let result = if let Some(failure) = left {
+            // What is planned waits for the one that is left; now whoever lives must serve at once.
+            SwitchResult::Failed { why: format!("the one that was to be left failed meanwhile: {}", failure.why) }
+        } else if let Some(failure) = &to.failure {
             SwitchResult::Failed { why: failure.why.clone() }
         } else if let Standing::Refused { why } = &to.standing {
             SwitchResult::Refused { why: why.clone() }
@@ -295,6 +301,7 @@ impl Engine {
             trigger: self.trigger_of(failure),
             kind: SwitchKind::Failover,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: Some(failure.confidence()),
             checks: vec![self.trigger_check(failure)],
@@ -323,6 +330,7 @@ impl Engine {
             trigger: Trigger::Cascade,
             kind: SwitchKind::Failover,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),
@@ -411,6 +419,7 @@ impl Engine {
             trigger: Trigger::Cascade,
             kind,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),
@@ -430,6 +439,7 @@ impl Engine {
                 trigger: Trigger::Connection,
                 kind: SwitchKind::Reentry,
                 planned: false,
+                plan: Plan::Immediate,
                 purpose: Purpose::Automatic,
                 confidence: None,
                 checks: Vec::new(),
@@ -484,6 +494,7 @@ impl Engine {
                     kind: SwitchKind::Failover,
                     // The active lives: a replica of it takes over only by plan, in step, and never while it is a master.
                     planned: !failure.total && self.backend(to).follows(),
+                    plan: Plan::Immediate,
                     purpose: if failure.total { Purpose::Automatic } else { Purpose::Improve },
                     confidence,
                     checks,

@@ -220,17 +220,16 @@ fn took_over(shared: &Rc<Shared>, to: BackendId, info: &Reply) {
     shared.group.record(to).settle(State::Clean);
 }
 
-/// Before anybody waits: whether the switch is to hand over from a living master to a replica of it, and whether that can be
-/// done. False when the target needs no such thing.
+/// Before anybody waits: whether a living master can hand over to the backend, where it is a replica.
 pub(in crate::control) async fn expect_ready(
     shared: &Rc<Shared>,
     from: BackendId,
     to: BackendId,
-) -> Result<bool, Obstacle> {
+) -> Result<(), Obstacle> {
     if !shared.is_replicated(to) {
-        return Ok(false);
+        return Ok(());
     }
-    let Some(replica) = look(shared, to).await?.filter(|look| look.is_replica) else { return Ok(false) };
+    let Some(replica) = look(shared, to).await?.filter(|look| look.is_replica) else { return Ok(()) };
     let refused = |why: String| Err(Obstacle::Refused(why));
     if !shared.promotes() {
         return refused(
@@ -240,12 +239,10 @@ pub(in crate::control) async fn expect_ready(
     }
     if !shared.is_replicated(from) {
         // Who serves has nothing to do with replication; `promote` decides.
-        return Ok(false);
+        return Ok(());
     }
     let name = &shared.rules(from).name;
-    let Some(master) = look(shared, from).await?.filter(|look| !look.is_replica) else {
-        return Ok(false);
-    };
+    let Some(master) = look(shared, from).await?.filter(|look| !look.is_replica) else { return Ok(()) };
     if replica.id != master.id {
         return refused(format!("it does not follow backend {name}, which serves"));
     }
@@ -257,7 +254,7 @@ pub(in crate::control) async fn expect_ready(
     if !arrives(shared, to, &master, KEEPS_STEP_MAX).await? {
         return refused(format!("it is not in step with backend {name}: what was written before has not reached it"));
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Waits until a replica has what its master had.
@@ -281,6 +278,9 @@ pub(in crate::control) async fn hand_over(
     to: BackendId,
 ) -> Result<Promotion, Obstacle> {
     let began = Instant::now();
+    if !look(shared, to).await?.is_some_and(|look| look.is_replica) {
+        return Ok(Promotion::NotNeeded);
+    }
     let lost = || Obstacle::Failed("a server does not say how far it is".to_owned());
     let master = look(shared, from).await?.ok_or_else(lost)?;
     // Nothing is written by us any more: once the replica has what the master has now, it has everything.

@@ -185,6 +185,8 @@ fn of_two_replicas_the_one_that_somebody_has_promoted_is_gone_to() {
 fn a_primary_that_lives_is_left_for_its_replica_by_plan_or_not_at_all() {
     for promotable in [true, false] {
         let mut world = cold_and_replica(promotable);
+        // Answered below, as a replica answers.
+        world.answers = false;
         world.standing(BACKUP_A, Standing::Refused { why: "foreign keys".into() });
         world.pass_well(2 * SECOND, &[PRIMARY]);
         world.probe(BACKUP_B, replica_answer());
