@@ -47,6 +47,7 @@ impl GroupControl {
             proposal: view.proposal.as_ref().map(|proposal| self.proposal_report(proposal)),
             switches_today: today.switches_by_trigger.values().sum(),
             incidents_today: today.incidents.values().sum(),
+            last_switch: self.last_switch.clone(),
             notes: self.notes(&view),
             backends,
         }

@@ -53,6 +53,10 @@ pub(super) struct Shared {
     pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
+    /// The backend that a planned switch is reconciling: its mirror may open though a switch is under way.
+    pub(super) reconciling: Cell<Option<BackendId>>,
+    /// What the engine wants clients to get, whatever a switch under way does meanwhile.
+    pub(super) wished: Cell<Availability>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) history: Arc<History>,
     pub(super) random: Cell<u64>,
@@ -125,6 +129,7 @@ impl Shared {
     /// Publishes that a backend was entered.
     pub(super) fn enter(self: &Rc<Self>, active: BackendId) -> Arc<Route> {
         self.incident_began();
+        self.wished.set(Availability::Serving);
         let route = self.publisher.borrow_mut().enter(active, self.keeping(active));
         self.complete_copy(&route);
         route

@@ -72,6 +72,9 @@ pub(super) struct MirrorControl {
     changed: Notify,
     /// Wakes the copying when keys were recorded.
     keys: Notify,
+    /// Requests wait for the last keys: the copying makes no pauses.
+    hurry: Cell<bool>,
+    hurried: Notify,
     pub(super) fill: RefCell<Fill>,
     /// Why it is not open; empty while it is, or need not be.
     pub(super) why: RefCell<String>,
@@ -87,6 +90,8 @@ impl MirrorControl {
             stop: Cell::new(false),
             changed: Notify::new(),
             keys: Notify::new(),
+            hurry: Cell::new(false),
+            hurried: Notify::new(),
             fill: RefCell::default(),
             why: RefCell::default(),
             copied: Cell::new(0),
@@ -164,6 +169,13 @@ impl Shared {
     /// It does not serve after all, or serves already.
     pub(super) fn release_mirror(&self, id: BackendId) {
         self.mirror(id).stop.set(false);
+        self.mirror(id).hurry.set(false);
+    }
+
+    /// Requests are about to wait for the last keys, which are copied without regard to the rate from now on.
+    pub(super) fn hurry_mirror(&self, id: BackendId) {
+        self.mirror(id).hurry.set(true);
+        self.mirror(id).hurried.notify_one();
     }
 
     /// Waits until all that was acknowledged so far has reached a mirrored backend; false when that takes too long.
@@ -214,7 +226,7 @@ impl Shared {
             && !facts.names_neighbours
             && self.other_writer.borrow().is_none()
             && !self.mirror(id).stop.get()
-            && self.newest_is_done()
+            && (self.newest_is_done() || self.reconciling.get() == Some(id))
             && self.twin(id).is_none()
     }
 }
