@@ -54,6 +54,14 @@ pub(super) struct Facts {
     pub(super) asked_for_commands: Option<String>,
     /// The first look decided about ownership.
     pub(super) met: bool,
+    /// Another Standin of the group has emptied it since its content was known, or made unknown, here.
+    pub(super) emptied_by_neighbour: bool,
+    /// Another Standin of the group serves from it, as the last look at its clients showed.
+    pub(super) serves_neighbour: Option<Instant>,
+    /// The last look named others of the group that serve from it, dead or alive.
+    pub(super) names_neighbours: bool,
+    /// We have left it, and it may still name us as one that serves from it.
+    pub(super) names_us: bool,
     /// An emptying is under way.
     pub(super) emptying: bool,
     /// The backend that is the same server by another address.
@@ -167,6 +175,8 @@ pub(super) fn mend(rules: &BackendRules, facts: &Facts) -> String {
         format!("promote backend {name} (REPLICAOF NO ONE), or name its master as the primary")
     } else if identity.is_some_and(|identity| identity.is_replica) {
         format!("set data = \"replica\" for backend {name}")
+    } else if facts.serves_neighbour.is_some() {
+        format!("wait until no other Standin serves from {name}, or let them return first")
     } else if rules.data == DataMode::Replica {
         format!("have backend {name} follow the server that serves: REPLICAOF HOST PORT")
     } else if let Some(other) = facts.other_owners.first() {

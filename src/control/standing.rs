@@ -39,6 +39,7 @@ impl GroupControl {
             self.shared.note_replication(id, report.replication.as_ref(), report.asked);
             self.tend(id, &report.marks);
             self.tend_replication(id);
+            self.shared.tend_own_name(id, &report.marks);
             self.learn_commands(id);
             self.shared.remind(id);
             if self.shared.group.route().active == id {
@@ -140,6 +141,7 @@ impl GroupControl {
             && facts.is_owned()
             && facts.keys_in_use > 0
             && !facts.emptying
+            && !shared.is_spared(id)
             && shared.newest_is_done()
         {
             self.empty(id);
