@@ -304,6 +304,12 @@ fn settings(config: &config::Group) -> Settings {
             request_bytes_max: listen.frame_bytes_max,
             ..FrameLimits::default()
         },
+        login_frame_limits: FrameLimits {
+            arguments_max: limits::LOGIN_ARGUMENTS_MAX.min(listen.elements_max),
+            bulk_bytes_max: limits::LOGIN_BULK_BYTES_MAX.min(listen.bulk_bytes_max),
+            request_bytes_max: listen.frame_bytes_max,
+            ..FrameLimits::default()
+        },
         clients_max: listen.clients_max,
         output_limit_bytes: listen.output_limit,
         output_pause_bytes: listen.output_pause,

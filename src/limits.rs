@@ -17,6 +17,9 @@ pub const REPLY_ELEMENTS_MAX: usize = 256 * 1024 * 1024;
 pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Longest inline request and longest length line, as `PROTO_INLINE_MAX_SIZE` of Redis.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Arguments, and bytes of one of them, in a request of a client that has not logged in, as Redis bounds them.
+pub const LOGIN_ARGUMENTS_MAX: usize = 10;
+pub const LOGIN_BULK_BYTES_MAX: usize = 16 * 1024;
 /// Longest whole request frame.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
@@ -24,6 +27,9 @@ pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;
 /// Requests of one client that may be in flight; beyond it the client is not read.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = 4096;
+/// Bytes that are read behind a blocking command or a subscription, only to see the client leave: they lie between us and
+/// the end of its stream.
+pub const BLOCKED_INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// Unsent reply bytes at which a client is no longer read.
 pub const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 /// Unsent reply bytes at which a client is closed (`listen.output_limit`).
@@ -72,6 +78,8 @@ pub const PINNED_CONNECTIONS_MAX: usize = 4096;
 pub const RETIRED_LINKS_MAX: usize = 16;
 /// Requests in which a replica says who it is before it asks for the data.
 pub const INTRODUCTION_MAX: usize = 16;
+/// Links of one worker and group for different databases, protocols and users; with more, the longest idle one is closed.
+pub const LANES_MAX: usize = 64;
 /// Different logins of clients that one worker remembers, where the server judges AUTH.
 pub const PASSED_LOGINS_MAX: usize = 1024;
 /// Messages that a subscriber of the embedded server has not read; beyond it the subscriber is closed.
@@ -107,6 +115,7 @@ const _: () = assert!(RECORDING_SEGMENTS_MAX >= 2);
 const _: () = assert!(FRAME_DEPTH_MAX <= REPLY_DEPTH_MAX);
 const _: () = assert!(READ_CHUNK_BYTES <= BUFFER_KEEP_BYTES);
 const _: () = assert!(BULK_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(LOGIN_ARGUMENTS_MAX * (LOGIN_BULK_BYTES_MAX + 32) < REQUEST_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= READ_CHUNK_BYTES);
 const _: () = assert!(REASON_BYTES_MAX < ADMIN_BODY_BYTES_MAX);
 const _: () = assert!(EVENTS_ANSWERED_DEFAULT <= EVENTS_KEPT_MAX);

@@ -421,6 +421,29 @@ fn a_password_is_asked_for_and_checked() {
 }
 
 #[test]
+fn who_has_not_logged_in_may_send_little_and_who_has_in_the_same_breath_may_send_much() {
+    let stage = Stage::start_with(|config| config.listen_keys("password = \"open sesame\""));
+    for (request, says) in [
+        ("*11\r\n", "unauthenticated multibulk length"),
+        ("*2\r\n$4\r\nAUTH\r\n$16385\r\n", "unauthenticated bulk length"),
+    ] {
+        let mut client = stage.connect();
+        client.send_raw(request.as_bytes());
+        let reply = client.read();
+        assert!(reply.text().contains(says), "{reply:?}");
+        assert!(client.is_closed_by_peer());
+    }
+    let mut client = stage.connect();
+    let value = "v".repeat(100_000);
+    let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
+    client.send_raw(format!("AUTH \"open sesame\"\r\n{set}").as_bytes());
+    assert_eq!(client.read(), Reply::ok());
+    assert_eq!(client.read(), Reply::ok(), "the login counts for what was sent behind it");
+    assert_eq!(client.command(&["STRLEN", "k"]), Reply::Integer(100_000));
+    stage.standin.finish();
+}
+
+#[test]
 fn listen_users_act_with_the_rights_of_their_backend_users() {
     let (primary, backup) = (RedisServer::start(), RedisServer::start());
     for server in [&primary, &backup] {
@@ -540,12 +563,16 @@ fn whatever_is_wrong_with_a_login_the_answer_is_the_same() {
 
 #[test]
 fn denied_commands_are_refused_at_the_front_door() {
-    let stage = Stage::start_with(|config| config.listen_keys("deny = [\"SHUTDOWN\", \"CONFIG SET\", \"DEBUG\"]"));
+    let stage = Stage::start_with(|config| {
+        config.listen_keys("deny = [\"SHUTDOWN\", \"CONFIG SET\", \"DEBUG\", \"JSON.SET\"]")
+    });
     let mut client = stage.connect();
     for request in [&["SHUTDOWN", "NOSAVE"][..], &["config", "set", "maxmemory", "1"], &["DEBUG", "SLEEP", "1"]] {
         let reply = client.command(request);
         assert!(reply.is_error(), "{request:?} answered {reply:?}");
     }
+    let reply = client.command(&["json.set", "k", "$", "{}"]);
+    assert!(reply.text().contains("'json.set' is denied"), "a module's command too, by its name: {reply:?}");
     assert!(!client.command(&["CONFIG", "GET", "maxmemory"]).is_error(), "only CONFIG SET is denied");
     assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
     assert_eq!(client.command(&["MULTI"]), Reply::ok());

@@ -67,6 +67,82 @@ fn transactions_that_cannot_run_are_refused_as_a_server_refuses_them() {
 }
 
 #[test]
+fn what_a_transaction_changes_about_the_connection_holds_after_it() {
+    let mut stage = Stage::start();
+    let mut publisher = stage.connect();
+    let mut client = stage.standin.connect_resp3();
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    for request in [
+        &["SUBSCRIBE", "news"][..],
+        &["CLIENT", "TRACKING", "ON"],
+        &["SCRIPT", "LOAD", "return 77"],
+        &["SELECT", "3"],
+        &["GET", "watched"],
+    ] {
+        assert_eq!(client.command(request), queued(), "{request:?}");
+    }
+    assert_eq!(client.command(&["EXEC"]).elements().len(), 5);
+    assert_eq!(client.command(&["SET", "k", "in 3"]), Reply::ok());
+    publisher.command(&["SELECT", "3"]);
+    assert_eq!(publisher.command(&["GET", "k"]), Reply::bulk("in 3"));
+    assert_eq!(publisher.command(&["PUBLISH", "news", "hello"]), Reply::Integer(1), "still subscribed");
+    assert_eq!(client.read(), Reply::Push(message("message", &["news", "hello"])));
+    publisher.command(&["SET", "watched", "new"]);
+    let told = Reply::Push(vec![Reply::bulk("invalidate"), Reply::Array(vec![Reply::bulk("watched")])]);
+    assert_eq!(client.read(), told, "still tracking");
+
+    stage.fail_over();
+    let forget_all = Reply::Push(vec![Reply::bulk("invalidate"), Reply::Nil]);
+    assert_eq!(client.read(), forget_all);
+    publish_until_heard(&mut publisher, "news");
+    // Once for each connection that was lost meanwhile.
+    let pushed = std::iter::repeat_with(|| client.read()).find(|push| *push != forget_all);
+    assert_eq!(pushed, Some(Reply::Push(message("message", &["news", "hello"]))));
+    let sha = "2f769f654f08d29e246d971112563bd01abfe584";
+    assert_eq!(client.command(&["EVALSHA", sha, "0"]), Reply::Integer(77));
+    stage.standin.finish();
+}
+
+#[test]
+fn what_a_transaction_was_refused_changes_nothing() {
+    let stage = Stage::start();
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["SET", "k", "in 0"]), Reply::ok());
+    assert_eq!(client.command(&["MULTI"]), Reply::ok());
+    assert_eq!(client.command(&["SELECT", "9999"]), queued());
+    assert_eq!(client.command(&["GET", "k"]), queued());
+    let exec = client.command(&["EXEC"]);
+    let replies = exec.elements();
+    assert!(replies[0].is_error(), "{replies:?}");
+    assert_eq!(replies[1], Reply::bulk("in 0"));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("in 0"), "still in database 0");
+    assert!(client.command(&["MULTI", "what"]).is_error_word("ERR"));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("in 0"), "and in no transaction");
+    stage.standin.finish();
+}
+
+#[test]
+fn without_a_backend_nothing_of_a_transaction_is_executed_whenever_one_comes_back() {
+    let mut stage = Stage::start();
+    let mut client = stage.connect();
+    stage.standin.declare(&["no backend", "backup-a", "cannot"]);
+    stage.primary.kill();
+    stage.backup.kill();
+    eventually(secs(20), "requests are refused at once", || {
+        let began = std::time::Instant::now();
+        client.command(&["GET", "k"]).is_error_word("NOBACKEND") && began.elapsed() < ms(100)
+    });
+    assert_eq!(client.command(&["MULTI"]), Reply::ok(), "as a server that cannot serve now");
+    assert!(client.command(&["SET", "k", "half"]).is_error_word("NOBACKEND"));
+    stage.backup.restart();
+    eventually(secs(20), "it serves again", || stage.connect().command(&["GET", "k"]) == Reply::Nil);
+    assert!(client.command(&["SET", "other", "half"]).is_error());
+    assert!(client.command(&["EXEC"]).is_error_word("EXECABORT"));
+    assert_eq!(client.command(&["MGET", "k", "other"]), Reply::Array(vec![Reply::Nil, Reply::Nil]));
+    stage.standin.finish();
+}
+
+#[test]
 fn a_watched_key_that_changes_lets_exec_answer_nil() {
     let stage = Stage::start();
     let (mut client, mut other) = (stage.connect(), stage.connect());
@@ -192,6 +268,22 @@ fn subscriptions_of_both_protocols_go_on_after_a_failover() {
 }
 
 #[test]
+fn a_subscription_that_the_server_refused_does_not_come_back_after_a_failover() {
+    let mut stage = Stage::start();
+    let rule = ["ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "resetchannels"];
+    assert_eq!(stage.primary.command(&rule), Reply::ok());
+    assert_eq!(stage.backup.command(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "&*"]), Reply::ok());
+    let mut client = stage.connect();
+    assert_eq!(client.command(&["AUTH", "app", "secret"]), Reply::ok());
+    assert!(client.command(&["SUBSCRIBE", "a", "b"]).is_error_word("NOPERM"));
+    stage.fail_over();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok(), "no subscriber, who may only listen");
+    let mut other = stage.connect();
+    assert_eq!(other.command(&["PUBLISH", "a", "hello"]), Reply::Integer(0));
+    stage.standin.finish();
+}
+
+#[test]
 fn a_blocking_pop_waits_without_stopping_others() {
     let stage = Stage::start();
     let (mut waiting, mut other) = (stage.connect(), stage.connect());
@@ -216,6 +308,24 @@ fn a_client_that_leaves_while_it_blocks_takes_nothing() {
     eventually(secs(5), "the pop is gone", || stage.primary.info("blocked_clients") == "0");
     other.command(&["LPUSH", "queue", "job"]);
     assert_eq!(other.command(&["LLEN", "queue"]), Reply::Integer(1), "nobody popped it");
+    stage.standin.finish();
+}
+
+#[test]
+fn a_client_that_leaves_with_much_sent_behind_a_blocking_command_takes_nothing() {
+    let stage = Stage::start();
+    let mut other = stage.connect();
+    // Less and more than is read while it waits: the end of its stream is seen by reading, or told by the kernel.
+    for requests in [100_000, 180_000] {
+        let mut leaving = stage.connect();
+        leaving.send(&["BLPOP", "queue", "0"]);
+        eventually(secs(5), "the pop waits", || stage.primary.info("blocked_clients") == "1");
+        leaving.send_raw("PING\r\n".repeat(requests).as_bytes());
+        drop(leaving);
+        eventually(secs(5), "the pop is gone", || stage.primary.info("blocked_clients") == "0");
+        other.command(&["LPUSH", "queue", "job"]);
+        assert_eq!(other.command(&["LPOP", "queue"]), Reply::bulk("job"), "nobody else popped it");
+    }
     stage.standin.finish();
 }
 
@@ -269,6 +379,27 @@ fn a_selected_database_belongs_to_its_session_and_outlives_a_failover() {
     let mut direct = stage.backup.connect();
     direct.command(&["SELECT", "4"]);
     assert_eq!(direct.command(&["GET", "k"]), Reply::bulk("again"));
+    stage.standin.finish();
+}
+
+#[test]
+fn databases_that_nobody_uses_any_more_cost_few_connections() {
+    let stage = Stage::start();
+    assert_eq!(stage.primary.command(&["CONFIG", "GET", "databases"]).elements()[1], Reply::bulk("16"));
+    let mut client = stage.connect();
+    // More logins than links are kept for, each in several databases.
+    for user in 0..20 {
+        let name = format!("user-{user}");
+        assert_eq!(stage.primary.command(&["ACL", "SETUSER", &name, "on", ">secret", "~*", "+@all"]), Reply::ok());
+        assert_eq!(client.command(&["AUTH", &name, "secret"]), Reply::ok());
+        for database in 0..8 {
+            assert_eq!(client.command(&["SELECT", &database.to_string()]), Reply::ok());
+            assert_eq!(client.command(&["SET", "k", &name]), Reply::ok());
+        }
+    }
+    let connections = || stage.primary.info("connected_clients").parse::<usize>().unwrap();
+    eventually(secs(5), "the idle ones are closed", || connections() < 80);
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("user-19"));
     stage.standin.finish();
 }
 
@@ -495,7 +626,8 @@ fn redirected_invalidation_goes_on_after_a_failover_and_after_either_connection_
     assert!(!hears(&stage, "a"));
     stage.fail_over();
     assert!(hears(&stage, "b"), "everything was to be forgotten");
-    assert!(!hears(&stage, "c"));
+    // Both connections were replaced, each when its loss was seen.
+    eventually(secs(5), "there is an end to forgetting", || !hears(&stage, "c"));
     stage.backup.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert!(hears(&stage, "d"), "everything was to be forgotten");
     stage.backup.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 /// One connection. An enum, not a trait object: the hot case is a direct call into the TCP stream.
@@ -27,6 +27,23 @@ impl Io {
             Self::TlsClient(stream) => stream.get_ref().0.local_addr().ok(),
             Self::TlsServer(stream) => stream.get_ref().0.local_addr().ok(),
             Self::Unix(_) | Self::Duplex(_) => None,
+        }
+    }
+
+    /// Whether the other side has closed its end, as far as the runtime has heard; nothing is read for it.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        fn is_closed(ready: impl Future<Output = io::Result<Ready>>) -> bool {
+            let mut cx = Context::from_waker(Waker::noop());
+            let now = pin!(ready).poll(&mut cx);
+            matches!(now, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+        }
+        match self {
+            Self::Tcp(stream) => is_closed(stream.ready(Interest::READABLE)),
+            Self::Unix(stream) => is_closed(stream.ready(Interest::READABLE)),
+            Self::TlsClient(stream) => is_closed(stream.get_ref().0.ready(Interest::READABLE)),
+            Self::TlsServer(stream) => is_closed(stream.get_ref().0.ready(Interest::READABLE)),
+            Self::Duplex(_) => false,
         }
     }
 

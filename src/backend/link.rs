@@ -296,6 +296,18 @@ impl<S: Owner> Link<S> {
         lost_at_us != 0 && self.state.get() == State::Ready && self.greeted_us.get() <= lost_at_us
     }
 
+    /// Whether its connection stood at any time.
+    #[must_use]
+    pub fn was_ready(&self) -> bool {
+        self.greeted_us.get() != 0
+    }
+
+    /// When something last came from the server, in microseconds since the origin.
+    #[must_use]
+    pub fn last_progress_us(&self) -> u64 {
+        self.last_progress_us.get()
+    }
+
     /// Requests without a reply.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -70,6 +70,11 @@ impl<S: Owner> Cutter<S> {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
+            if self.buffer.len() > 2 * STREAM_BYTES {
+                // A long reply that could not be forwarded in pieces is over.
+                self.buffer.truncate(READ_CHUNK_BYTES);
+                self.buffer.shrink_to_fit();
+            }
         }
         let room = self.buffer.len() - self.end;
         if room < self.buffer.len() / 2 && self.start > 0 {
@@ -78,7 +83,8 @@ impl<S: Owner> Cutter<S> {
             self.start = 0;
         }
         if self.end == self.buffer.len() {
-            let grown = (self.buffer.len() * 2).min(2 * STREAM_BYTES).max(self.buffer.len() + READ_CHUNK_BYTES);
+            let len = self.buffer.len();
+            let grown = (len * 2).min(2 * STREAM_BYTES).max(len + len / 2);
             self.buffer.resize(grown, 0);
         }
         &mut self.buffer[self.end..]

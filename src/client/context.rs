@@ -143,9 +143,35 @@ impl Context {
     }
 
     fn open_link(&self, active: BackendId, lane: Lane) -> Rc<Link<Session>> {
+        if self.links.borrow().len() >= limits::LANES_MAX {
+            self.close_oldest_idle_lane();
+        }
         let link = self.spawn_link(active, lane, None);
         self.links.borrow_mut().insert((active, lane), Rc::clone(&link));
         link
+    }
+
+    /// Links that nothing waits for and that have been so since `before_us`, the longest first; never that of database 0,
+    /// by which most clients are served and by whose end a dead server shows.
+    fn idle_lanes(&self, before_us: u64) -> Vec<Rc<Link<Session>>> {
+        let is_idle = |link: &&Rc<Link<Session>>| {
+            let is_base = link.lane.database == 0 && link.lane.user == 0;
+            !is_base && link.state() == State::Ready && link.in_flight() == 0 && link.last_progress_us() <= before_us
+        };
+        let mut idle: Vec<_> = self.links.borrow().values().filter(is_idle).map(Rc::clone).collect();
+        idle.sort_by_key(|link| link.last_progress_us());
+        idle
+    }
+
+    fn close_oldest_idle_lane(&self) {
+        if let Some(link) = self.idle_lanes(u64::MAX).first() {
+            self.close_lane(link);
+        }
+    }
+
+    fn close_lane(&self, link: &Rc<Link<Session>>) {
+        self.links.borrow_mut().remove(&(link.backend.id, link.lane));
+        let _ = link.abort();
     }
 
     /// A link beside one whose head is a script or other slow command, or a reply of many megabytes: what comes new need
@@ -391,6 +417,9 @@ impl Context {
         });
         for link in leave {
             let _ = link.abort();
+        }
+        for link in self.idle_lanes(now_us.saturating_sub(keep_us)) {
+            self.close_lane(&link);
         }
         // A hold that lasts longer than a request may live is answered with an error; nothing else would wake them.
         let held_too_long = self.route().availability == Availability::Holding

@@ -1,6 +1,7 @@
 //! The listening socket of a group: one, whose connections go to the worker with the fewest clients.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,9 @@ impl Listener {
                 Ok(Self::Tcp(socket.into()))
             }
             ListenAddress::Unix(path) => {
-                if std::os::unix::net::UnixStream::connect(path).is_err() {
+                // Nothing but a socket is ever removed: a mistyped path may name anything.
+                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+                if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
                 }
                 let listener = std::os::unix::net::UnixListener::bind(path)?;

@@ -1,5 +1,7 @@
 //! AUTH and HELLO: who a client is. Passwords are compared in constant time and read anew, since they rotate.
 
+use std::time::Duration;
+
 use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 
@@ -7,9 +9,10 @@ use super::session::{Notice, Session};
 use super::settings::User;
 use super::special::Step;
 use super::task::SessionTask;
-use crate::backend::{self, Depth, HandshakeError, Lane, Login};
+use crate::backend::{self, Depth, HandshakeError, Lane, Login, Owner as _, clock};
 use crate::config::Secret;
 use crate::resp::{self, Protocol, write};
+use crate::route::Availability;
 
 /// What became of a login, with what was to follow it.
 pub(super) struct Outcome {
@@ -24,6 +27,8 @@ struct Hello {
     name: Option<String>,
 }
 
+/// Between two attempts to have a server judge a login while the active backend does not answer.
+const LOGIN_PAUSE: Duration = Duration::from_millis(10);
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD_CONFIGURED: &str = "ERR AUTH <password> called without any password configured for the default user. \
                                       Are you sure your configuration is correct?";
@@ -204,12 +209,26 @@ async fn ask_server(session: &Session, user: Option<Vec<u8>>, password: Vec<u8>)
     let password = text(password)?;
     let login = Login { username, password: Some(Secret::given(password.as_str())), is_clients: true };
     let context = &session.context;
-    let (active, ..) = context.route_facts();
+    let bound = context.settings.request_timeout.as_micros() as u64;
+    let began_us = clock::micros();
     let lane = Lane { database: 0, protocol: Protocol::Resp2, user: u16::MAX };
-    match backend::connect(context.group.backend(active), lane, &login, Depth::Brief).await {
-        Ok(_) => {}
-        Err(HandshakeError::User(refusal)) => return Err(refusal),
-        Err(error) => return Err(format!("NOBACKEND the login cannot be checked: {error}")),
+    loop {
+        let (active, availability, _) = context.route_facts();
+        match backend::connect(context.group.backend(active), lane, &login, Depth::Brief).await {
+            Ok(_) => break,
+            Err(HandshakeError::User(refusal)) => return Err(refusal),
+            // A login waits for the backend that is entered next as long as any other request would.
+            Err(error) => {
+                let since_us = match availability {
+                    Availability::NoBackend { since_us } => since_us,
+                    _ => began_us,
+                };
+                if clock::micros().saturating_sub(since_us) >= bound || session.is_gone() {
+                    return Err(format!("NOBACKEND the login cannot be checked: {error}"));
+                }
+            }
+        }
+        tokio::time::sleep(LOGIN_PAUSE).await;
     }
     match context.remember_login(login, &password) {
         Some(index) => Ok((index, name)),

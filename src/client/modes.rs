@@ -38,12 +38,14 @@ pub(super) struct Transaction {
     pub(super) log: Option<Vec<Vec<u8>>>,
     pub(super) log_bytes: usize,
     pub(super) queued: i64,
-    /// EXEC will be answered with nil, by us: a WATCH before it was lost.
+    /// EXEC will be answered by us, without any server: with nil if a WATCH before it was lost.
     pub(super) is_doomed: bool,
     /// We refused one of its requests: EXEC must fail.
     pub(super) is_spoiled: bool,
     /// Queued requests that are answered here, with their positions.
     pub(super) own: Vec<(usize, Vec<u8>)>,
+    /// Queued requests that change the client's connection once EXEC has executed them, with their positions.
+    pub(super) effects: Vec<(usize, Vec<u8>)>,
     /// Database that a queued SELECT will lead to.
     pub(super) select: Option<u32>,
     /// How long a queued CLIENT PAUSE will hold the backend back, in microseconds.
@@ -53,6 +55,12 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) fn new(is_doomed: bool) -> Self {
         Self { log: Some(Vec::new()), is_doomed, ..Self::default() }
+    }
+
+    /// Whether one more request may be kept besides the log, which may be dropped where this may not.
+    pub(super) fn has_room_for(&self, request: &[u8]) -> bool {
+        let kept: usize = self.own.iter().chain(&self.effects).map(|(_, kept)| kept.len()).sum();
+        kept + request.len() <= limits::TRANSACTION_BYTES_MAX
     }
 
     pub(super) fn remember(&mut self, request: &[u8]) {
@@ -73,9 +81,42 @@ pub(super) struct Subscriptions {
     pub(super) channels: HashSet<Vec<u8>>,
     pub(super) patterns: HashSet<Vec<u8>>,
     pub(super) shard_channels: HashSet<Vec<u8>>,
+    /// Of all names.
+    bytes: usize,
 }
 
 impl Subscriptions {
+    fn of(&mut self, handling: Handling) -> &mut HashSet<Vec<u8>> {
+        match handling {
+            Handling::Subscribe | Handling::Unsubscribe => &mut self.channels,
+            Handling::PatternSubscribe | Handling::PatternUnsubscribe => &mut self.patterns,
+            _ => &mut self.shard_channels,
+        }
+    }
+
+    /// Whether the names of one more request may be remembered.
+    pub(super) fn has_room_for(&self, request: &[u8]) -> bool {
+        self.bytes + request.len() <= limits::SUBSCRIPTION_BYTES_MAX
+    }
+
+    /// Returns the names that were not there yet.
+    pub(super) fn add(&mut self, handling: Handling, names: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let added: Vec<_> = names.into_iter().filter(|name| self.of(handling).insert(name.clone())).collect();
+        self.bytes += added.iter().map(Vec::len).sum::<usize>();
+        added
+    }
+
+    /// Without names: all of the kind.
+    pub(super) fn remove(&mut self, handling: Handling, names: &[Vec<u8>]) {
+        let set = self.of(handling);
+        let removed: usize = if names.is_empty() {
+            set.drain().map(|name| name.len()).sum()
+        } else {
+            names.iter().filter(|name| set.remove(*name)).map(Vec::len).sum()
+        };
+        self.bytes -= removed;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.patterns.is_empty() && self.shard_channels.is_empty()
     }
@@ -90,7 +131,11 @@ pub(super) enum Expected {
     Blocking,
     /// Whether the server lets the client's user do this.
     Permission(Handling),
-    Subscription,
+    /// With the names that are new, which go again if the server refuses them.
+    Subscription {
+        handling: Handling,
+        added: Vec<Vec<u8>>,
+    },
     TrackingInfo,
     /// CLIENT PAUSE or UNPAUSE: until when the backend will be silent, in microseconds since the origin.
     Pause {

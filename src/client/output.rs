@@ -21,6 +21,7 @@ pub(super) struct Output {
     /// Sequence number of the next request.
     next: Cell<u32>,
     parked: RefCell<VecDeque<Parked>>,
+    parked_bytes: Cell<usize>,
     waiting: RefCell<Vec<u8>>,
     sent: Cell<usize>,
 }
@@ -41,6 +42,11 @@ impl Output {
     /// Bytes that the socket has not taken yet.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting.borrow().len() - self.sent.get()
+    }
+
+    /// All bytes that are kept, those among them whose turn has not come.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.waiting_bytes() + self.parked_bytes.get()
     }
 
     /// Replies to `count` requests from `seq` on. `direct` writes what the socket takes at once and says how much.
@@ -81,6 +87,7 @@ impl Output {
 
     fn park(&self, parked: Parked) {
         let mut all = self.parked.borrow_mut();
+        self.parked_bytes.set(self.parked_bytes.get() + parked.bytes.len());
         if let Some(same) = all.iter_mut().find(|other| other.seq == parked.seq) {
             // The rest of a reply of which a piece is parked already.
             same.bytes.extend_from_slice(&parked.bytes);
@@ -99,6 +106,7 @@ impl Output {
         let mut moved = false;
         while parked.front().is_some_and(|first| first.seq == self.head.get()) {
             let Some(first) = parked.pop_front() else { break };
+            self.parked_bytes.set(self.parked_bytes.get() - first.bytes.len());
             self.waiting.borrow_mut().extend_from_slice(&first.bytes);
             moved = true;
             if first.partial {
@@ -146,6 +154,21 @@ mod tests {
             Some(bytes.len())
         });
         String::from_utf8(sink.borrow().clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_waits_for_its_turn_counts_as_held() {
+        let (output, sink) = (Output::default(), RefCell::new(Vec::new()));
+        let first = output.place();
+        let (second, third) = (output.place(), output.place());
+        output.partial(third, b"+th", socket(&sink));
+        output.replies(third, 1, b"ird\r\n", socket(&sink));
+        output.replies(second, 1, b"+second\r\n", socket(&sink));
+        assert_eq!((output.waiting_bytes(), output.held_bytes()), (0, 17), "they could grow without bound otherwise");
+        output.replies(first, 1, b"+first\r\n", socket(&sink));
+        output.flush(|bytes| Some(socket(&sink)(bytes)));
+        assert_eq!(sink.borrow().as_slice(), b"+first\r\n+second\r\n+third\r\n");
+        assert_eq!(output.held_bytes(), 0);
     }
 
     #[test]

@@ -15,39 +15,55 @@ use crate::route::Availability;
 
 impl SessionTask {
     pub(super) fn subscription(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let subscribes =
-            matches!(spec.handling, Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe);
+        let subscribes = subscribes(spec.handling);
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
         }
         if !spec.arity_ok(resp::arguments(request).len()) {
             return self.forward(spec, request);
         }
+        if subscribes && !self.state.subscriptions.has_room_for(request) {
+            return self.local_error("OVERLOADED this client has too many subscriptions");
+        }
         // Frames of messages may come from now on; in RESP2 they look like replies.
         if subscribes {
             self.session.subscribed.set(true);
         }
-        let step = self.send_own(spec, request, Some(Expected::Subscription));
+        let expected = Expected::Subscription { handling: spec.handling, added: Vec::new() };
+        let step = self.send_own(spec, request, Some(expected));
         if step != Step::Consumed || self.state.pinned.is_none() {
             self.session.subscribed.set(!self.state.subscriptions.is_empty());
             return step;
         }
-        let names: Vec<Vec<u8>> = resp::arguments(request).skip(1).map(<[u8]>::to_vec).collect();
-        let subscriptions = &mut self.state.subscriptions;
-        let set = match spec.handling {
-            Handling::Subscribe | Handling::Unsubscribe => &mut subscriptions.channels,
-            Handling::PatternSubscribe | Handling::PatternUnsubscribe => &mut subscriptions.patterns,
-            _ => &mut subscriptions.shard_channels,
-        };
-        if subscribes {
-            set.extend(names);
-        } else if names.is_empty() {
-            set.clear();
-        } else {
-            for name in &names {
-                set.remove(name);
-            }
+        let new = self.note_subscription(spec, request);
+        if let Some((.., Expected::Subscription { added, .. })) = self.state.expected.back_mut() {
+            *added = new;
         }
+        Step::Consumed
+    }
+
+    /// A request for (un)subscription that the server takes, as far as is known. Returns the names that are new.
+    pub(super) fn note_subscription(&mut self, spec: &'static Spec, request: &[u8]) -> Vec<Vec<u8>> {
+        let names: Vec<Vec<u8>> = resp::arguments(request).skip(1).map(<[u8]>::to_vec).collect();
+        let mut added = Vec::new();
+        if subscribes(spec.handling) {
+            added = self.state.subscriptions.add(spec.handling, names);
+        } else {
+            self.state.subscriptions.remove(spec.handling, &names);
+        }
+        self.show_subscriptions();
+        added
+    }
+
+    /// The server has refused a subscription.
+    pub(super) fn unsubscribed(&mut self, handling: Handling, names: &[Vec<u8>]) {
+        if !names.is_empty() {
+            self.state.subscriptions.remove(handling, names);
+        }
+        self.show_subscriptions();
+    }
+
+    fn show_subscriptions(&self) {
         let subscriptions = &self.state.subscriptions;
         self.session.subscribed.set(!subscriptions.is_empty());
         self.session.record.update(|shown| {
@@ -55,7 +71,6 @@ impl SessionTask {
             shown.patterns = subscriptions.patterns.len();
             shown.shard_channels = subscriptions.shard_channels.len();
         });
-        Step::Consumed
     }
 
     /// How many confirmations a request for (un)subscription is answered with.
@@ -217,4 +232,8 @@ impl SessionTask {
         self.session.context.mirror_values(requests);
         self.session.context.sessions.borrow_mut().remove(&self.session.record.id);
     }
+}
+
+const fn subscribes(handling: Handling) -> bool {
+    matches!(handling, Handling::Subscribe | Handling::PatternSubscribe | Handling::ShardSubscribe)
 }

@@ -9,7 +9,6 @@ use super::clients;
 use super::special::Step;
 use super::task::SessionTask;
 use crate::command::{self, Handling, Spec};
-use crate::limits;
 use crate::resp::{self, FrameLimits, ReplyScanner};
 
 /// An answer to EXEC in which replies of our own are still to be put.
@@ -31,11 +30,8 @@ pub(super) const fn is_answered_here(handling: Handling) -> bool {
 
 impl SessionTask {
     pub(super) fn queue_here(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let kept: usize =
-            self.state.transaction.iter().flat_map(|transaction| &transaction.own).map(|(_, own)| own.len()).sum();
-        if kept + request.len() > limits::TRANSACTION_BYTES_MAX {
-            self.spoil_transaction();
-            return self.local_error("OVERLOADED too much is queued");
+        if !self.state.transaction.as_ref().is_none_or(|transaction| transaction.has_room_for(request)) {
+            return self.too_much_is_queued();
         }
         let placeholder = self.placeholder(spec.handling, request);
         let placed = self.state.answered_here;
@@ -135,7 +131,7 @@ impl SessionTask {
 }
 
 /// The elements of an array, whole.
-fn elements(reply: &[u8], limits: &FrameLimits) -> Vec<Vec<u8>> {
+pub(super) fn elements(reply: &[u8], limits: &FrameLimits) -> Vec<Vec<u8>> {
     let header = reply.iter().position(|byte| *byte == b'\n').map_or(reply.len(), |at| at + 1);
     let (mut rest, mut elements) = (&reply[header..], Vec::new());
     while let Ok(Some(len)) = ReplyScanner::default().scan(rest, limits)

@@ -51,7 +51,10 @@ impl SessionTask {
         }
         self.state.orphaned_since_us = self.now_us.max(1);
         self.state.is_pristine = true;
-        self.tracking_lost();
+        if link.was_ready() {
+            // One that never came to be has tracked nothing, and what was lost with the one before was told.
+            self.tracking_lost();
+        }
         self.schedule_recovery();
     }
 

@@ -90,7 +90,7 @@ impl SessionTask {
         let mut confirmations = 0;
         if let Some(expected) = expected {
             flags |= flag::SPECIAL;
-            if matches!(expected, Expected::Subscription) {
+            if matches!(expected, Expected::Subscription { .. }) {
                 flags |= flag::SUBSCRIPTION;
                 confirmations = self.confirmations(spec, request);
             }
@@ -118,21 +118,11 @@ impl SessionTask {
     fn connection(&mut self, way: Way) -> Result<Rc<Link<Session>>, Step> {
         let context = Rc::clone(&self.session.context);
         let (active, availability, _) = context.route_facts();
-        match availability {
-            Availability::Serving => {}
-            Availability::Holding => {
-                let bound = context.settings.request_timeout.as_micros() as u64;
-                if context.held_for_us(self.now_us) < bound {
-                    return Err(Step::Wait);
-                }
-                return Err(self.no_backend());
-            }
-            Availability::NoBackend { since_us } => {
-                let bound = context.settings.request_timeout.as_micros() as u64;
-                if self.now_us.saturating_sub(since_us) >= bound {
-                    return Err(self.no_backend());
-                }
-            }
+        if self.is_unserved() {
+            return Err(self.no_backend());
+        }
+        if availability == Availability::Holding {
+            return Err(Step::Wait);
         }
         let quiet = self.session.output.in_flight() == 0;
         let way = if context.is_paused(active, self.now_us) { Way::Own } else { way };
@@ -161,6 +151,17 @@ impl SessionTask {
                 self.link = Some(Rc::clone(&link));
                 Ok(link)
             }
+        }
+    }
+
+    /// Whether no backend can serve and requests are refused at once.
+    pub(super) fn is_unserved(&self) -> bool {
+        let context = &self.session.context;
+        let bound = context.settings.request_timeout.as_micros() as u64;
+        match context.route_facts().1 {
+            Availability::Serving => false,
+            Availability::Holding => context.held_for_us(self.now_us) >= bound,
+            Availability::NoBackend { since_us } => self.now_us.saturating_sub(since_us) >= bound,
         }
     }
 

@@ -5,10 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use super::context::Context;
 use super::output::Output;
@@ -71,6 +72,9 @@ pub(crate) struct Inner {
     pub(super) owned: RefCell<Option<Rc<Link<Session>>>>,
     /// The writes of a transaction whose EXEC is on its way, while there are mirrors: nobody else knows its keys.
     pub(super) in_doubt: RefCell<Vec<(u32, Vec<u8>)>>,
+    /// The task has stopped reading, and whether what the client has asked for must end with it; set by the task.
+    pub(super) stopped_reading: Cell<bool>,
+    pub(super) must_leave: Cell<bool>,
     /// When the task last saw input, and whether half a frame waits.
     pub(super) last_input_us: Cell<u64>,
     pub(super) mid_frame: Cell<bool>,
@@ -104,6 +108,8 @@ impl Session {
             wakes_at: Cell::new(None),
             owned: RefCell::new(None),
             in_doubt: RefCell::default(),
+            stopped_reading: Cell::new(false),
+            must_leave: Cell::new(false),
             last_input_us,
             mid_frame: Cell::new(false),
         }))
@@ -140,8 +146,13 @@ impl Session {
         self.notify(Notice::RouteChanged(active));
     }
 
-    /// Closes the client when it has been silent, or half-silent, for too long.
+    /// Closes the client when it has been silent, or half-silent, for too long, or has left while it was not read: what a
+    /// blocking command pops for it would be lost.
     pub(super) fn check_idle(&self, now_us: u64) {
+        if self.stopped_reading.get() && self.must_leave.get() && self.io.borrow().as_ref().is_some_and(Io::has_hung_up)
+        {
+            return self.doom();
+        }
         let settings = &self.context.settings;
         let silent_us = now_us.saturating_sub(self.last_input_us.get());
         let over = |bound: std::time::Duration| !bound.is_zero() && silent_us >= bound.as_micros() as u64;
@@ -152,6 +163,20 @@ impl Session {
         if (self.mid_frame.get() && reads && over(settings.frame_timeout)) || (!waits && over(settings.idle_timeout)) {
             self.doom();
         }
+    }
+
+    /// Until CLIENT KILL names the client; for the time after its task.
+    pub(super) async fn killed(&self) {
+        poll_fn(|cx| {
+            self.remember_waker(cx.waker());
+            if self.record.killed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Whether its client still gets what comes: neither has it left, nor is it about to be closed.
+    fn is_served(&self) -> bool {
+        !self.gone.get() && !self.doomed.get()
     }
 
     /// Ends the client's connection as soon as its task runs.
@@ -182,9 +207,9 @@ impl Session {
     }
 
     fn after_replies(&self) {
-        let waiting = self.output.waiting_bytes();
-        if waiting > 0 {
-            if waiting > self.context.settings.output_limit_bytes {
+        let held = self.output.held_bytes();
+        if held > 0 {
+            if held > self.context.settings.output_limit_bytes {
                 tracing::info!(client = self.record.id, "closed: it does not read its replies");
                 self.doomed.set(true);
             }
@@ -209,14 +234,14 @@ impl Owner for Session {
     }
 
     fn replies(&self, seq: u32, count: u32, bytes: &[u8]) {
-        if !self.gone.get() {
+        if self.is_served() {
             self.output.replies(seq, count, bytes, |bytes| self.direct(bytes));
             self.after_replies();
         }
     }
 
     fn partial(&self, seq: u32, bytes: &[u8]) {
-        if !self.gone.get() {
+        if self.is_served() {
             self.output.partial(seq, bytes, |bytes| self.direct(bytes));
             self.after_replies();
         }
@@ -244,7 +269,7 @@ impl Owner for Session {
     }
 
     fn out_of_band(&self, bytes: &[u8]) {
-        if self.gone.get() {
+        if !self.is_served() {
             return;
         }
         let part;

@@ -20,6 +20,8 @@ pub struct User {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub frame_limits: FrameLimits,
+    /// Those of clients that have not logged in.
+    pub login_frame_limits: FrameLimits,
     pub clients_max: usize,
     /// Unsent reply bytes at which a client is closed.
     pub output_limit_bytes: usize,

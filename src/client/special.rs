@@ -69,8 +69,9 @@ impl SessionTask {
             return Some(NO_AUTH.to_owned());
         }
         let denied = &self.session.context.settings.denied;
-        (!denied.is_empty() && (denied.has(spec) || denied.has_name(name))).then(|| {
-            let name = spec.name.replace('|', " ");
+        let is_known = denied.has(spec);
+        (is_known || denied.has_name(name)).then(|| {
+            let name = if is_known { spec.name.replace('|', " ") } else { String::from_utf8_lossy(name).into_owned() };
             format!("NOPERM '{name}' is denied at this endpoint (listen.deny); ask the server itself")
         })
     }
@@ -181,7 +182,12 @@ impl SessionTask {
         let succeeded = !matches!(reply.first(), Some(b'-' | b'!'));
         let is_tracking_info = matches!(expected, Expected::TrackingInfo);
         match expected {
-            Expected::Nothing | Expected::Subscription | Expected::TrackingInfo => {}
+            Expected::Nothing | Expected::TrackingInfo => {}
+            Expected::Subscription { handling, added } => {
+                if !succeeded {
+                    self.unsubscribed(handling, &added);
+                }
+            }
             Expected::Permission(handling) => {
                 let refusal = || String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
                 self.state.permission = Some((handling, if succeeded { Ok(()) } else { Err(refusal()) }));

@@ -165,19 +165,23 @@ impl SessionTask {
         }
         let step = self.send_own(spec, request, None);
         if step == Step::Consumed && self.state.pinned.is_some() {
-            self.state.is_pristine = false;
-            self.state.kept.retain(|kept| command::of_request(kept).name != spec.name);
-            let turned_off = resp::arguments(request)
-                .nth(2)
-                .is_some_and(|word| word.eq_ignore_ascii_case(b"off") || word.eq_ignore_ascii_case(b"no"));
-            if !turned_off {
-                self.state.kept.push(request.to_vec());
-            }
-            if spec.handling == Handling::ClientNoTouch {
-                self.session.record.update(|shown| shown.no_touch = !turned_off);
-            }
+            self.note_kept(spec, request);
         }
         step
+    }
+
+    pub(super) fn note_kept(&mut self, spec: &'static Spec, request: &[u8]) {
+        self.state.is_pristine = false;
+        self.state.kept.retain(|kept| command::of_request(kept).name != spec.name);
+        let turned_off = resp::arguments(request)
+            .nth(2)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"off") || word.eq_ignore_ascii_case(b"no"));
+        if !turned_off {
+            self.state.kept.push(request.to_vec());
+        }
+        if spec.handling == Handling::ClientNoTouch {
+            self.session.record.update(|shown| shown.no_touch = !turned_off);
+        }
     }
 }
 

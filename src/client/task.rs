@@ -114,7 +114,10 @@ impl SessionTask {
             if self.is_finished() {
                 return Poll::Ready(self.tunnel.take().unwrap_or(Exit::Closed));
             }
-            if !self.wants_input() {
+            let wants_input = self.wants_input();
+            self.session.stopped_reading.set(!wants_input);
+            if !wants_input {
+                self.session.must_leave.set(self.must_leave_at_once());
                 return Poll::Pending;
             }
             match self.poll_read(cx, scratch) {
@@ -154,12 +157,14 @@ impl SessionTask {
         if self.ended || self.closing || self.tunnel.is_some() {
             return false;
         }
-        if self.session.output.waiting_bytes() >= settings.output_pause_bytes {
+        if self.session.output.held_bytes() >= settings.output_pause_bytes {
             return false;
         }
         if self.state.waits {
             // Still read a little, to see the client leave.
-            return self.input.len() < limits::READ_CHUNK_BYTES;
+            let is_urgent = self.must_leave_at_once();
+            let bound = if is_urgent { limits::BLOCKED_INPUT_BYTES_MAX } else { limits::READ_CHUNK_BYTES };
+            return self.input.len() < bound;
         }
         let room = self.session.output.in_flight() < settings.in_flight_max;
         self.session.wakes_at.set((!room).then_some(settings.in_flight_max / 2));
@@ -258,6 +263,12 @@ impl SessionTask {
         self.session.wakes_at.set(None);
         let mut at = 0;
         while !self.closing && self.tunnel.is_none() {
+            if !self.state.is_authenticated && self.state.awaited > 0 {
+                // What may be sent is known when the login is decided.
+                self.state.waits = at < bytes.len();
+                self.session.wakes_at.set(Some(0));
+                break;
+            }
             let (taken, next) = self.forward_run(&bytes[at..]);
             at += taken;
             match next {
@@ -292,7 +303,13 @@ impl SessionTask {
 
     pub(super) fn refuse_protocol(&mut self, error: &resp::ProtocolError) {
         let seq = self.session.output.place();
-        self.session.answer(seq, format!("-ERR Protocol error: {error}\r\n").as_bytes());
+        let is_length =
+            matches!(error, resp::ProtocolError::InvalidMultibulkLength | resp::ProtocolError::InvalidBulkLength);
+        let text = match error.to_string() {
+            text if is_length && !self.state.is_authenticated => text.replace("invalid", "unauthenticated"),
+            text => text,
+        };
+        self.session.answer(seq, format!("-ERR Protocol error: {text}\r\n").as_bytes());
         self.closing = true;
     }
 
@@ -307,8 +324,11 @@ impl SessionTask {
         let mut run_start = 0;
         let copying = if keeping.recording == 0 { 0 } else { context.copying(&context.route()) };
         let mut run_ahead = RunAhead::default();
+        let settings = &context.settings;
+        let is_known = self.state.is_authenticated;
+        let frame_limits = if is_known { &settings.frame_limits } else { &settings.login_frame_limits };
         let next = loop {
-            let frame = match self.scanner.scan(&bytes[at..], &context.settings.frame_limits) {
+            let frame = match self.scanner.scan(&bytes[at..], frame_limits) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break Next::Incomplete,
                 Err(error) => break Next::Broken(error),

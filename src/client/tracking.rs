@@ -230,7 +230,7 @@ impl SessionTask {
 }
 
 /// The client that CLIENT TRACKING names behind REDIRECT.
-fn redirect_of(request: &[u8]) -> Option<u64> {
+pub(super) fn redirect_of(request: &[u8]) -> Option<u64> {
     let mut words = resp::arguments(request).skip_while(|word| !word.eq_ignore_ascii_case(b"redirect"));
     std::str::from_utf8(words.nth(1)?).ok()?.parse().ok().filter(|id| *id > 0)
 }

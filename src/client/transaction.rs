@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use super::modes::{Expected, Transaction, Watch};
-use super::queued_here::is_answered_here;
+use super::queued_here::{elements, is_answered_here};
 use super::special::Step;
 use super::stateful::pause_us;
 use super::task::SessionTask;
+use super::tracking::redirect_of;
+use super::worker::Told;
 use crate::backend::clock;
 use crate::command::{self, Handling, Spec};
 use crate::divergence::{Ahead, Record, note_write, note_write_ahead};
@@ -21,12 +23,21 @@ pub(super) fn wrong_arity() -> Vec<u8> {
 
 impl SessionTask {
     pub(super) fn multi(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
+        if !spec.arity_ok(resp::arguments(request).len()) {
+            return self.forward(spec, request);
+        }
         if self.state.watch == Watch::Broken {
             self.state.transaction = Some(Transaction::new(true));
             return self.local(b"+OK\r\n");
         }
         if self.state.pinned.is_none() && self.must_settle() {
             return Step::Wait;
+        }
+        if self.is_unserved() {
+            // As a server does that cannot serve now: a refused MULTI would let what follows be executed one by one, as
+            // soon as a backend is back.
+            self.state.transaction = Some(Transaction { is_spoiled: true, ..Transaction::new(true) });
+            return self.local(b"+OK\r\n");
         }
         let step = self.send_own(spec, request, None);
         if step == Step::Consumed && self.state.pinned.is_some() {
@@ -71,12 +82,15 @@ impl SessionTask {
             _ => false,
         };
         if transaction.is_doomed {
+            let is_spoiled = transaction.is_spoiled;
             if !ends {
-                return Some(self.local(b"+QUEUED\r\n"));
+                return Some(if is_spoiled { self.no_backend() } else { self.local(b"+QUEUED\r\n") });
             }
             self.end_transaction();
             let mut out = Vec::new();
-            if spec.handling == Handling::Exec {
+            if spec.handling == Handling::Exec && is_spoiled {
+                write::error(&mut out, "EXECABORT Transaction discarded because of previous errors.");
+            } else if spec.handling == Handling::Exec {
                 write::null_array(&mut out, self.state.protocol);
             } else {
                 out.extend_from_slice(b"+OK\r\n");
@@ -91,6 +105,16 @@ impl SessionTask {
         }
         if is_answered_here(spec.handling) {
             return Some(self.queue_here(spec, request));
+        }
+        let has_effect = has_effect(spec.handling);
+        if has_effect && !transaction.has_room_for(request) {
+            return Some(self.too_much_is_queued());
+        }
+        if spec.handling == Handling::ClientTracking && redirect_of(request).is_some() {
+            self.spoil_transaction();
+            return Some(
+                self.local_error("ERR CLIENT TRACKING with REDIRECT cannot be queued here; say it before MULTI"),
+            );
         }
         let placed = self.state.answered_here;
         let sealed = database_of(spec, request).and_then(|number| self.await_unsealed(number));
@@ -107,6 +131,9 @@ impl SessionTask {
             && !matches!(spec.handling, Handling::Multi | Handling::Watch)
             && let Some(transaction) = &mut self.state.transaction
         {
+            if has_effect {
+                transaction.effects.push((transaction.queued as usize, request.to_vec()));
+            }
             transaction.remember(request);
             if !matches!(spec.handling, Handling::Shared | Handling::Blocking) {
                 // It may leave its connection in a state that nobody else must meet.
@@ -137,9 +164,17 @@ impl SessionTask {
     /// Refused by us: the client was told that it is not executed, so EXEC must not execute the rest either.
     pub(super) fn refused_in_transaction(&mut self) {
         match &mut self.state.transaction {
-            Some(transaction) if self.state.pinned.is_none() => transaction.is_doomed = true,
+            Some(transaction) if self.state.pinned.is_none() => {
+                transaction.is_doomed = true;
+                transaction.is_spoiled = true;
+            }
             _ => self.spoil_transaction(),
         }
+    }
+
+    pub(super) fn too_much_is_queued(&mut self) -> Step {
+        self.spoil_transaction();
+        self.local_error("OVERLOADED too much is queued")
     }
 
     pub(super) fn end_transaction(&mut self) {
@@ -153,8 +188,10 @@ impl SessionTask {
 
     /// Ends the transaction; returns what of it is still to be carried out here.
     pub(super) fn transaction_answered(&mut self, succeeded: bool, reply: &[u8]) -> Vec<(usize, Vec<u8>)> {
-        let Some(transaction) = self.state.transaction.take() else { return Vec::new() };
+        let Some(mut transaction) = self.state.transaction.take() else { return Vec::new() };
         self.session.in_doubt.borrow_mut().clear();
+        let was_executed = reply.first() == Some(&b'*') && !reply.starts_with(b"*-1");
+        let executed = if was_executed { self.executed_effects(&mut transaction, reply) } else { Vec::new() };
         if succeeded {
             self.mirror_transaction(&transaction);
         }
@@ -165,15 +202,72 @@ impl SessionTask {
             let context = &self.session.context;
             context.group.backend(context.route_facts().0).pause_until(self.now_us.saturating_add(pause_us));
         }
-        if succeeded && let Some(number) = transaction.select {
-            self.state.select(number);
-            self.session.context.group.note_database(number);
-            self.state.is_pristine = false;
-            self.link = None;
-            self.session.record.update(|shown| shown.database = number);
+        for request in &executed {
+            self.apply_effect(command::of_request(request), request);
         }
         self.end_transaction();
         transaction.own
+    }
+
+    /// Those of the queued requests with an effect on the client's connection that the server has not refused. A refused
+    /// SELECT leaves the log, and what was queued behind it belongs to the database before it.
+    fn executed_effects(&self, transaction: &mut Transaction, reply: &[u8]) -> Vec<Vec<u8>> {
+        let effects = std::mem::take(&mut transaction.effects);
+        if effects.is_empty() {
+            return Vec::new();
+        }
+        let context = &self.session.context;
+        let elements = elements(reply, &context.settings.links.frame_limits);
+        let is_refused =
+            |at: usize| elements.get(at).is_none_or(|element| matches!(element.first(), Some(b'-' | b'!')));
+        let (executed, refused): (Vec<_>, Vec<_>) = effects.into_iter().partition(|(at, _)| !is_refused(*at));
+        let is_select = |request: &[u8]| command::of_request(request).handling == Handling::Select;
+        let mut was_misled = false;
+        for (at, _) in refused.iter().rev().filter(|(_, request)| is_select(request)) {
+            was_misled = true;
+            if let Some(log) = &mut transaction.log {
+                log.remove(*at);
+            }
+        }
+        let route = context.route();
+        if was_misled && route.recording != 0 {
+            for (database, request) in
+                in_databases(self.state.database(), transaction.log.iter().flatten().map(Vec::as_slice))
+            {
+                note_one(context.group.recording(&route), database, request);
+            }
+        }
+        executed.into_iter().map(|(_, request)| request).collect()
+    }
+
+    /// What a request that EXEC has executed changes about the client's connection.
+    fn apply_effect(&mut self, spec: &'static Spec, request: &[u8]) {
+        match spec.handling {
+            Handling::Select => {
+                let Some(number) = database_of(spec, request) else { return };
+                self.state.select(number);
+                self.session.context.group.note_database(number);
+                self.state.is_pristine = false;
+                self.link = None;
+                self.session.record.update(|shown| shown.database = number);
+            }
+            Handling::ClientTracking => {
+                let turns_on = resp::arguments(request).nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"on"));
+                self.tell_target(Told::Released { tracker: self.session.record.id });
+                self.state.tracking = turns_on.then(|| request.to_vec());
+                self.session.record.update(|shown| shown.tracking = turns_on);
+            }
+            Handling::ScriptLoad | Handling::ScriptFlush | Handling::FunctionLoad => {
+                self.session.context.scripts.note(spec, request);
+            }
+            Handling::ScriptDebug
+            | Handling::ClientNoTouch
+            | Handling::ClientCapability
+            | Handling::ClientImportSource => self.note_kept(spec, request),
+            _ => {
+                self.note_subscription(spec, request);
+            }
+        }
     }
 
     /// An EXEC is about to be sent: what it will write is known here alone. Says whether the request is one.
@@ -246,6 +340,28 @@ impl Transaction {
             }
         }
     }
+}
+
+/// Requests that change the client's connection, or what the server knows besides its keys.
+const fn has_effect(handling: Handling) -> bool {
+    matches!(
+        handling,
+        Handling::Select
+            | Handling::ClientTracking
+            | Handling::ScriptLoad
+            | Handling::ScriptFlush
+            | Handling::FunctionLoad
+            | Handling::ScriptDebug
+            | Handling::ClientNoTouch
+            | Handling::ClientCapability
+            | Handling::ClientImportSource
+            | Handling::Subscribe
+            | Handling::PatternSubscribe
+            | Handling::ShardSubscribe
+            | Handling::Unsubscribe
+            | Handling::PatternUnsubscribe
+            | Handling::ShardUnsubscribe
+    )
 }
 
 fn note_one<'a>(records: impl Iterator<Item = &'a Record> + Clone, database: u32, request: &[u8]) {

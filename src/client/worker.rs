@@ -227,7 +227,10 @@ async fn serve(context: Rc<Context>, accepted: Accepted, tls: Option<TlsAcceptSo
     if let Exit::Tunnel { introduction, request, lane, backend } = task.run(&scratch).await {
         let io = session.io.borrow_mut().take();
         if let Some(io) = io {
-            tunnel::run(&context, io, &introduction, &request, lane, backend).await;
+            tokio::select! {
+                () = tunnel::run(&context, io, &introduction, &request, lane, backend) => {}
+                () = session.killed() => {}
+            }
         }
     }
 }

@@ -173,6 +173,13 @@ fn policies(group: &Group) -> Map<String, Json> {
             "copy_rate": group.mirror.copy_rate,
             "value_max": show_size(group.mirror.value_max),
         },
+        "sampling": {
+            "mode": group.sampling.mode.word(),
+            "share": group.sampling.share,
+            "rate": group.sampling.rate,
+            "value_max": show_size(group.sampling.value_max),
+            "ttl_tolerance": show_duration(group.sampling.ttl_tolerance),
+        },
         "embedded": {
             "memory": show_size(group.embedded.memory),
             "locks_and_counters": group.embedded.locks_and_counters,

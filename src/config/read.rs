@@ -309,6 +309,19 @@ pub(super) fn mirror(section: Section<'_>) -> Mirror {
     mirror
 }
 
+pub(super) fn sampling(section: Section<'_>) -> Sampling {
+    let default = Sampling::default();
+    let sampling = Sampling {
+        mode: section.take("mode", default.mode),
+        share: section.take_within("share", default.share, 0.0001, 1.0),
+        rate: section.take_within("rate", default.rate, 1, 100_000),
+        value_max: bytes(&section, "value_max", default.value_max, KIB, GIB / 2),
+        ttl_tolerance: section.take_within("ttl_tolerance", default.ttl_tolerance, Duration::ZERO, DAY),
+    };
+    section.finish();
+    sampling
+}
+
 pub(super) fn embedded(section: Section<'_>) -> Embedded {
     let default = Embedded::default();
     let embedded = Embedded {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::policy::Plan;
 
 /// Everything one process needs, checked as a whole by the loader.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,7 @@ pub struct Group {
     pub recovery: Recovery,
     pub divergence: Divergence,
     pub mirror: Mirror,
+    pub sampling: Sampling,
     pub embedded: Embedded,
 }
 
@@ -375,15 +377,9 @@ pub struct Recovery {
     /// A primary that fails within this time after a recovery has relapsed.
     pub grace_period: Duration,
     /// How clients are brought back.
-    pub plan: RecoveryPlan,
+    pub plan: Plan,
     /// Probe latency must be under this multiple of the baseline.
     pub latency_factor: f64,
-}
-
-/// Held and drained within one switch; returning in steps is to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveryPlan {
-    Immediate,
 }
 
 /// `[divergence]`.
@@ -437,6 +433,29 @@ pub struct Mirror {
     pub copy_rate: u32,
     /// A value whose serialised form is longer is removed from the mirrored backend instead of copied.
     pub value_max: usize,
+}
+
+/// `[sampling]`: how the active is compared with what mirrored backends and replicas hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    pub mode: SamplingMode,
+    /// Of the keys that a walk through the databases finds, those that are compared: 0 to 1.
+    pub share: f64,
+    /// Keys compared each second at most, for each backend.
+    pub rate: u32,
+    /// Bytes in memory; of longer values only type and time of life are compared.
+    pub value_max: usize,
+    /// Times of life may differ by so much.
+    pub ttl_tolerance: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingMode {
+    Off,
+    /// Differences are counted and told.
+    Report,
+    /// They are also made right on mirrored backends.
+    Repair,
 }
 
 /// `[embedded]`: the in-process store behind `address = "embedded"`.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::limits;
-use crate::policy::{Counts, Recording};
+use crate::policy::{Counts, Plan, Recording};
 use crate::telemetry::events::{Event, History, Word};
 use crate::telemetry::wall_time::WallTime;
 
@@ -54,6 +54,9 @@ pub struct GroupReport {
     pub switches_today: u64,
     #[serde(default)]
     pub incidents_today: u64,
+    /// Absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_switch: Option<SwitchReport>,
     /// What is under way or held back, one sentence each: a switch, a recovery that waits or that an operator holds.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -102,6 +105,9 @@ pub struct BackendReport {
     /// Of a backend that is kept in step while another serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorReport>,
+    /// Of a backend that is compared with the active: what that has found since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<SamplingReport>,
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -230,6 +236,32 @@ pub struct Note {
     pub reason: String,
 }
 
+/// How an order that ends in a switch is carried out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct How {
+    /// As configured if absent.
+    pub plan: Option<Plan>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// The last switch, whatever came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchReport {
+    pub at: WallTime,
+    pub from: String,
+    pub to: String,
+    /// `immediate` or `drain`; absent when the one that was left had failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Word>,
+    pub trigger: Word,
+    /// `done`, `refused` or `failed`.
+    pub result: Word,
+    pub took_us: u64,
+    /// So long requests waited.
+    pub held_us: u64,
+}
+
 /// Over the last window, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyReport {
@@ -280,6 +312,34 @@ pub struct MirrorReport {
     pub why: Option<String>,
 }
 
+/// How a backend's content compares with that of the active. Counts are of keys, since the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SamplingReport {
+    pub compared: u64,
+    /// Those that differed when nothing was under way; the sum of the next four.
+    pub differing: u64,
+    /// The active has them, this one has not.
+    pub missing: u64,
+    /// This one has them, the active has not.
+    pub extra: u64,
+    /// Another type or value.
+    pub value: u64,
+    /// Another time of life.
+    pub lifetime: u64,
+    /// Of the last 1,000 compared; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agree_percent: Option<f64>,
+    /// Copied again, and found alike afterwards.
+    pub repaired: u64,
+    /// Written too often, or the backend too far behind, to be judged.
+    pub unsettled: u64,
+    /// Times that all keys of the active were gone through.
+    pub rounds: u64,
+    /// Why nothing is compared now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityReport {
     pub run_id: String,
@@ -292,7 +352,7 @@ pub struct IdentityReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandOutcome {
     pub group: String,
-    /// `done`, or `nothing_to_do` when things were already as asked.
+    /// `done`, `nothing_to_do` when things were already as asked, or `dry_run` when nothing was to be done.
     pub result: Word,
     /// One sentence.
     pub message: String,
@@ -303,6 +363,12 @@ pub struct CommandOutcome {
     /// The route's epoch after the command.
     pub epoch: u64,
     pub duration_us: u64,
+    /// So long requests waited; of a switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_us: Option<u64>,
+    /// The steps of the switch, one sentence each, of a dry run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
 }
 
 /// One finding of `standin check --connect`.
@@ -377,6 +443,7 @@ pub enum Request {
     Order {
         group: Option<String>,
         order: Order,
+        how: How,
         note: Note,
         reply: CommandReply,
     },
@@ -458,8 +525,14 @@ impl Handle {
     }
 
     /// `group` may be left out where there is one group.
-    pub async fn order(&self, group: Option<String>, order: Order, note: Note) -> Result<CommandOutcome, CommandError> {
-        self.command(|reply| Request::Order { group, order, note, reply }).await
+    pub async fn order(
+        &self,
+        group: Option<String>,
+        order: Order,
+        how: How,
+        note: Note,
+    ) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Order { group, order, how, note, reply }).await
     }
 
     pub async fn adopt(&self, group: Option<String>, backend: String) -> Result<CommandOutcome, CommandError> {
@@ -566,6 +639,7 @@ pub(crate) mod tests {
             }),
             data: "cold".into(),
             mirror: None,
+            sampling: None,
             weight: 100,
             zone: None,
             signals: SignalsReport { phi: 0.5, success_percent: Some(100.0), ..SignalsReport::default() },
@@ -608,6 +682,16 @@ pub(crate) mod tests {
             proposal: None,
             switches_today: 2,
             incidents_today: 1,
+            last_switch: Some(SwitchReport {
+                at,
+                from: "backup-a".to_owned(),
+                to: "primary".to_owned(),
+                plan: Some("drain".into()),
+                trigger: "manual".into(),
+                result: "done".into(),
+                took_us: 14_000,
+                held_us: 6_200,
+            }),
             notes: vec!["an operator chose the active backend; `standin recover` returns to the primary".to_owned()],
             clients: 50,
             backends: vec![primary, backup],
@@ -638,6 +722,8 @@ pub(crate) mod tests {
             to: Some("backup-a".to_owned()),
             epoch: 2,
             duration_us: 900,
+            held_us: Some(400),
+            steps: Vec::new(),
         }
     }
 
@@ -646,7 +732,8 @@ pub(crate) mod tests {
         let (handle, mut receiver) = channel(Arc::default());
         let task = tokio::spawn(async move {
             match receiver.recv().await.unwrap() {
-                Request::Order { group, order, note, reply } => {
+                Request::Order { group, order, how, note, reply } => {
+                    assert_eq!(how, How { plan: Some(Plan::Drain), dry_run: false });
                     assert_eq!(order, Order::Failover { to: Some("backup-a".into()) });
                     assert_eq!(note.reason, "maintenance");
                     reply.send(Ok(outcome(&group.unwrap()))).unwrap();
@@ -656,7 +743,8 @@ pub(crate) mod tests {
         });
         let note = Note { by: "kim".into(), reason: "maintenance".into() };
         let order = Order::Failover { to: Some("backup-a".into()) };
-        let answer = handle.order(Some("cache".into()), order, note).await;
+        let how = How { plan: Some(Plan::Drain), ..How::default() };
+        let answer = handle.order(Some("cache".into()), order, how, note).await;
         assert_eq!(answer, Ok(outcome("cache")));
         task.await.unwrap();
     }
@@ -671,7 +759,7 @@ pub(crate) mod tests {
                 reply.send(Err(sent)).unwrap();
             }
         });
-        assert_eq!(handle.order(None, Order::Recover, Note::default()).await, Err(refusal));
+        assert_eq!(handle.order(None, Order::Recover, How::default(), Note::default()).await, Err(refusal));
     }
 
     #[tokio::test]

@@ -11,19 +11,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use super::api::{CommandReply, GroupReport, Note, Order, RecordingReport, StatisticsReport};
-use super::entry::Outcome;
+use super::api::{CommandReply, GroupReport, How, Note, Order, RecordingReport, StatisticsReport, SwitchReport};
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
 use super::state::Keeper;
+use super::steps::Outcome;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
-use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy};
+use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
 use crate::divergence::Scripts;
 use crate::policy::{
     Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, RecordedEngine, Switch,
@@ -45,6 +46,7 @@ pub struct GroupControlSetup {
     pub tracks_writers: bool,
     pub mark_prefix: String,
     pub mirror: MirrorSettings,
+    pub sampling: Sampling,
     pub health_check: HealthCheck,
     pub initialization: Initialization,
     /// Where what must outlive the process is kept.
@@ -71,7 +73,7 @@ pub(super) enum GroupRequest {
     Status(oneshot::Sender<GroupReport>),
     Statistics(oneshot::Sender<StatisticsReport>),
     Recording(Option<u64>, oneshot::Sender<RecordingReport>),
-    Order { order: Order, note: Note, reply: CommandReply },
+    Order { order: Order, how: How, note: Note, reply: CommandReply },
     Own { backend: String, own: bool, reply: CommandReply },
 }
 
@@ -90,6 +92,7 @@ pub(super) struct GroupControl {
     pub(super) account: Account,
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
+    pub(super) last_switch: Option<SwitchReport>,
     pub(super) initialization: Initialization,
     /// Said once that as many backends have answered as were waited for.
     pub(super) is_initialized: bool,
@@ -212,6 +215,8 @@ impl GroupControl {
             own_prefix: setup.mark_prefix,
             mirrors: (0..count).map(|_| MirrorControl::new()).collect(),
             mirror_settings: setup.mirror,
+            sampling: setup.sampling,
+            samples: (0..count).map(|_| RefCell::default()).collect(),
             other_writer: RefCell::new(None),
             client_name: setup.client_name,
             incidents: RefCell::default(),
@@ -219,6 +224,8 @@ impl GroupControl {
             tracking: RefCell::default(),
             entry_timeout,
             newest_switch: Cell::new(0),
+            reconciling: Cell::default(),
+            wished: Cell::new(Availability::Holding),
             scripts: setup.scripts,
             history: Arc::clone(&surroundings.history),
             random: Cell::new(setup.seed | 1),
@@ -228,11 +235,15 @@ impl GroupControl {
         for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
             tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
         }
+        for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
+            tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
+        }
         let control = Self {
             shared: Rc::clone(&shared),
             engine,
             account,
             began: Vec::new(),
+            last_switch: None,
             initialization: setup.initialization,
             is_initialized: false,
             collectors: (0..count).map(|_| Collector::new()).collect(),
@@ -343,6 +354,9 @@ impl GroupControl {
     }
 
     pub(super) fn act(&mut self) {
+        if !self.actions.is_empty() {
+            self.note_status();
+        }
         for action in std::mem::take(&mut self.actions) {
             self.account.note(&action);
             match action {
@@ -372,6 +386,7 @@ impl GroupControl {
             EngineAvailability::Holding { .. } => Availability::Holding,
             EngineAvailability::NoBackend => Availability::NoBackend { since_us: clock::micros() },
         };
+        self.shared.wished.set(availability);
         let same = std::mem::discriminant(&availability) == std::mem::discriminant(&route.availability);
         if !same {
             self.shared.set_availability(availability);

@@ -20,11 +20,13 @@ mod probe;
 mod publish;
 mod report;
 mod round;
+mod sampling;
 mod settings;
 mod shared;
 mod standing;
 mod start;
 mod state;
+mod steps;
 mod switches;
 mod tracking;
 mod watch;
@@ -85,8 +87,8 @@ pub async fn run(
             Some(Request::Recording { group, event, reply }) => {
                 let _ = reply.send(recording(&handles, group, event).await);
             }
-            Some(Request::Order { group, order, note, reply }) => {
-                forward(&handles, group, reply, |reply| GroupRequest::Order { order, note, reply });
+            Some(Request::Order { group, order, how, note, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Order { order, how, note, reply });
             }
             Some(Request::Adopt { group, backend, reply }) => {
                 forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: true, reply });

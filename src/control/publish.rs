@@ -1,6 +1,6 @@
 //! Once a second: from counters and views to metrics.
 
-use super::api::MirrorReport;
+use super::api::{MirrorReport, SamplingReport};
 use super::facts::Facts;
 use super::report::class_word;
 use super::window::Sampler;
@@ -9,7 +9,8 @@ use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, FailureKind, Standing, View};
 use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{
-    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, breaker_value, divergence_value, health_value,
+    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, SamplingMetrics, breaker_value, divergence_value,
+    health_value,
 };
 
 pub(super) struct MetricsPublisher {
@@ -28,12 +29,18 @@ impl MetricsPublisher {
         self.group.switched(trigger, result, seconds);
     }
 
+    /// So long requests waited for a switch.
+    pub(super) fn held(&self, trigger: &str, seconds: f64) {
+        self.group.held(trigger, seconds);
+    }
+
     pub(super) fn publish(
         &mut self,
         group: &Group,
         view: &View,
         facts: &[Facts],
         mirrors: &[Option<MirrorReport>],
+        samples: &[Option<SamplingReport>],
         clients: &ClientCounts,
     ) {
         let sum = |pick: fn(&Counters) -> u64| -> u64 {
@@ -60,6 +67,9 @@ impl MetricsPublisher {
             if let Some(report) = &mirrors[backend.id.index()] {
                 mirror(&metrics.mirror, report);
             }
+            if let Some(report) = &samples[backend.id.index()] {
+                sampling(&metrics.sampling, report);
+            }
         }
     }
 }
@@ -71,6 +81,13 @@ fn mirror(metrics: &MirrorMetrics, report: &MirrorReport) {
     metrics.commands.absolute(report.commands);
     metrics.copies.absolute(report.copied);
     metrics.dropped.absolute(report.dropped);
+}
+
+fn sampling(metrics: &SamplingMetrics, report: &SamplingReport) {
+    metrics.compared.absolute(report.compared);
+    metrics.differing.absolute(report.differing);
+    metrics.repaired.absolute(report.repaired);
+    metrics.agreement.set(report.agree_percent.map_or(1.0, |percent| percent / 100.0));
 }
 
 fn traffic(metrics: &BackendMetrics, sampler: &mut Sampler, backend: &Backend) {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::api::{
     BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, ProbeReport,
-    ProposalReport, ReliabilityReport, SignalsReport,
+    ProposalReport, ReliabilityReport, SamplingReport, SignalsReport,
 };
 use super::facts;
 use super::group::GroupControl;
 use super::publish::{breaker_word, state_word};
 use crate::backend::{Counters, clock};
+use crate::config::{DataMode, SamplingMode};
 use crate::policy::{
     BackendId, BackendRole, BackendView, CommandClass, FailureKind, Figures, Health, LatencyBasis, Proposal,
     ReliabilityView, Standing,
@@ -46,6 +47,7 @@ impl GroupControl {
             proposal: view.proposal.as_ref().map(|proposal| self.proposal_report(proposal)),
             switches_today: today.switches_by_trigger.values().sum(),
             incidents_today: today.incidents.values().sum(),
+            last_switch: self.last_switch.clone(),
             notes: self.notes(&view),
             backends,
         }
@@ -166,6 +168,7 @@ impl GroupControl {
             }),
             data: rules.data.word().into(),
             mirror: self.mirror_report(view.id).filter(|_| !active),
+            sampling: self.sampling_report(view.id),
             weight: rules.weight,
             zone: rules.zone.clone(),
             signals: signals(figures),
@@ -181,7 +184,7 @@ impl GroupControl {
         }
         let waiting = self.shared.group.mirrors[id.index()].waiting();
         let fill = control.fill.borrow();
-        let state = match (control.is_on(), fill.is_done || !self.shared.mirror_settings.fill) {
+        let state = match (control.is_on(), control.is_filled(&self.shared.mirror_settings)) {
             (true, true) => "in_step",
             (true, false) => "filling",
             (false, _) => "off",
@@ -205,6 +208,13 @@ impl GroupControl {
             filled: fill.keys,
             why: (!why.is_empty() && !control.is_on()).then_some(why),
         })
+    }
+
+    /// What comparing a backend with the active has found; `None` for those that are never compared.
+    pub(super) fn sampling_report(&self, id: BackendId) -> Option<SamplingReport> {
+        let is_off = self.shared.sampling.mode == SamplingMode::Off;
+        let is_compared = self.shared.may_mirror(id) || self.shared.rules(id).data == DataMode::Replica;
+        (is_compared && !is_off).then(|| self.shared.figures(id).borrow().report())
     }
 
     fn latency(&self, id: BackendId) -> Option<LatencyReport> {

@@ -16,9 +16,10 @@ use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
 use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, ProbeCommand};
+use super::sampling::Figures;
 use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
-use crate::config::DivergencePolicy;
+use crate::config::{DivergencePolicy, Sampling};
 use crate::divergence::{Scripts, State};
 use crate::policy::{BackendId, BackendRole, Standing, SwitchKind};
 use crate::route::{Availability, Group, Publisher, Route};
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     /// By backend id.
     pub(super) mirrors: Vec<MirrorControl>,
     pub(super) mirror_settings: MirrorSettings,
+    pub(super) sampling: Sampling,
+    /// By backend id: what comparing it with the active has found.
+    pub(super) samples: Vec<RefCell<Figures>>,
     /// Somebody else who writes to the active, seen lately.
     pub(super) other_writer: RefCell<Option<OtherWriter>>,
     pub(super) client_name: String,
@@ -49,6 +53,10 @@ pub(super) struct Shared {
     pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
+    /// The backend that a planned switch is reconciling: its mirror may open though a switch is under way.
+    pub(super) reconciling: Cell<Option<BackendId>>,
+    /// What the engine wants clients to get, whatever a switch under way does meanwhile.
+    pub(super) wished: Cell<Availability>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) history: Arc<History>,
     pub(super) random: Cell<u64>,
@@ -121,6 +129,7 @@ impl Shared {
     /// Publishes that a backend was entered.
     pub(super) fn enter(self: &Rc<Self>, active: BackendId) -> Arc<Route> {
         self.incident_began();
+        self.wished.set(Availability::Serving);
         let route = self.publisher.borrow_mut().enter(active, self.keeping(active));
         self.complete_copy(&route);
         route

@@ -133,6 +133,9 @@ struct Inner {
     is_asleep: bool,
     taken: u64,
     dropped: u64,
+    /// Requests put in, and requests that were answered or given up, since the start.
+    put: u64,
+    settled: u64,
 }
 
 impl Mirror {
@@ -209,6 +212,7 @@ impl Mirror {
         inner.is_open = false;
         inner.sources.clear();
         inner.requests = 0;
+        inner.settled = inner.put;
         (inner.held_bytes, inner.held_requests, inner.held_since_us) = (0, 0, 0);
         for (database, key) in inner.copying.drain() {
             record.dirty(database, [&*key]);
@@ -295,6 +299,7 @@ impl Mirror {
         let mut inner = self.lock();
         inner.held_bytes = inner.held_bytes.saturating_sub(bytes);
         inner.held_requests = inner.held_requests.saturating_sub(requests);
+        inner.settled += requests as u64;
         inner.held_since_us = next_since_us;
     }
 
@@ -329,6 +334,24 @@ impl Mirror {
         }
         inner.taken -= copies.len() as u64;
         inner.copying = HashSet::with_hasher(RandomState::default());
+    }
+
+    /// A place in what was put in, behind everything so far.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.lock().put
+    }
+
+    /// Whether everything before a place was answered.
+    #[must_use]
+    pub fn is_answered(&self, place: u64) -> bool {
+        self.lock().settled >= place
+    }
+
+    /// Whether a key's value is being copied.
+    #[must_use]
+    pub fn is_copying(&self, database: u32, key: &[u8]) -> bool {
+        self.lock().copying.contains(&KeyRef(database, key))
     }
 
     /// How much waits.
@@ -386,10 +409,12 @@ impl Inner {
             let on_server = if database == 0 { self.base } else { database };
             resp::encode_request(&mut self.out, &[b"SELECT", on_server.to_string().as_bytes()]);
             self.requests += 1;
+            self.put += 1;
             self.selected = Some(database);
         }
         self.out.extend_from_slice(requests);
         self.requests += count;
+        self.put += count as u64;
         self.taken += count as u64;
     }
 }
@@ -485,6 +510,18 @@ mod tests {
         feed(&mirror, &record, LINK, &["SET c 1"]);
         assert!(record.contains(0, b"c"), "closed");
         assert_eq!(mirror.waiting().requests, 0);
+    }
+
+    #[test]
+    fn a_place_is_reached_when_everything_before_it_is_answered_and_nothing_behind_it_matters() {
+        let (mirror, record) = opened();
+        feed(&mirror, &record, LINK, &["SET a 1"]);
+        let place = mirror.end();
+        let first = mirror.take_out().unwrap();
+        feed(&mirror, &record, LINK, &["SET b 1"]);
+        assert!(!mirror.is_answered(place));
+        mirror.answered(first.bytes.len(), first.requests, 0);
+        assert!(mirror.is_answered(place) && !mirror.is_answered(mirror.end()));
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub enum EventKind {
     DivergenceOverflow,
     /// What a backend had missed was removed from it or copied to it.
     Reconciled,
+    /// A mirrored backend or a replica holds something else than the active, though nothing was under way.
+    Difference,
     /// Configuration was read, reloaded or refused.
     Config,
     /// An operator's command by the control port.
@@ -91,7 +93,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -111,6 +113,7 @@ impl EventKind {
         Self::LinksLost,
         Self::DivergenceOverflow,
         Self::Reconciled,
+        Self::Difference,
         Self::Config,
         Self::Operator,
         Self::Proposed,
@@ -141,6 +144,7 @@ impl EventKind {
             Self::LinksLost => "links_lost",
             Self::DivergenceOverflow => "divergence_overflow",
             Self::Reconciled => "reconciled",
+            Self::Difference => "difference",
             Self::Config => "config",
             Self::Operator => "operator",
             Self::Proposed => "proposed",
@@ -174,6 +178,7 @@ impl EventKind {
             | Self::NotEnterable
             | Self::IdentityChanged
             | Self::LinksLost
+            | Self::Difference
             | Self::DivergenceOverflow => Severity::Warning,
             Self::SwitchFailed | Self::NoBackend | Self::AuthenticationFailed => Severity::Error,
         }

@@ -96,6 +96,8 @@ metrics! {
         "Switches of the active backend, by trigger and result.";
     SWITCH_DURATION = "standin_switch_duration_seconds", Histogram, Seconds, &["group", "trigger"],
         "Time from the decision to switch until the new route was published.";
+    SWITCH_HOLD = "standin_switch_hold_seconds", Histogram, Seconds, &["group", "trigger"],
+        "How long requests waited for a switch; switches that held none are not counted.";
     PROBE_LATENCY = "standin_probe_latency_seconds", Gauge, Seconds, PER_BACKEND,
         "Latency of the last answered probe of this backend.";
     BASELINE_LATENCY = "standin_baseline_latency_seconds", Gauge, Seconds, &["group", "backend", "class"],
@@ -120,6 +122,14 @@ metrics! {
         "Keys whose value was copied to this backend.";
     MIRROR_DROPPED = "standin_mirror_dropped_total", Counter, Count, PER_BACKEND,
         "Writes for which there was no room on the way to this backend; their keys were copied later.";
+    SAMPLING_COMPARED = "standin_sampling_compared_total", Counter, Count, PER_BACKEND,
+        "Keys of which this backend's content was compared with that of the active.";
+    SAMPLING_DIFFERING = "standin_sampling_differing_total", Counter, Count, PER_BACKEND,
+        "Of those, the ones that differed though nothing was under way.";
+    SAMPLING_REPAIRED = "standin_sampling_repaired_total", Counter, Count, PER_BACKEND,
+        "Of those, the ones that were copied again and found alike afterwards.";
+    SAMPLING_AGREEMENT = "standin_sampling_agreement_ratio", Gauge, Count, PER_BACKEND,
+        "Share of the last 1000 compared keys that agreed; 1 before the first.";
     BACKEND_ENTERABLE = "standin_backend_enterable", Gauge, Count, PER_BACKEND,
         "1 while this backend could begin to serve as things stand; `standin status` says why not.";
     RESIDENT_BYTES = "standin_process_resident_bytes", Gauge, Bytes, PER_PROCESS,
@@ -154,6 +164,7 @@ impl Metrics {
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(SWITCH_DURATION.name.to_owned()), &SWITCH_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(SWITCH_HOLD.name.to_owned()), &SWITCH_BUCKETS)?
             .build_recorder();
         for metric in ALL {
             let (name, unit, help) = (KeyName::from(metric.name), Some(metric.unit), metric.help.into());
@@ -249,6 +260,11 @@ impl GroupMetrics {
         self.metrics.histogram(&SWITCH_DURATION, &[&self.group, trigger]).record(seconds);
     }
 
+    /// So long requests waited for a switch.
+    pub fn held(&self, trigger: &str, seconds: f64) {
+        self.metrics.histogram(&SWITCH_HOLD, &[&self.group, trigger]).record(seconds);
+    }
+
     pub fn backend(&self, backend: &str) -> BackendMetrics {
         let (metrics, both) = (&self.metrics, &[self.group.as_str(), backend]);
         let with = |label: &'static str| [self.group.clone(), backend.to_owned(), label.to_owned()];
@@ -282,6 +298,12 @@ impl GroupMetrics {
                 copies: metrics.counter(&MIRROR_COPIES, both),
                 dropped: metrics.counter(&MIRROR_DROPPED, both),
             },
+            sampling: SamplingMetrics {
+                compared: metrics.counter(&SAMPLING_COMPARED, both),
+                differing: metrics.counter(&SAMPLING_DIFFERING, both),
+                repaired: metrics.counter(&SAMPLING_REPAIRED, both),
+                agreement: metrics.gauge(&SAMPLING_AGREEMENT, both),
+            },
         }
     }
 }
@@ -310,6 +332,7 @@ pub struct BackendMetrics {
     pub divergence_state: Gauge,
     pub enterable: Gauge,
     pub mirror: MirrorMetrics,
+    pub sampling: SamplingMetrics,
 }
 
 /// How a backend is kept in step.
@@ -323,6 +346,15 @@ pub struct MirrorMetrics {
     pub commands: Counter,
     pub copies: Counter,
     pub dropped: Counter,
+}
+
+/// How a backend's content compares with that of the active.
+#[derive(Debug, Clone)]
+pub struct SamplingMetrics {
+    pub compared: Counter,
+    pub differing: Counter,
+    pub repaired: Counter,
+    pub agreement: Gauge,
 }
 
 /// The value of [`BACKEND_HEALTH`] for a health word; what is not a health counts as unknown.
@@ -391,6 +423,7 @@ mod tests {
         let group = metrics.group("default");
         let _backend = group.backend("primary");
         group.switched("connection", "done", 0.0004);
+        group.held("manual", 0.004);
         metrics.upkeep();
         let text = metrics.render();
         for metric in ALL {

@@ -21,6 +21,7 @@ pub(super) use self::others::OtherWriter;
 use self::stream::Stream;
 use super::entry::{self, words};
 use super::facts::{Remedy, remedy};
+use super::sampling;
 use super::shared::Shared;
 use crate::backend::clock;
 use crate::config::DataMode;
@@ -71,6 +72,9 @@ pub(super) struct MirrorControl {
     changed: Notify,
     /// Wakes the copying when keys were recorded.
     keys: Notify,
+    /// Requests wait for the last keys: the copying makes no pauses.
+    hurry: Cell<bool>,
+    hurried: Notify,
     pub(super) fill: RefCell<Fill>,
     /// Why it is not open; empty while it is, or need not be.
     pub(super) why: RefCell<String>,
@@ -86,6 +90,8 @@ impl MirrorControl {
             stop: Cell::new(false),
             changed: Notify::new(),
             keys: Notify::new(),
+            hurry: Cell::new(false),
+            hurried: Notify::new(),
             fill: RefCell::default(),
             why: RefCell::default(),
             copied: Cell::new(0),
@@ -95,6 +101,16 @@ impl MirrorControl {
 
     pub(super) fn is_on(&self) -> bool {
         self.phase.get() != Phase::Off
+    }
+
+    /// Whether it holds everything that it is to hold, but for what is on its way.
+    pub(super) fn is_filled(&self, settings: &MirrorSettings) -> bool {
+        self.fill.borrow().is_done || !settings.fill
+    }
+
+    /// There are keys in the record to be copied.
+    pub(super) fn wake(&self) {
+        self.keys.notify_one();
     }
 
     fn set_phase(&self, phase: Phase) {
@@ -153,6 +169,13 @@ impl Shared {
     /// It does not serve after all, or serves already.
     pub(super) fn release_mirror(&self, id: BackendId) {
         self.mirror(id).stop.set(false);
+        self.mirror(id).hurry.set(false);
+    }
+
+    /// Requests are about to wait for the last keys, which are copied without regard to the rate from now on.
+    pub(super) fn hurry_mirror(&self, id: BackendId) {
+        self.mirror(id).hurry.set(true);
+        self.mirror(id).hurried.notify_one();
     }
 
     /// Waits until all that was acknowledged so far has reached a mirrored backend; false when that takes too long.
@@ -202,7 +225,7 @@ impl Shared {
             && !facts.emptying
             && self.other_writer.borrow().is_none()
             && !self.mirror(id).stop.get()
-            && self.newest_is_done()
+            && (self.newest_is_done() || self.reconciling.get() == Some(id))
             && self.twin(id).is_none()
     }
 }
@@ -294,6 +317,7 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = stream.run(mirror, record, control) => Err(why),
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
+        why = sampling::mirrored(shared, id) => Err(why),
         why = others::wait_for_one(shared) => {
             if shared.rules(id).data == DataMode::Mirrored {
                 record.become_unknown(&why);
