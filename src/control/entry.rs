@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::facts::{Remedy, remedy};
 use super::incident;
 use super::marks::Marks;
+use super::neighbours;
 use super::probe::ProbeCommand;
 use super::shared::{Shared, is_earlier_generation, twin_text};
 use super::steps::{Outcome, Wanted};
@@ -248,16 +249,21 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         (facts.generation.clone(), facts.mark_database)
     };
     let (mark, owners) = (shared.mark_keys.generation.as_str(), shared.mark_keys.owners.as_str());
-    let mut requests = vec![words(&["WATCH", mark, owners]), words(&["CLIENT", "LIST"])];
+    let mut requests = vec![words(&["WATCH", mark, owners, &shared.mark_keys.serving])];
+    requests.extend(neighbours::questions(shared));
     requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
     let watched = shared.ask(id, requests, shared.entry_timeout).await?;
-    let marks = Marks::read(&watched[2..]);
+    let marks = Marks::read(&watched[3..]);
     let others = marks.others(&shared.group.name);
-    let found = marks.generation;
+    let found = marks.generation.clone();
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
     let is_ancestor = |ours: &str| found.as_deref().is_some_and(|found| is_earlier_generation(found, ours));
     if found != generation && !generation.as_deref().is_some_and(is_ancestor) {
         let _ = unwatch().await;
+        if generation.as_deref().zip(found.as_deref()).is_some_and(|(ours, found)| is_earlier_generation(ours, found)) {
+            shared.note_generation(id, &marks);
+            return Err(Obstacle::Failed("another Standin of the group has emptied it just now".to_owned()));
+        }
         shared.facts.borrow_mut()[id.index()].generation = None;
         return Err(Obstacle::Refused("another owner has taken it (its mark has changed)".to_owned()));
     }
@@ -267,7 +273,12 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         shared.facts.borrow_mut()[id.index()].other_owners = others;
         return Err(Obstacle::Refused(why));
     }
-    if let Some(foreign) = watched[1].text().and_then(|list| foreign_client(list, &shared.client_name)) {
+    let (alive, _) = neighbours::living(shared, &watched[1], &watched[2]);
+    if let Some(why) = neighbours::spare(shared, id, &alive) {
+        let _ = unwatch().await;
+        return Err(Obstacle::Refused(why));
+    }
+    if let Some(foreign) = watched[2].text().and_then(|list| foreign_client(list, &shared.client_name)) {
         let _ = unwatch().await;
         return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
     }

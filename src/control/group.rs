@@ -235,6 +235,7 @@ impl GroupControl {
         for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
             tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
         }
+        tokio::task::spawn_local(mirror::watch(Rc::clone(&shared)));
         for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
             tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
         }

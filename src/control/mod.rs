@@ -15,6 +15,7 @@ mod incident;
 mod marks;
 mod mirror;
 mod modules;
+mod neighbours;
 mod operators;
 mod probe;
 mod publish;

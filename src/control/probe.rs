@@ -29,7 +29,7 @@ const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 8;
+const LOOKS: usize = 9;
 /// INFO memory costs a server more than the rest of a probe: every tenth asks for it.
 const MEMORY_EVERY: u64 = 10;
 

@@ -72,7 +72,7 @@ impl GroupControl {
         if view.recovery_held_by_operator {
             notes.push("an operator chose the active backend; `standin recover` lifts that".to_owned());
         }
-        if let Some(why) = self.shared.other_writer().filter(|_| self.shared.has_mirrored_backup()) {
+        if let Some(why) = self.shared.other_writer() {
             notes.push(why);
         }
         let name = |id: BackendId| &self.shared.rules(id).name;

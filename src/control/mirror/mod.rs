@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use self::fill::Fill;
-pub(super) use self::others::OtherWriter;
+pub(super) use self::others::{OtherWriter, watch};
 use self::stream::Stream;
 use super::entry::{self, words};
 use super::facts::{Remedy, remedy};
@@ -200,7 +200,7 @@ impl Shared {
 
     /// Who else writes to the active, in one sentence.
     pub(super) fn other_writer(&self) -> Option<String> {
-        others::why(&self.other_writer.borrow())
+        others::why(&self.other_writer.borrow(), self.has_mirrored_backup())
     }
 
     pub(super) fn has_mirrored_backup(&self) -> bool {
@@ -223,6 +223,7 @@ impl Shared {
             && !self.rules(route.active).is_embedded
             && is_well
             && !facts.emptying
+            && !facts.names_neighbours
             && self.other_writer.borrow().is_none()
             && !self.mirror(id).stop.get()
             && (self.newest_is_done() || self.reconciling.get() == Some(id))
@@ -232,7 +233,6 @@ impl Shared {
 
 /// Keeps one backend in step for as long as the process lives.
 pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
-    let _watch = tokio::task::spawn_local(others::watch(Rc::clone(&shared), id));
     let control = shared.mirror(id);
     let mut pause = PAUSE_MIN;
     loop {
@@ -318,8 +318,9 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
         why = sampling::mirrored(shared, id) => Err(why),
-        why = others::wait_for_one(shared) => {
-            if shared.rules(id).data == DataMode::Mirrored {
+        why = others::wait_for_one(shared, id) => {
+            let is_of_neighbour = shared.facts.borrow()[id.index()].names_neighbours;
+            if !is_of_neighbour && shared.rules(id).data == DataMode::Mirrored {
                 record.become_unknown(&why);
             }
             // A primary goes on as without a mirror: what we write is recorded, and `divergence.source` says what else.
