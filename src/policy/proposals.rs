@@ -14,7 +14,7 @@ use super::engine::{Engine, Purpose, Stay, Wanted};
 use super::event::BackendId;
 use super::selection;
 use super::settings::Mode;
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 
 /// A declined wish is not proposed again for this many times `failover.confirm_within`, unless it ended in between.
 const DECLINED_FOR: u32 = 6;
@@ -133,7 +133,7 @@ impl Engine {
         let within = self.settings.failover.confirm_within;
         let expires_at = now + within;
         let (candidates, estimated_delay) = (self.explain(now, wanted.to), self.delays.estimate(wanted.planned));
-        let why = format!("{}: waits {} for `standin confirm {id}`", wanted.why, Told(within));
+        let why = format!("{}: waits {} for `standin confirm {id}`", wanted.why, Roughly(within));
         let decision = Decision {
             trigger: Some(wanted.trigger),
             candidates,
