@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::schema::*;
 use crate::limits;
+use crate::policy::Plan;
 
 impl Backend {
     /// A plain TCP backend with every default; what tests and the demo start from.
@@ -21,6 +22,7 @@ impl Backend {
             region: None,
             data: DataMode::Cold,
             persistent: false,
+            replication_address: None,
             tls: None,
         }
     }
@@ -44,6 +46,7 @@ impl Group {
             recovery: Recovery::default(),
             divergence: Divergence::default(),
             mirror: Mirror::default(),
+            replica: Replica::default(),
             sampling: Sampling::default(),
             embedded: Embedded::default(),
         }
@@ -199,7 +202,7 @@ impl Default for Recovery {
             delay: Duration::from_secs(15),
             delay_max: Duration::from_secs(300),
             grace_period: Duration::from_secs(60),
-            plan: RecoveryPlan::Immediate,
+            plan: Plan::Drain,
             latency_factor: 3.0,
         }
     }

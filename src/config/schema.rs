@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::policy::Plan;
 
 /// Everything one process needs, checked as a whole by the loader.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,7 @@ pub struct Group {
     pub recovery: Recovery,
     pub divergence: Divergence,
     pub mirror: Mirror,
+    pub replica: Replica,
     pub sampling: Sampling,
     pub embedded: Embedded,
 }
@@ -140,8 +142,17 @@ pub struct Backend {
     pub data: DataMode,
     /// The content is not a cache's: it is never flushed.
     pub persistent: bool,
+    /// Where the other servers reach it, for REPLICAOF; absent means at `address`.
+    pub replication_address: Option<HostPort>,
     /// Present for `rediss://` addresses and where `[backend.tls]` is given.
     pub tls: Option<BackendTls>,
+}
+
+/// `"host:port"`; IPv6 hosts are kept without brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,15 +387,9 @@ pub struct Recovery {
     /// A primary that fails within this time after a recovery has relapsed.
     pub grace_period: Duration,
     /// How clients are brought back.
-    pub plan: RecoveryPlan,
+    pub plan: Plan,
     /// Probe latency must be under this multiple of the baseline.
     pub latency_factor: f64,
-}
-
-/// Held and drained within one switch; returning in steps is to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveryPlan {
-    Immediate,
 }
 
 /// `[divergence]`.
@@ -438,6 +443,13 @@ pub struct Mirror {
     pub copy_rate: u32,
     /// A value whose serialised form is longer is removed from the mirrored backend instead of copied.
     pub value_max: usize,
+}
+
+/// `[replica]`: backends with `data = "replica"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replica {
+    /// Whether Standin says REPLICAOF to the servers; else it waits for whoever does, and follows.
+    pub promote: bool,
 }
 
 /// `[sampling]`: how the active is compared with what mirrored backends and replicas hold.
@@ -539,6 +551,16 @@ impl fmt::Display for BackendAddress {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Embedded => f.write_str("embedded"),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

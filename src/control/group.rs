@@ -11,17 +11,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use super::api::{CommandReply, GroupReport, Note, Order, RecordingReport, StatisticsReport};
-use super::entry::Outcome;
+use super::api::{CommandReply, GroupReport, How, Note, Order, RecordingReport, StatisticsReport, SwitchReport};
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::replication::{Servers, Told};
 use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
 use super::state::Keeper;
+use super::steps::Outcome;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
 use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
@@ -45,6 +46,7 @@ pub struct GroupControlSetup {
     pub divergence_policy: DivergencePolicy,
     pub tracks_writers: bool,
     pub mark_prefix: String,
+    pub promote: bool,
     pub mirror: MirrorSettings,
     pub sampling: Sampling,
     pub health_check: HealthCheck,
@@ -73,7 +75,7 @@ pub(super) enum GroupRequest {
     Status(oneshot::Sender<GroupReport>),
     Statistics(oneshot::Sender<StatisticsReport>),
     Recording(Option<u64>, oneshot::Sender<RecordingReport>),
-    Order { order: Order, note: Note, reply: CommandReply },
+    Order { order: Order, how: How, note: Note, reply: CommandReply },
     Own { backend: String, own: bool, reply: CommandReply },
 }
 
@@ -84,6 +86,7 @@ pub(super) enum Message {
     /// The backend that serves first knows that it does; its identity when that was decided.
     Opened(BackendId, Option<Arc<Identity>>),
     Unsealed(BackendId, Result<(), String>),
+    Replicated(BackendId, Told),
 }
 
 pub(super) struct GroupControl {
@@ -92,6 +95,7 @@ pub(super) struct GroupControl {
     pub(super) account: Account,
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
+    pub(super) last_switch: Option<SwitchReport>,
     pub(super) initialization: Initialization,
     /// Said once that as many backends have answered as were waited for.
     pub(super) is_initialized: bool,
@@ -179,6 +183,7 @@ impl GroupControl {
                 rules: setup.health_check.clone(),
                 mark_keys: mark_keys.clone(),
                 probe_key: probe_key.clone(),
+                is_replicated: setup.rules[backend.id.index()].is_replicated,
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
             let (id, messages) = (backend.id, messages.clone());
@@ -188,7 +193,7 @@ impl GroupControl {
             tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
             probers.push(sender);
         }
-        let settings = setup.rules.iter().map(engine_backend).collect();
+        let settings = setup.rules.iter().map(|rules| engine_backend(rules, setup.promote)).collect();
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
@@ -209,6 +214,7 @@ impl GroupControl {
             facts: RefCell::new(vec![Facts::default(); count]),
             rules: setup.rules,
             divergence_policy: setup.divergence_policy,
+            servers: RefCell::new(Servers::new(setup.promote, count)),
             mark_keys,
             instance: instance(&setup.listen),
             own_prefix: setup.mark_prefix,
@@ -223,6 +229,8 @@ impl GroupControl {
             tracking: RefCell::default(),
             entry_timeout,
             newest_switch: Cell::new(0),
+            reconciling: Cell::default(),
+            wished: Cell::new(Availability::Holding),
             scripts: setup.scripts,
             history: Arc::clone(&surroundings.history),
             random: Cell::new(setup.seed | 1),
@@ -232,6 +240,7 @@ impl GroupControl {
         for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
             tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
         }
+        tokio::task::spawn_local(mirror::watch(Rc::clone(&shared)));
         for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
             tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
         }
@@ -240,6 +249,7 @@ impl GroupControl {
             engine,
             account,
             began: Vec::new(),
+            last_switch: None,
             initialization: setup.initialization,
             is_initialized: false,
             collectors: (0..count).map(|_| Collector::new()).collect(),
@@ -338,6 +348,7 @@ impl GroupControl {
             Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
+            Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;
                 if let Err(why) = result {
@@ -382,6 +393,7 @@ impl GroupControl {
             EngineAvailability::Holding { .. } => Availability::Holding,
             EngineAvailability::NoBackend => Availability::NoBackend { since_us: clock::micros() },
         };
+        self.shared.wished.set(availability);
         let same = std::mem::discriminant(&availability) == std::mem::discriminant(&route.availability);
         if !same {
             self.shared.set_availability(availability);

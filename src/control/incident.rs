@@ -68,8 +68,11 @@ impl Shared {
     }
 
     fn can_be_told(&self, id: BackendId) -> bool {
-        let is_replica = self.facts.borrow()[id.index()].identity.as_ref().is_some_and(|identity| identity.is_replica);
-        !self.rules(id).is_embedded && !is_replica && self.rules(id).data != DataMode::Replica
+        // What a replica that waits holds is not ours to write to; once promoted, it is like any other.
+        let serves = self.group.route().active == id
+            || self.incidents.borrow().announcing.is_some_and(|(announced, _)| announced == id);
+        let waits = self.rules(id).data == DataMode::Replica && !serves;
+        !self.rules(id).is_embedded && !self.is_replica(id) && !waits
     }
 
     /// The announced backend serves now.
@@ -102,13 +105,14 @@ impl Shared {
     /// client's FLUSHALL took it along.
     pub(super) fn remind(&self, id: BackendId) {
         let route = self.group.route();
+        let can_be_told = self.can_be_told(id);
         let heard = self.facts.borrow()[id.index()].incident.as_ref().map_or(0, |incident| incident.number);
         let mut incidents = self.incidents.borrow_mut();
         let current = incidents.current;
         if route.epoch == 0
             || incidents.announcing.is_some_and(|(announced, _)| announced == id)
             || heard >= current
-            || !self.can_be_told(id)
+            || !can_be_told
         {
             return;
         }
@@ -120,7 +124,7 @@ impl Shared {
         *told = Some((current, Instant::now()));
         let incident = self.incident_of(route.active, current);
         // That of the active is never emptied: what others have missed may have been written there meanwhile.
-        self.tell(id, self.writing(&incident, route.active != id, Vec::new()));
+        self.tell(id, self.writing(&incident, route.active != id, Vec::new(), false));
     }
 
     /// A session has used another database for the first time: a Standin that starts later must know, or would leave old
@@ -141,7 +145,7 @@ impl Shared {
     }
 
     /// The requests that write an incident down, with further fields.
-    fn writing(&self, incident: &Incident, anew: bool, further: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    fn writing(&self, incident: &Incident, anew: bool, further: Vec<Vec<u8>>, serves: bool) -> Vec<Vec<Vec<u8>>> {
         let mut hset = words(&["HSET", &self.mark_keys.incident]);
         hset.extend(incident.fields().into_iter().map(String::into_bytes));
         hset.extend(further);
@@ -151,6 +155,9 @@ impl Shared {
         }
         requests.push(hset);
         requests.push(words(&["SADD", &self.mark_keys.groups, &self.group.name]));
+        if serves {
+            requests.push(words(&["SADD", &self.mark_keys.serving, &self.client_name]));
+        }
         requests.push(words(&["EXEC"]));
         requests
     }
@@ -172,7 +179,7 @@ pub(super) async fn announce(shared: &Rc<Shared>, id: BackendId) {
         let incident = shared.incident_of(id, number);
         let copy = shared.copy_of_records(id, number as u32);
         let is_copied = !copy.is_empty();
-        let told = shared.ask(id, shared.writing(&incident, true, copy), shared.entry_timeout).await;
+        let told = shared.ask(id, shared.writing(&incident, true, copy, true), shared.entry_timeout).await;
         let refusal = match &told {
             Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
             Err(error) => Some(error.to_string()),

@@ -16,6 +16,7 @@ use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
 use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, ProbeCommand};
+use super::replication::Servers;
 use super::sampling::Figures;
 use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) rules: Vec<BackendRules>,
     pub(super) facts: RefCell<Vec<Facts>>,
     pub(super) divergence_policy: DivergencePolicy,
+    pub(super) servers: RefCell<Servers>,
     pub(super) mark_keys: MarkKeys,
     /// What all keys of Standin's own begin with.
     pub(super) own_prefix: String,
@@ -53,6 +55,10 @@ pub(super) struct Shared {
     pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
+    /// The backend that a planned switch is reconciling: its mirror may open though a switch is under way.
+    pub(super) reconciling: Cell<Option<BackendId>>,
+    /// What the engine wants clients to get, whatever a switch under way does meanwhile.
+    pub(super) wished: Cell<Availability>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) history: Arc<History>,
     pub(super) random: Cell<u64>,
@@ -67,6 +73,9 @@ impl Shared {
     pub(super) fn standing(&self, id: BackendId) -> Standing {
         if let Some(twin) = self.twin(id) {
             return Standing::Refused { why: twin_text(&twin) };
+        }
+        if let Some(standing) = self.standing_of_replicated(id) {
+            return standing;
         }
         let facts = &self.facts.borrow()[id.index()];
         let standing = facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary());
@@ -125,6 +134,7 @@ impl Shared {
     /// Publishes that a backend was entered.
     pub(super) fn enter(self: &Rc<Self>, active: BackendId) -> Arc<Route> {
         self.incident_began();
+        self.wished.set(Availability::Serving);
         let route = self.publisher.borrow_mut().enter(active, self.keeping(active));
         self.complete_copy(&route);
         route
@@ -154,9 +164,17 @@ impl Shared {
 
     /// The active backend has been left.
     pub(super) fn left(&self, id: BackendId, _kind: SwitchKind) {
+        self.facts.borrow_mut()[id.index()].names_us = true;
+        self.tell(id, vec![entry::words(&["SREM", &self.mark_keys.serving, &self.client_name])]);
         let rules = self.rules(id);
-        if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
-            self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
+        if self.promotes() && rules.is_replicated {
+            self.group.record(id).become_unknown("it was left, and is to follow the server that serves");
+        } else if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
+            // It is emptied while it waits. From where another Standin serves it is not, and what we write elsewhere from
+            // now on is recorded against it.
+            if !self.facts.borrow()[id.index()].names_neighbours {
+                self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
+            }
             let _ = self.probers[id.index()].try_send(ProbeCommand::Now);
         }
     }
@@ -167,11 +185,15 @@ impl Shared {
         let before = facts.identity.take();
         let identity = before.iter().fold(identity.clone(), Identity::completed_by);
         let restarted = before.as_ref().is_some_and(|before| !before.same_content(&identity));
+        // What a replica holds is its master's affair, also when it takes all over anew.
+        let follows = self.rules(id).is_replicated && identity.is_replica;
+        let is_same_process = before.as_ref().is_some_and(|before| before.run_id == identity.run_id);
         facts.identity = Some(identity);
-        if !restarted {
+        if !restarted || follows && is_same_process {
             return false;
         }
         facts.keys = None;
+        facts.emptied_by_neighbour = false;
         let undead = self.group.backend(id).undead();
         self.group.backend(id).proven_dead(&undead);
         self.group.record(id).become_unknown("it restarted, so its content is another than before");
@@ -195,8 +217,12 @@ impl Shared {
 
     pub(super) fn note_content(&self, id: BackendId, keyspace: &Keyspace, marks: &Marks) {
         self.note_incident(id, marks.incident.as_ref());
+        self.note_generation(id, marks);
         let is_active = self.group.route().active == id;
-        let facts = &mut self.facts.borrow_mut()[id.index()];
+        let names_neighbours = self.names_neighbours(marks);
+        let mut facts = self.facts.borrow_mut();
+        let facts = &mut facts[id.index()];
+        facts.names_neighbours = names_neighbours;
         let keys = keyspace.keys(facts.mark_database, marks.keys());
         facts.other_owners = marks.others(&self.group.name);
         facts.keys = Some(keys);
@@ -211,9 +237,12 @@ impl Shared {
             return;
         }
         let record = self.group.record(id);
+        let was_emptied = facts.emptied_by_neighbour;
         match (record.state(), keys) {
             (State::Empty, 0) => {}
             (_, 0) => record.settle(State::Empty),
+            (State::Empty, _) if names_neighbours => self.join_neighbour(id, facts),
+            (State::Unknown, _) if names_neighbours && was_emptied => self.join_neighbour(id, facts),
             (State::Empty, _) => record.become_unknown("keys appeared on it that this Standin did not write"),
             _ => {}
         }

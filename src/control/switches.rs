@@ -5,29 +5,27 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{CommandError, CommandOutcome};
-use super::entry::{self, Outcome, Wanted};
+use super::api::{CommandError, CommandOutcome, SwitchReport};
+use super::entry;
 use super::facts;
 use super::group::{GroupControl, Message};
+use super::replication::Promotion;
+use super::steps::{self, Outcome, Wanted};
 use crate::backend::clock;
 use crate::policy::{BackendId, Event, Switch, SwitchKind, SwitchResult};
 use crate::telemetry::events::{Event as Entry, EventKind};
+use crate::telemetry::wall_time::WallTime;
 
 impl GroupControl {
     pub(super) fn begin_switch(&mut self, switch: Switch) {
         self.started = true;
         let shared = Rc::clone(&self.shared);
         shared.newest_switch.set(switch.id.0);
+        let others = self.others();
         let began = Instant::now();
         tokio::task::spawn_local(async move {
-            let wanted = Wanted {
-                id: switch.id.0,
-                from: switch.from,
-                to: switch.to,
-                kind: switch.kind,
-                planned: switch.planned,
-            };
-            let outcome = entry::carry_out(Rc::clone(&shared), wanted).await;
+            let wanted = Wanted { others, ..Wanted::from(&switch) };
+            let outcome = steps::carry_out(Rc::clone(&shared), wanted).await;
             let _ = shared.messages.send(Message::SwitchDone(switch, outcome, began.elapsed()));
         });
     }
@@ -67,6 +65,8 @@ impl GroupControl {
                 to: Some(to.clone()),
                 epoch: outcome.epoch,
                 duration_us: took.as_micros() as u64,
+                held_us: Some(outcome.held.as_micros() as u64),
+                steps: Vec::new(),
             }),
             SwitchResult::Refused { why } | SwitchResult::Failed { why } => Err(CommandError::Refused {
                 why: format!("backend {to} was not entered: {why}"),
@@ -76,9 +76,12 @@ impl GroupControl {
     }
 
     /// What helps against a refusal.
-    fn mend(&self, id: BackendId, why: &str) -> String {
+    pub(super) fn mend(&self, id: BackendId, why: &str) -> String {
         if why == entry::STILL_FILLING {
             return "wait until `standin status` shows it in step".to_owned();
+        }
+        if self.shared.promotes() && self.shared.is_replicated(id) && self.shared.is_replica(id) {
+            return "wait until `standin status` shows it in step with the server that serves".to_owned();
         }
         facts::mend(self.shared.rules(id), &self.shared.facts.borrow()[id.index()])
     }
@@ -102,7 +105,8 @@ impl GroupControl {
                     SwitchKind::Reentry => "was entered again".to_owned(),
                     _ => format!("serves now instead of {from}"),
                 };
-                (kind, "done", format!("backend {to} {what}{content}: {reason}"))
+                let promotion = promotion_text(&outcome.promotion);
+                (kind, "done", format!("backend {to} {what}{content}{promotion}: {reason}"))
             }
             SwitchResult::Refused { why } => {
                 let mend = self.mend(switch.to, why);
@@ -120,11 +124,30 @@ impl GroupControl {
         let began = began.map(|index| self.began.remove(index));
         let seconds = took.as_secs_f64();
         self.publisher.switched(switch.trigger.name(), result, seconds);
+        if !outcome.held.is_zero() {
+            self.publisher.held(switch.trigger.name(), outcome.held.as_secs_f64());
+        }
+        self.last_switch = Some(SwitchReport {
+            at: WallTime::now(),
+            from: from.clone(),
+            to: to.clone(),
+            plan: (switch.planned && switch.from != switch.to).then(|| switch.plan.name().into()),
+            trigger: switch.trigger.name().into(),
+            result: result.into(),
+            took_us: took.as_micros() as u64,
+            held_us: outcome.held.as_micros() as u64,
+        });
+        let steps =
+            outcome.steps.iter().map(|(step, took)| json!({ "step": step.name(), "us": took.as_micros() as u64 }));
+        let steps: Vec<_> = steps.collect();
         let detail = json!({
             "held_us": outcome.held.as_micros() as u64,
             "keys_removed": outcome.removed,
             "flushed": outcome.flushed,
             "planned": switch.planned,
+            "plan": switch.plan.name(),
+            "steps": steps,
+            "promotion": promotion_detail(&outcome.promotion),
             "reason": reason,
             // What it was decided from; absent for an attempt that follows a fruitless one like it.
             "decision": began,
@@ -141,5 +164,34 @@ impl GroupControl {
         }
         let id = self.shared.record(event);
         self.account.flights.decided(id, clock::now());
+    }
+}
+
+fn promotion_text(promotion: &Promotion) -> String {
+    match promotion {
+        Promotion::NotNeeded => String::new(),
+        Promotion::Withheld(why) => format!(", for reads only ({why})"),
+        Promotion::Done(promoted) => match promoted.lack {
+            Some(lack) if lack.writes == 0 => ", and was promoted with everything that was acknowledged".to_owned(),
+            Some(lack) => {
+                format!(", and was promoted; at most {} writes of the last {:?} may be missing", lack.writes, lack.age)
+            }
+            None => ", and was promoted; how much it was behind is not known".to_owned(),
+        },
+    }
+}
+
+fn promotion_detail(promotion: &Promotion) -> serde_json::Value {
+    match promotion {
+        Promotion::NotNeeded => serde_json::Value::Null,
+        Promotion::Withheld(why) => json!({ "done": false, "why": why }),
+        Promotion::Done(promoted) => json!({
+            "done": true,
+            "way": promoted.way.name(),
+            "took_us": promoted.took.as_micros() as u64,
+            "writes_missing_max": promoted.lack.map(|lack| lack.writes),
+            "age_missing_max_us": promoted.lack.map(|lack| lack.age.as_micros() as u64),
+            "bytes_missing": promoted.lack.map(|lack| lack.bytes),
+        }),
     }
 }

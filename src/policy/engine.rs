@@ -11,6 +11,7 @@ use super::evidence::Blind;
 use super::guards::Guards;
 use super::incident::Incident;
 use super::operator::Operators;
+use super::plan::Plan;
 use super::proposals::Proposals;
 use super::recovery::Recovery;
 use super::score;
@@ -77,6 +78,7 @@ pub(super) struct Wanted {
     pub(super) trigger: Trigger,
     pub(super) kind: SwitchKind,
     pub(super) planned: bool,
+    pub(super) plan: Plan,
     pub(super) purpose: Purpose,
     pub(super) confidence: Option<f64>,
     pub(super) checks: Vec<Check>,
@@ -442,6 +444,7 @@ impl Engine {
             breaker: backend.breaker.state(now),
             standing: backend.standing.clone(),
             in_flight: backend.in_flight,
+            failed: backend.failure.is_some(),
             last_progress: backend.last_progress,
             excluded: self.operators.excluded[backend.settings.id.index()].clone(),
             last_failure: backend.last_failure.clone(),

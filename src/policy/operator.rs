@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, Decision, DecisionKind, SwitchId, SwitchKind, Trigger};
 use super::engine::{Engine, Purpose, Wanted};
 use super::event::BackendId;
+use super::plan::Plan;
 use super::proposals::ProposalId;
 use super::selection::{self, Weighing};
 use super::time::{Roughly, Time};
@@ -23,6 +24,9 @@ const PIN_MAX: Duration = Duration::from_secs(30 * 86_400);
 pub struct OperatorCommand {
     pub order: Order,
     pub reason: String,
+    /// How the switch is made, if one follows; as configured if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +113,7 @@ impl Operators {
 
 impl Engine {
     pub(super) fn on_operator(&mut self, now: Time, command: OperatorCommand, actions: &mut Vec<Action>) {
-        let OperatorCommand { order, reason } = command;
+        let OperatorCommand { order, reason, plan } = command;
         if let Some(id) = order.backend().filter(|id| id.index() >= self.backends.len()) {
             return self.reject(now, self.active, format!("there is no backend {id}"), actions);
         }
@@ -120,8 +124,8 @@ impl Engine {
             return self.reject(now, self.active, why, actions);
         }
         match order {
-            Order::Failover { to: Some(to) } if to == self.primary => self.recover(now, reason, actions),
-            Order::Failover { to: Some(to) } => self.fail_over_to(now, to, reason, actions),
+            Order::Failover { to: Some(to) } if to == self.primary => self.recover(now, plan, reason, actions),
+            Order::Failover { to: Some(to) } => self.fail_over_to(now, to, plan, reason, actions),
             Order::Failover { to: None } => {
                 let best = selection::best(&self.backends, &self.settings, self.weighing(now, false));
                 let serves = self.backend(self.active).failure.is_none();
@@ -132,11 +136,11 @@ impl Engine {
                         let why = format!("only {name} could be entered, the last resort: name it to enter it");
                         self.reject(now, self.active, why, actions);
                     }
-                    Some(to) => self.fail_over_to(now, to, reason, actions),
+                    Some(to) => self.fail_over_to(now, to, plan, reason, actions),
                     None => self.reject(now, self.active, "no other backend can be entered".to_owned(), actions),
                 }
             }
-            Order::Recover => self.recover(now, reason, actions),
+            Order::Recover => self.recover(now, plan, reason, actions),
             Order::Pin { backend, lasts } => self.pin(now, backend, lasts, reason, actions),
             Order::Unpin => self.unpin(now, &reason, actions),
             Order::Drain { backend } => self.drain(now, backend, reason, actions),
@@ -169,25 +173,33 @@ impl Engine {
         }
     }
 
-    fn fail_over_to(&mut self, now: Time, to: BackendId, reason: String, actions: &mut Vec<Action>) {
+    fn fail_over_to(
+        &mut self,
+        now: Time,
+        to: BackendId,
+        plan: Option<Plan>,
+        reason: String,
+        actions: &mut Vec<Action>,
+    ) {
         if to == self.active {
             self.operators.held = true;
             self.operators.pin.take_if(|pin| pin.backend != to);
             let why = format!("{} serves already, and stays by the operator's word: {reason}", self.name(to));
             return self.answer(now, DecisionKind::Stayed, to, why, actions);
         }
-        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Failover, reason);
+        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Failover, plan.unwrap_or_default(), reason);
         self.enter_by_operator(now, wanted, actions);
     }
 
-    fn recover(&mut self, now: Time, reason: String, actions: &mut Vec<Action>) {
+    fn recover(&mut self, now: Time, plan: Option<Plan>, reason: String, actions: &mut Vec<Action>) {
+        let plan = plan.unwrap_or(self.settings.recovery.plan);
         self.operators.held = false;
         self.operators.pin = None;
         if self.active == self.primary {
             let why = format!("the primary serves already: {reason}");
             return self.answer(now, DecisionKind::Stayed, self.primary, why, actions);
         }
-        let wanted = self.by_operator(self.primary, SwitchKind::Recovery, Purpose::Recover, reason);
+        let wanted = self.by_operator(self.primary, SwitchKind::Recovery, Purpose::Recover, plan, reason);
         self.enter_by_operator(now, wanted, actions);
     }
 
@@ -206,7 +218,7 @@ impl Engine {
         if to == self.active {
             return self.reject(now, to, "another switch is under way".to_owned(), actions);
         }
-        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Pin, reason);
+        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Pin, Plan::default(), reason);
         if self.enter_by_operator(now, wanted, actions) {
             let entering = self.pending.as_ref().map(|pending| pending.switch.id);
             self.operators.pin = Some(Pin { entering, ..pin });
@@ -230,7 +242,7 @@ impl Engine {
             let why = format!("{} serves, and no other backend could take over", self.name(id));
             return self.reject(now, id, why, actions);
         };
-        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Drain, reason.clone());
+        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Drain, Plan::default(), reason.clone());
         if self.enter_by_operator(now, wanted, actions) {
             let leaving = self.pending.as_ref().map(|pending| pending.switch.id);
             self.operators.pin.take_if(|pin| pin.backend == id);
@@ -261,9 +273,10 @@ impl Engine {
         self.answer(now, DecisionKind::Commanded, id, why, actions);
     }
 
-    fn by_operator(&self, to: BackendId, kind: SwitchKind, purpose: Purpose, why: String) -> Wanted {
+    fn by_operator(&self, to: BackendId, kind: SwitchKind, purpose: Purpose, plan: Plan, why: String) -> Wanted {
         let planned = self.backend(self.active).failure.is_none();
-        Wanted { to, trigger: Trigger::Manual, kind, planned, purpose, confidence: None, checks: Vec::new(), why }
+        let trigger = Trigger::Manual;
+        Wanted { to, trigger, kind, planned, plan, purpose, confidence: None, checks: Vec::new(), why }
     }
 
     /// True when the switch is under way.
@@ -313,7 +326,13 @@ impl Engine {
 
 impl OperatorCommand {
     pub fn new(order: Order, reason: impl Into<String>) -> Self {
-        Self { order, reason: reason.into() }
+        Self { order, reason: reason.into(), plan: None }
+    }
+
+    /// By this plan instead of the configured one.
+    #[must_use]
+    pub fn by(self, plan: Option<Plan>) -> Self {
+        Self { plan, ..self }
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, Check, CheckName, Decision, DecisionKind, SwitchKind, Trigger};
 use super::engine::{Engine, Purpose, Stay, Wanted};
 use super::event::BackendId;
+use super::plan::Plan;
 use super::selection;
 use super::settings::Mode;
 use super::time::{Roughly, Time};
@@ -35,6 +36,8 @@ pub struct Proposal {
     pub trigger: Trigger,
     pub kind: SwitchKind,
     pub planned: bool,
+    #[serde(default)]
+    pub plan: Plan,
     pub confidence: Option<f64>,
     pub why: String,
 }
@@ -152,6 +155,7 @@ impl Engine {
             trigger: wanted.trigger,
             kind: wanted.kind,
             planned: wanted.planned,
+            plan: wanted.plan,
             confidence: wanted.confidence,
             why: wanted.why,
         });
@@ -217,11 +221,12 @@ impl Engine {
 
     pub(super) fn confirm(&mut self, now: Time, id: Option<ProposalId>, reason: &str, actions: &mut Vec<Action>) {
         let Some(proposal) = self.answered_proposal(now, id, Ended::Confirmed, reason, actions) else { return };
-        let Proposal { to, trigger, kind, planned, confidence, why, .. } = proposal;
+        let Proposal { to, trigger, kind, planned, plan, confidence, why, .. } = proposal;
         let why = format!("{why}; confirmed by an operator: {reason}");
         let planned = planned && self.backend(self.active).failure.is_none();
         let (purpose, checks) = (Purpose::Automatic, Vec::new());
-        self.enter_by_operator(now, Wanted { to, trigger, kind, planned, purpose, confidence, checks, why }, actions);
+        let wanted = Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why };
+        self.enter_by_operator(now, wanted, actions);
     }
 
     pub(super) fn decline(&mut self, now: Time, id: Option<ProposalId>, reason: &str, actions: &mut Vec<Action>) {

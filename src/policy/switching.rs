@@ -13,6 +13,7 @@ use super::event::{BackendId, CommandClass, Standing, SwitchResult};
 use super::evidence::Failure;
 use super::guards::Way;
 use super::incident::Resolution;
+use super::plan::Plan;
 use super::selection::{self, Weighing};
 use super::settings::{DataMode, Mode};
 use super::time::{Roughly, Time};
@@ -85,6 +86,7 @@ impl Engine {
             sticky: self.sticky,
             home: None,
             only_well,
+            only_writable: false,
             no_cascade_but: None,
             spent: false,
             faster_than: None,
@@ -105,7 +107,7 @@ impl Engine {
 
     /// Begins a switch; one that is under way is superseded.
     pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
-        let Wanted { to, trigger, kind, planned, purpose, confidence, checks, why } = wanted;
+        let Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why } = wanted;
         if let Some(pending) = self.pending.take() {
             self.disappoint(pending.switch.id);
             self.abandoned = Some(pending);
@@ -132,9 +134,10 @@ impl Engine {
             };
             actions.push(Action::Record(decision));
         }
-        let switch = Switch { id, from: self.active, to, trigger, kind, planned, reason: why };
+        let switch = Switch { id, from: self.active, to, trigger, kind, planned, plan, reason: why };
         actions.push(Action::Switch(switch.clone()));
-        let deadline = now + self.settings.failover.switch_timeout;
+        let failover = &self.settings.failover;
+        let deadline = now + if planned { failover.planned_timeout } else { failover.switch_timeout };
         self.pending = Some(Pending { switch, began: now, deadline, purpose, recorded });
     }
 
@@ -156,7 +159,11 @@ impl Engine {
     fn give_up_hopeless(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Some(pending) = &self.pending else { return };
         let to = self.backend(pending.switch.to);
-        let result = if let Some(failure) = &to.failure {
+        let left = self.backend(pending.switch.from).failure.as_ref().filter(|_| pending.switch.planned);
+        let result = if let Some(failure) = left {
+            // What is planned waits for the one that is left; now whoever lives must serve at once.
+            SwitchResult::Failed { why: format!("the one that was to be left failed meanwhile: {}", failure.why) }
+        } else if let Some(failure) = &to.failure {
             SwitchResult::Failed { why: failure.why.clone() }
         } else if let Standing::Refused { why } = &to.standing {
             SwitchResult::Refused { why: why.clone() }
@@ -294,6 +301,7 @@ impl Engine {
             trigger: self.trigger_of(failure),
             kind: SwitchKind::Failover,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: Some(failure.confidence()),
             checks: vec![self.trigger_check(failure)],
@@ -322,6 +330,7 @@ impl Engine {
             trigger: Trigger::Cascade,
             kind: SwitchKind::Failover,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),
@@ -410,6 +419,7 @@ impl Engine {
             trigger: Trigger::Cascade,
             kind,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),
@@ -429,6 +439,7 @@ impl Engine {
                 trigger: Trigger::Connection,
                 kind: SwitchKind::Reentry,
                 planned: false,
+                plan: Plan::Immediate,
                 purpose: Purpose::Automatic,
                 confidence: None,
                 checks: Vec::new(),
@@ -458,7 +469,9 @@ impl Engine {
         let slow = self.backend(self.active).slowdown(now, &self.settings);
         let slow = slow.filter(|_| failure.trigger == Trigger::Performance);
         let faster_than = slow.as_ref().map(|slow| (slow.class, slow.degraded_from));
-        let weighing = Weighing { faster_than, ..self.weighing(now, true) };
+        // One that answers nothing is left for whoever answers reads; else a replica that nobody promotes is no gain.
+        let only_writable = !failure.total || self.backend(self.active).wrong_role.any(now);
+        let weighing = Weighing { faster_than, only_writable, ..self.weighing(now, true) };
         let best = selection::best(&self.backends, &self.settings, weighing);
         let mut checks = vec![self.trigger_check(failure)];
         checks.extend(self.guard_soft(now, failure, faster_than, best));
@@ -479,7 +492,9 @@ impl Engine {
                     to,
                     trigger: self.trigger_of(failure),
                     kind: SwitchKind::Failover,
-                    planned: false,
+                    // The active lives: a replica of it takes over only by plan, in step, and never while it is a master.
+                    planned: !failure.total && self.backend(to).follows(),
+                    plan: Plan::Immediate,
                     purpose: if failure.total { Purpose::Automatic } else { Purpose::Improve },
                     confidence,
                     checks,

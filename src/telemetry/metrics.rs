@@ -96,6 +96,8 @@ metrics! {
         "Switches of the active backend, by trigger and result.";
     SWITCH_DURATION = "standin_switch_duration_seconds", Histogram, Seconds, &["group", "trigger"],
         "Time from the decision to switch until the new route was published.";
+    SWITCH_HOLD = "standin_switch_hold_seconds", Histogram, Seconds, &["group", "trigger"],
+        "How long requests waited for a switch; switches that held none are not counted.";
     PROBE_LATENCY = "standin_probe_latency_seconds", Gauge, Seconds, PER_BACKEND,
         "Latency of the last answered probe of this backend.";
     BASELINE_LATENCY = "standin_baseline_latency_seconds", Gauge, Seconds, &["group", "backend", "class"],
@@ -120,6 +122,14 @@ metrics! {
         "Keys whose value was copied to this backend.";
     MIRROR_DROPPED = "standin_mirror_dropped_total", Counter, Count, PER_BACKEND,
         "Writes for which there was no room on the way to this backend; their keys were copied later.";
+    REPLICATION_OFFSET = "standin_replication_offset_bytes", Gauge, Bytes, PER_BACKEND,
+        "Bytes of the replication stream that this server has produced, or taken in; its rate is the bandwidth.";
+    REPLICATION_BEHIND = "standin_replication_behind_bytes", Gauge, Bytes, PER_BACKEND,
+        "Bytes of the stream that this replica is known to lack.";
+    REPLICATION_LAG = "standin_replication_lag_seconds", Gauge, Seconds, PER_BACKEND,
+        "Nothing older than this, of what was acknowledged to clients, is missing on this replica.";
+    REPLICATION_LINK = "standin_replication_link_up", Gauge, Count, PER_BACKEND,
+        "1 while this replica's link to its master is up, and for a master; 0 else, and for backends that do not replicate.";
     SAMPLING_COMPARED = "standin_sampling_compared_total", Counter, Count, PER_BACKEND,
         "Keys of which this backend's content was compared with that of the active.";
     SAMPLING_DIFFERING = "standin_sampling_differing_total", Counter, Count, PER_BACKEND,
@@ -162,6 +172,7 @@ impl Metrics {
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(SWITCH_DURATION.name.to_owned()), &SWITCH_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(SWITCH_HOLD.name.to_owned()), &SWITCH_BUCKETS)?
             .build_recorder();
         for metric in ALL {
             let (name, unit, help) = (KeyName::from(metric.name), Some(metric.unit), metric.help.into());
@@ -257,6 +268,11 @@ impl GroupMetrics {
         self.metrics.histogram(&SWITCH_DURATION, &[&self.group, trigger]).record(seconds);
     }
 
+    /// So long requests waited for a switch.
+    pub fn held(&self, trigger: &str, seconds: f64) {
+        self.metrics.histogram(&SWITCH_HOLD, &[&self.group, trigger]).record(seconds);
+    }
+
     pub fn backend(&self, backend: &str) -> BackendMetrics {
         let (metrics, both) = (&self.metrics, &[self.group.as_str(), backend]);
         let with = |label: &'static str| [self.group.clone(), backend.to_owned(), label.to_owned()];
@@ -282,6 +298,12 @@ impl GroupMetrics {
             divergence_bytes: metrics.gauge(&DIVERGENCE_BYTES, both),
             divergence_state: metrics.gauge(&DIVERGENCE_STATE, both),
             enterable: metrics.gauge(&BACKEND_ENTERABLE, both),
+            replication: ReplicationMetrics {
+                offset: metrics.gauge(&REPLICATION_OFFSET, both),
+                behind: metrics.gauge(&REPLICATION_BEHIND, both),
+                lag: metrics.gauge(&REPLICATION_LAG, both),
+                link: metrics.gauge(&REPLICATION_LINK, both),
+            },
             mirror: MirrorMetrics {
                 lag: metrics.gauge(&MIRROR_LAG, both),
                 waiting: metrics.gauge(&MIRROR_WAITING, both),
@@ -323,8 +345,21 @@ pub struct BackendMetrics {
     pub divergence_bytes: Gauge,
     pub divergence_state: Gauge,
     pub enterable: Gauge,
+    pub replication: ReplicationMetrics,
     pub mirror: MirrorMetrics,
     pub sampling: SamplingMetrics,
+}
+
+/// Of servers that replicate each other.
+#[derive(Debug, Clone)]
+pub struct ReplicationMetrics {
+    /// Bytes.
+    pub offset: Gauge,
+    /// Bytes.
+    pub behind: Gauge,
+    /// Seconds.
+    pub lag: Gauge,
+    pub link: Gauge,
 }
 
 /// How a backend is kept in step.
@@ -415,6 +450,7 @@ mod tests {
         let group = metrics.group("default");
         let _backend = group.backend("primary");
         group.switched("connection", "done", 0.0004);
+        group.held("manual", 0.004);
         metrics.upkeep();
         let text = metrics.render();
         for metric in ALL {

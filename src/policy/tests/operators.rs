@@ -66,6 +66,47 @@ fn a_chosen_backend_that_fails_is_still_left() {
     assert_eq!(switch.trigger, Trigger::Cascade);
 }
 
+#[test]
+fn a_planned_switch_whose_old_backend_dies_meanwhile_gives_way_to_a_failover_at_once() {
+    let mut world = World::new();
+    world.operator(failover(Some(BACKUP_B)));
+    let planned = world.the_switch();
+    assert_eq!((planned.planned, planned.plan), (true, Plan::Drain));
+    world.die(PRIMARY);
+    let emergency = world.the_switch();
+    assert!(!emergency.planned && emergency.id > planned.id, "{emergency:?}");
+    world.done(planned.id, SwitchResult::Failed { why: "superseded".into() });
+    world.done(emergency.id, SwitchResult::Done);
+    assert_eq!(world.view().active, emergency.to);
+}
+
+#[test]
+fn a_planned_switch_has_time_to_reconcile_before_it_is_given_up() {
+    let mut world = World::new();
+    world.operator(failover(Some(BACKUP_B)));
+    let switch = world.the_switch();
+    world.pass_well(20 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    world.done(switch.id, SwitchResult::Done);
+    assert_eq!(world.view().active, BACKUP_B);
+}
+
+#[test]
+fn an_operator_may_name_the_plan_and_else_it_is_the_configured_one() {
+    let mut settings = Settings::default();
+    settings.recovery.plan = Plan::Immediate;
+    let mut world = World::with(settings, group());
+    world.operator(failover(Some(BACKUP_A)).by(Some(Plan::Immediate)));
+    let switch = world.the_switch();
+    assert_eq!(switch.plan, Plan::Immediate);
+    world.done(switch.id, SwitchResult::Done);
+    world.operator(failover(Some(BACKUP_B)));
+    let switch = world.the_switch();
+    assert_eq!(switch.plan, Plan::Drain);
+    world.done(switch.id, SwitchResult::Done);
+    world.operator(OperatorCommand::new(Order::Recover, "done"));
+    assert_eq!(world.the_switch().plan, Plan::Immediate);
+}
+
 fn order(order: Order) -> OperatorCommand {
     OperatorCommand::new(order, "ticket 17")
 }
