@@ -120,12 +120,23 @@ fn a_primary_whose_disk_takes_nothing_is_left_in_time() {
 
 #[test]
 fn nobody_is_left_for_a_backup_that_is_as_full() {
+    both_are_full(|standin| {
+        eventually(secs(5), "a probe has found the backup full", || standin.backend("backup-a")["health"] != "healthy");
+    });
+}
+
+#[test]
+fn nobody_is_left_for_a_backup_that_became_full_in_the_same_moment() {
+    both_are_full(|_| {});
+}
+
+fn both_are_full(between: impl Fn(&StandinProcess)) {
     let stage = Stage::start(200, RedisServer::start());
     let full = |server: &RedisServer| assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", "1"]), Reply::ok());
     let mut standin = stage.standin;
     standin.declare(&["backup-a"]);
     full(&stage.backup);
-    eventually(secs(5), "a probe has found the backup full", || standin.backend("backup-a")["health"] != "healthy");
+    between(&standin);
     full(&stage.primary);
     throughout(secs(6), "the primary serves", || standin.active() == "primary");
     let report = stage.load.unwrap().stop();

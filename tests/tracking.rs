@@ -20,7 +20,8 @@ impl Outage {
     fn begin(source: &str) -> Self {
         let (primary, backup) = (RedisServer::start(), RedisServer::start());
         let relay = FaultRelay::start(primary.address());
-        let source = format!("[divergence]\nsource = \"{source}\"");
+        // What nobody heard of could else be found by comparing.
+        let source = format!("[divergence]\nsource = \"{source}\"\n[sampling]\nmode = \"off\"");
         let mut standin = StandinConfig::quick_pair(relay.address(), backup.address()).table(&source).start();
         standin.declare(PRIMARY_LOST);
         let mut client = standin.connect();

@@ -11,8 +11,9 @@ use super::AdminState;
 use super::error::ApiError;
 use super::guard;
 use crate::config::units::parse_duration;
-use crate::control::api::{CommandOutcome, Note, Order, StatisticsReport, StatusReport};
+use crate::control::api::{CommandOutcome, How, Note, Order, StatisticsReport, StatusReport};
 use crate::limits;
+use crate::policy::Plan;
 use crate::telemetry::events::Event;
 
 /// The answer to `GET /v1/events`.
@@ -56,6 +57,20 @@ pub struct StatisticsAnswer {
 struct FailoverBody {
     group: Option<String>,
     to: Option<String>,
+    plan: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+    reason: Option<String>,
+    by: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecoverBody {
+    group: Option<String>,
+    plan: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
     reason: Option<String>,
     by: Option<String>,
 }
@@ -161,15 +176,18 @@ pub(super) async fn failover(
     State(state): State<AdminState>,
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
-    let FailoverBody { group, to, reason, by } = guard::command(request).await?;
-    Ok(Json(state.control.order(group, Order::Failover { to }, note(reason, by)?).await?))
+    let FailoverBody { group, to, plan, dry_run, reason, by } = guard::command(request).await?;
+    let how = how(plan, dry_run)?;
+    Ok(Json(state.control.order(group, Order::Failover { to }, how, note(reason, by)?).await?))
 }
 
 pub(super) async fn recover(
     State(state): State<AdminState>,
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
-    plain(state, request, Order::Recover).await
+    let RecoverBody { group, plan, dry_run, reason, by } = guard::command(request).await?;
+    let how = how(plan, dry_run)?;
+    Ok(Json(state.control.order(group, Order::Recover, how, note(reason, by)?).await?))
 }
 
 pub(super) async fn unpin(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
@@ -179,7 +197,7 @@ pub(super) async fn unpin(State(state): State<AdminState>, request: Request) -> 
 pub(super) async fn pin(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
     let PinBody { group, backend, lasts, reason, by } = guard::command(request).await?;
     let lasts = parse_duration(&lasts).map_err(|error| ApiError::bad_request(error, "write \"for\": \"10m\""))?;
-    Ok(Json(state.control.order(group, Order::Pin { backend, lasts }, note(reason, by)?).await?))
+    Ok(Json(state.control.order(group, Order::Pin { backend, lasts }, How::default(), note(reason, by)?).await?))
 }
 
 pub(super) async fn drain(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
@@ -205,7 +223,7 @@ pub(super) async fn confirm(
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
     let ProposalBody { group, proposal, reason, by } = guard::command(request).await?;
-    Ok(Json(state.control.order(group, Order::Confirm { proposal }, note(reason, by)?).await?))
+    Ok(Json(state.control.order(group, Order::Confirm { proposal }, How::default(), note(reason, by)?).await?))
 }
 
 pub(super) async fn reject(
@@ -213,12 +231,12 @@ pub(super) async fn reject(
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
     let ProposalBody { group, proposal, reason, by } = guard::command(request).await?;
-    Ok(Json(state.control.order(group, Order::Reject { proposal }, note(reason, by)?).await?))
+    Ok(Json(state.control.order(group, Order::Reject { proposal }, How::default(), note(reason, by)?).await?))
 }
 
 async fn plain(state: AdminState, request: Request, order: Order) -> Result<Json<CommandOutcome>, ApiError> {
     let PlainBody { group, reason, by } = guard::command(request).await?;
-    Ok(Json(state.control.order(group, order, note(reason, by)?).await?))
+    Ok(Json(state.control.order(group, order, How::default(), note(reason, by)?).await?))
 }
 
 async fn about(
@@ -227,7 +245,7 @@ async fn about(
     order: impl FnOnce(String) -> Order,
 ) -> Result<Json<CommandOutcome>, ApiError> {
     let BackendBody { group, backend, reason, by } = guard::command(request).await?;
-    Ok(Json(state.control.order(group, order(backend), note(reason, by)?).await?))
+    Ok(Json(state.control.order(group, order(backend), How::default(), note(reason, by)?).await?))
 }
 
 pub(super) async fn adopt(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
@@ -279,6 +297,13 @@ pub(super) async fn not_found(request: Request) -> ApiError {
 pub(super) async fn method_not_allowed(request: Request) -> ApiError {
     let error = format!("{} cannot be used on {}", request.method(), request.uri().path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, "reports are read with GET, commands are sent with POST")
+}
+
+/// How a switch is to be made.
+fn how(plan: Option<String>, dry_run: bool) -> Result<How, ApiError> {
+    let plan = plan.map(|name| Plan::named(&name)).transpose();
+    let plan = plan.map_err(|why| ApiError::bad_request(why, "write \"plan\": \"drain\""))?;
+    Ok(How { plan, dry_run })
 }
 
 /// Who and why, as they go into the history; absent becomes empty.

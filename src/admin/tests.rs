@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::control::api::tests::{sample_statistics, sample_status};
-use crate::control::api::{self, CommandError, CommandOutcome, Order, Request};
+use crate::control::api::{self, CommandError, CommandOutcome, How, Order, Request};
 use crate::telemetry::events::{Event, EventKind, History};
 
 pub(crate) struct Port {
@@ -53,6 +53,8 @@ fn carry_out(group: Option<String>, backend: &str, reason: &str) -> Result<Comma
             to: Some(backend.to_owned()),
             epoch: 2,
             duration_us: 12,
+            held_us: None,
+            steps: Vec::new(),
         }),
         "backup-b" => {
             Err(CommandError::Refused { why: "it is not empty".into(), hint: "standin adopt backup-b".into() })
@@ -73,7 +75,7 @@ async fn answer_requests(mut receiver: api::Receiver) {
             Request::Status { reply } => reply.send(sample_status()).is_ok(),
             Request::Statistics { reply } => reply.send(vec![sample_statistics()]).is_ok(),
             Request::Recording { reply, .. } => reply.send(Ok(None)).is_ok(),
-            Request::Order { group, order, note, reply } => {
+            Request::Order { group, order, how, note, reply } => {
                 let backend = match order {
                     Order::Failover { to } => to.unwrap_or_else(|| "backup-a".into()),
                     Order::Pin { backend, .. }
@@ -82,7 +84,14 @@ async fn answer_requests(mut receiver: api::Receiver) {
                     | Order::Include { backend } => backend,
                     Order::Recover | Order::Unpin | Order::Confirm { .. } | Order::Reject { .. } => "backup-a".into(),
                 };
-                reply.send(carry_out(group, &backend, &note.reason)).is_ok()
+                let outcome = carry_out(group, &backend, &note.reason).map(|outcome| match how {
+                    How { dry_run: true, plan } => {
+                        let steps = vec![format!("by plan {}", plan.unwrap_or_default())];
+                        CommandOutcome { result: "dry_run".into(), steps, ..outcome }
+                    }
+                    _ => outcome,
+                });
+                reply.send(outcome).is_ok()
             }
             Request::Adopt { group, backend, reply } | Request::Disown { group, backend, reply } => {
                 reply.send(carry_out(group, &backend, "")).is_ok()
@@ -171,6 +180,8 @@ async fn a_failover_takes_its_words_from_the_body_and_its_defaults_from_an_empty
     assert_eq!((answer.status, &answer.json()["group"]), (200, &json!("cache")));
     assert_eq!(answer.json()["message"], "backup-a serves: maintenance");
     assert_eq!(port.post_with("/v1/failover", "", "").await.json()["to"], "backup-a");
+    let dry = port.post("/v1/failover", r#"{"plan":"immediate","dry_run":true}"#).await.json();
+    assert_eq!((&dry["result"], &dry["steps"][0]), (&"dry_run".into(), &"by plan immediate".into()));
     assert_eq!(port.post_with("/v1/recover", "", "").await.json()["result"], "done");
 }
 
@@ -181,6 +192,8 @@ async fn each_refusal_has_its_status_and_a_hint() {
         ("/v1/failover", r#"{"to":"nowhere"}"#, 404, "primary, backup-a"),
         ("/v1/failover", r#"{"to":"backup-b"}"#, 409, "standin adopt backup-b"),
         ("/v1/failover", r#"{"to":"busy"}"#, 503, "again"),
+        ("/v1/failover", r#"{"plan":"gradual"}"#, 400, "\"plan\": \"drain\""),
+        ("/v1/recover", r#"{"plan":"sometimes"}"#, 400, "\"plan\": \"drain\""),
         ("/v1/failover", r#"{"to":}"#, 400, "JSON object"),
         ("/v1/failover", r#"{"too":"backup-a"}"#, 400, "JSON object"),
         ("/v1/failover", "[]", 400, "JSON object"),

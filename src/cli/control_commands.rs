@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::client::{ClientError, ControlClient, Target};
 use super::output;
 use super::{
-    BackendArgs, ControlArgs, EventsArgs, FailoverArgs, Failure, OwnershipArgs, PinArgs, ProposalArgs, RecoverArgs,
-    StatusArgs, render,
+    BackendArgs, ControlArgs, EventsArgs, FailoverArgs, Failure, OwnershipArgs, PinArgs, PlainArgs, ProposalArgs,
+    RecoverArgs, StatusArgs, render,
 };
 use crate::admin::EventsReport;
 use crate::control::api::{CommandOutcome, StatusReport};
@@ -106,17 +106,21 @@ fn print_events(report: &EventsReport, json: bool) {
 
 pub(super) fn failover(arguments: &FailoverArgs) -> Result<(), Failure> {
     let body = json!({
-        "group": arguments.group, "to": arguments.to, "reason": arguments.reason, "by": author(),
+        "group": arguments.group, "to": arguments.name.as_ref().or(arguments.to.as_ref()), "plan": arguments.how.plan,
+        "dry_run": arguments.how.dry_run, "reason": arguments.reason, "by": author(),
     });
     command(&arguments.control, "/v1/failover", &body)
 }
 
 pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
-    let body = json!({ "group": arguments.group, "reason": arguments.reason, "by": author() });
-    command(&arguments.control, "/v1/recover", &body)
+    let RecoverArgs { plain, how } = arguments;
+    let body = json!({
+        "group": plain.group, "plan": how.plan, "dry_run": how.dry_run, "reason": plain.reason, "by": author(),
+    });
+    command(&plain.control, "/v1/recover", &body)
 }
 
-pub(super) fn unpin(arguments: &RecoverArgs) -> Result<(), Failure> {
+pub(super) fn unpin(arguments: &PlainArgs) -> Result<(), Failure> {
     let body = json!({ "group": arguments.group, "reason": arguments.reason, "by": author() });
     command(&arguments.control, "/v1/unpin", &body)
 }

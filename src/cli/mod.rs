@@ -67,7 +67,7 @@ enum Command {
     /// Enter a backend and stay there for a while.
     Pin(PinArgs),
     /// End a pin.
-    Unpin(RecoverArgs),
+    Unpin(PlainArgs),
     /// Leave a backend in order if it serves, and do not enter it until `include`.
     Drain(BackendArgs),
     /// Do not enter a backend until `include`.
@@ -172,8 +172,13 @@ struct FailoverArgs {
     #[command(flatten)]
     control: ControlArgs,
     /// The backend to enter; the best one if absent.
-    #[arg(long, value_name = "NAME")]
+    #[arg(value_name = "TO")]
+    name: Option<String>,
+    /// The same.
+    #[arg(long, value_name = "NAME", conflicts_with = "name")]
     to: Option<String>,
+    #[command(flatten)]
+    how: HowArgs,
     /// Needed where there are several groups.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -182,8 +187,27 @@ struct FailoverArgs {
     reason: Option<String>,
 }
 
+/// How a switch is made.
+#[derive(Debug, Args)]
+struct HowArgs {
+    /// immediate or drain.
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<String>,
+    /// Print the steps, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 #[derive(Debug, Args)]
 struct RecoverArgs {
+    #[command(flatten)]
+    plain: PlainArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, Args)]
+struct PlainArgs {
     #[command(flatten)]
     control: ControlArgs,
     /// Needed where there are several groups.

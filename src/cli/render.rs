@@ -177,9 +177,6 @@ fn notes(backend: &BackendReport, text: &mut String) {
     if let Some(error) = &backend.probes.last_error {
         let _ = writeln!(text, "  {name}: last probe failed: {}", harmless(error));
     }
-    if backend.breaker != "closed" {
-        let _ = writeln!(text, "  {name}: breaker {}", harmless(&backend.breaker));
-    }
     if let Some(sampling) =
         backend.sampling.as_ref().filter(|sampling| sampling.agree_percent.is_some_and(|percent| percent < 100.0))
     {
@@ -214,7 +211,13 @@ pub(super) fn event(event: &Event, coloured: bool) -> String {
 
 /// What a command that was carried out prints.
 pub(super) fn outcome(outcome: &CommandOutcome) -> String {
-    format!("{} (group {}, epoch {})\n", harmless(&outcome.message), harmless(&outcome.group), outcome.epoch)
+    let (message, group, epoch) = (harmless(&outcome.message), harmless(&outcome.group), outcome.epoch);
+    let held = outcome.held_us.map(|us| format!(", requests were held for {}", latency(us))).unwrap_or_default();
+    let mut text = format!("{message} (group {group}, epoch {epoch}{held})\n");
+    for (number, step) in (1..).zip(&outcome.steps) {
+        let _ = writeln!(text, "  {number}. {}", harmless(step));
+    }
+    text
 }
 
 pub(super) fn latency(us: u64) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::schema::*;
 use crate::limits;
+use crate::policy::Plan;
 
 impl Backend {
     /// A plain TCP backend with every default; what tests and the demo start from.
@@ -174,7 +175,8 @@ impl Default for Failover {
             cascade: true,
             // With probes alone, two misses are 1.65 s at worst; one would let a single lost packet decide.
             failure_threshold: 2,
-            failure_rate_threshold: 0.2,
+            // A fifth that fails must be plainly over it, not on it: at 10 requests/s chance alone would decide.
+            failure_rate_threshold: 0.1,
             min_failures: 5,
             performance_degradation_threshold: 0.5,
             performance_min_shift: Duration::from_millis(5),
@@ -198,7 +200,7 @@ impl Default for Recovery {
             delay: Duration::from_secs(15),
             delay_max: Duration::from_secs(300),
             grace_period: Duration::from_secs(60),
-            plan: RecoveryPlan::Immediate,
+            plan: Plan::Drain,
             latency_factor: 3.0,
         }
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::policy::Plan;
 
 /// Everything one process needs, checked as a whole by the loader.
 #[derive(Clone, Debug, PartialEq)]
@@ -376,15 +377,9 @@ pub struct Recovery {
     /// A primary that fails within this time after a recovery has relapsed.
     pub grace_period: Duration,
     /// How clients are brought back.
-    pub plan: RecoveryPlan,
+    pub plan: Plan,
     /// Probe latency must be under this multiple of the baseline.
     pub latency_factor: f64,
-}
-
-/// Held and drained within one switch; returning in steps is to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveryPlan {
-    Immediate,
 }
 
 /// `[divergence]`.

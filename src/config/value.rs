@@ -10,10 +10,11 @@ use toml::de::DeValue;
 use super::address;
 use super::schema::{
     DataMode, DeniedCommand, DivergencePolicy, DivergenceScripts, DivergenceSource, FailoverMode, InitializationPolicy,
-    ListenAddress, LogFormat, ProbePolicy, Profile, RecoveryPlan, RetryCeiling, Role, SamplingMode, TriggerName,
+    ListenAddress, LogFormat, ProbePolicy, Profile, RetryCeiling, Role, SamplingMode, TriggerName,
 };
 use super::secret::Secret;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
+use crate::policy::Plan;
 
 /// The environment, kept for `env:` secrets.
 pub(super) type Variables = BTreeMap<String, String>;
@@ -355,7 +356,8 @@ choice!(TriggerName:
     "timeout" => Self::Timeout, "manual" => Self::Manual);
 choice!(ProbePolicy: "all" => Self::All, "majority" => Self::Majority, "any" => Self::Any);
 choice!(InitializationPolicy: "all" => Self::All, "majority" => Self::Majority, "one" => Self::One);
-choice!(RecoveryPlan: "immediate" => Self::Immediate; not_yet "drain", "gradual");
+choice!(Plan:
+    "immediate" => Self::Immediate, "drain" => Self::Drain; not_yet "gradual", "canary", "blue_green");
 choice!(DivergencePolicy:
     "auto" => Self::Auto, "flush" => Self::Flush, "refuse" => Self::Refuse, "trust" => Self::Trust);
 choice!(DivergenceSource: "commands" => Self::Commands, "tracking" => Self::Tracking);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::limits;
-use crate::policy::{Counts, Recording};
+use crate::policy::{Counts, Plan, Recording};
 use crate::telemetry::events::{Event, History, Word};
 use crate::telemetry::wall_time::WallTime;
 
@@ -54,6 +54,9 @@ pub struct GroupReport {
     pub switches_today: u64,
     #[serde(default)]
     pub incidents_today: u64,
+    /// Absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_switch: Option<SwitchReport>,
     /// What is under way or held back, one sentence each: a switch, a recovery that waits or that an operator holds.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -233,6 +236,32 @@ pub struct Note {
     pub reason: String,
 }
 
+/// How an order that ends in a switch is carried out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct How {
+    /// As configured if absent.
+    pub plan: Option<Plan>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// The last switch, whatever came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchReport {
+    pub at: WallTime,
+    pub from: String,
+    pub to: String,
+    /// `immediate` or `drain`; absent when the one that was left had failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Word>,
+    pub trigger: Word,
+    /// `done`, `refused` or `failed`.
+    pub result: Word,
+    pub took_us: u64,
+    /// So long requests waited.
+    pub held_us: u64,
+}
+
 /// Over the last window, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyReport {
@@ -323,7 +352,7 @@ pub struct IdentityReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandOutcome {
     pub group: String,
-    /// `done`, or `nothing_to_do` when things were already as asked.
+    /// `done`, `nothing_to_do` when things were already as asked, or `dry_run` when nothing was to be done.
     pub result: Word,
     /// One sentence.
     pub message: String,
@@ -334,6 +363,12 @@ pub struct CommandOutcome {
     /// The route's epoch after the command.
     pub epoch: u64,
     pub duration_us: u64,
+    /// So long requests waited; of a switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_us: Option<u64>,
+    /// The steps of the switch, one sentence each, of a dry run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
 }
 
 /// One finding of `standin check --connect`.
@@ -408,6 +443,7 @@ pub enum Request {
     Order {
         group: Option<String>,
         order: Order,
+        how: How,
         note: Note,
         reply: CommandReply,
     },
@@ -489,8 +525,14 @@ impl Handle {
     }
 
     /// `group` may be left out where there is one group.
-    pub async fn order(&self, group: Option<String>, order: Order, note: Note) -> Result<CommandOutcome, CommandError> {
-        self.command(|reply| Request::Order { group, order, note, reply }).await
+    pub async fn order(
+        &self,
+        group: Option<String>,
+        order: Order,
+        how: How,
+        note: Note,
+    ) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Order { group, order, how, note, reply }).await
     }
 
     pub async fn adopt(&self, group: Option<String>, backend: String) -> Result<CommandOutcome, CommandError> {
@@ -640,6 +682,16 @@ pub(crate) mod tests {
             proposal: None,
             switches_today: 2,
             incidents_today: 1,
+            last_switch: Some(SwitchReport {
+                at,
+                from: "backup-a".to_owned(),
+                to: "primary".to_owned(),
+                plan: Some("drain".into()),
+                trigger: "manual".into(),
+                result: "done".into(),
+                took_us: 14_000,
+                held_us: 6_200,
+            }),
             notes: vec!["an operator chose the active backend; `standin recover` returns to the primary".to_owned()],
             clients: 50,
             backends: vec![primary, backup],
@@ -670,6 +722,8 @@ pub(crate) mod tests {
             to: Some("backup-a".to_owned()),
             epoch: 2,
             duration_us: 900,
+            held_us: Some(400),
+            steps: Vec::new(),
         }
     }
 
@@ -678,7 +732,8 @@ pub(crate) mod tests {
         let (handle, mut receiver) = channel(Arc::default());
         let task = tokio::spawn(async move {
             match receiver.recv().await.unwrap() {
-                Request::Order { group, order, note, reply } => {
+                Request::Order { group, order, how, note, reply } => {
+                    assert_eq!(how, How { plan: Some(Plan::Drain), dry_run: false });
                     assert_eq!(order, Order::Failover { to: Some("backup-a".into()) });
                     assert_eq!(note.reason, "maintenance");
                     reply.send(Ok(outcome(&group.unwrap()))).unwrap();
@@ -688,7 +743,8 @@ pub(crate) mod tests {
         });
         let note = Note { by: "kim".into(), reason: "maintenance".into() };
         let order = Order::Failover { to: Some("backup-a".into()) };
-        let answer = handle.order(Some("cache".into()), order, note).await;
+        let how = How { plan: Some(Plan::Drain), ..How::default() };
+        let answer = handle.order(Some("cache".into()), order, how, note).await;
         assert_eq!(answer, Ok(outcome("cache")));
         task.await.unwrap();
     }
@@ -703,7 +759,7 @@ pub(crate) mod tests {
                 reply.send(Err(sent)).unwrap();
             }
         });
-        assert_eq!(handle.order(None, Order::Recover, Note::default()).await, Err(refusal));
+        assert_eq!(handle.order(None, Order::Recover, How::default(), Note::default()).await, Err(refusal));
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ impl Shared {
             let mut blocks = 0;
             for (number, record) in shared.group.numbered(route.recording) {
                 for block in record.copy_missing(number, route.copying, BLOCK_BYTES) {
-                    hset.push(format!("block:between:{blocks}").into_bytes());
+                    hset.push(format!("block:between.{}:{blocks}", shared.client_name).into_bytes());
                     hset.push(block);
                     blocks += 1;
                 }
@@ -104,7 +104,7 @@ impl Shared {
     /// Those of the connection; then nothing is known.
     pub(super) async fn take_over_records(&self, from: BackendId) -> io::Result<()> {
         let replies = self.ask(from, vec![words(&["HGETALL", &self.mark_keys.incident])], self.entry_timeout).await?;
-        let Some(copy) = Copy::read(&replies[0]) else { return Ok(()) };
+        let Some(copy) = Copy::read(&replies[0]).filter(|copy| copy.instance == self.instance) else { return Ok(()) };
         for rules in self.rules.iter().filter(|rules| rules.id != from) {
             let Some((run_id, keys)) = copy.of(&rules.name) else { continue };
             let is_same_run = {
@@ -129,6 +129,8 @@ impl Shared {
 
 /// What an incident says of the backends that do not serve.
 struct Copy {
+    /// Which Standin has written it. That of another says what the other's clients wrote.
+    instance: String,
     /// By name: number and run id.
     backends: BTreeMap<String, (u8, String)>,
     missed: MissedByBackend,
@@ -154,7 +156,9 @@ impl Copy {
             let (number, run_id) = value.split_once(' ')?;
             backends.insert(name, (number.parse().ok()?, run_id.to_owned()));
         }
-        Some(Self { backends, missed, nothing: BTreeSet::new() })
+        let instance = fields.iter().find(|(name, _)| &**name == b"instance");
+        let instance = instance.and_then(|(_, value)| text(value)).unwrap_or_default();
+        Some(Self { instance, backends, missed, nothing: BTreeSet::new() })
     }
 
     /// Run id and keys of a backend; `None` when nobody knows what it has missed.

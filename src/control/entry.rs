@@ -1,62 +1,33 @@
-//! Entering a backend: look at its content, make it right, and only then let requests go there.
+//! Entering a backend: look at its content, make it right, and only then let requests go there. `steps` says when each
+//! of this is done.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::facts::{Remedy, remedy};
 use super::incident;
 use super::marks::Marks;
+use super::neighbours;
 use super::probe::ProbeCommand;
 use super::shared::{Shared, is_earlier_generation, twin_text};
+use super::steps::{Outcome, Wanted};
 use crate::backend::{Identity, Reply, read_info};
 use crate::command;
 use crate::divergence::{DirtyKey, State};
-use crate::policy::{BackendId, SwitchKind, SwitchResult};
-use crate::route::Availability;
+use crate::policy::BackendId;
 
 /// Dirty keys removed by one batch of requests.
 const RECONCILE_BATCH: usize = 1_000;
-/// While the old active serves, keys are removed until so few are left; the last ones go inside the switch.
-const RECONCILE_LEFT: usize = 200;
 /// Rounds of removal before the switch; past them writes come faster than they can be removed.
-const RECONCILE_ROUNDS: usize = 64;
-/// A planned switch that is not drained within this is given up: requests are not held any longer than that.
-const DRAIN_MAX: Duration = Duration::from_millis(500);
-/// So long may the copying of the last keys hold requests.
-const IN_STEP_MAX: Duration = Duration::from_millis(250);
-/// So long is waited for the workers to have entered what is in flight; they are never blocked.
-const DOUBT_MAX: Duration = Duration::from_secs(1);
-/// So long may it take until clients that wait on purpose are let go by the old active.
-const PARTING_MAX: Duration = Duration::from_millis(20);
+pub(super) const RECONCILE_ROUNDS: usize = 64;
 /// Why a backend that is kept in step is not entered by plan yet.
 pub(super) const STILL_FILLING: &str = "it is still being filled from the active";
 /// A foreign client that worked within this many seconds counts as being at work.
 const FOREIGN_IDLE_SECONDS: u64 = 10;
-
-/// A switch as the engine asked for it.
-pub(super) struct Wanted {
-    pub(super) id: u64,
-    pub(super) from: BackendId,
-    pub(super) to: BackendId,
-    pub(super) kind: SwitchKind,
-    pub(super) planned: bool,
-}
-
-/// What a switch came to, beside its result.
-pub(super) struct Outcome {
-    pub(super) result: SwitchResult,
-    pub(super) epoch: u64,
-    /// Dirty keys that were removed.
-    pub(super) removed: usize,
-    pub(super) flushed: bool,
-    /// How long requests were held.
-    pub(super) held: Duration,
-}
 
 pub(super) enum Obstacle {
     Refused(String),
@@ -77,90 +48,8 @@ impl From<io::Error> for Obstacle {
     }
 }
 
-/// Carries a switch out. Nothing is published once a later switch has been asked for.
-pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
-    let mut outcome =
-        Outcome { result: SwitchResult::Done, epoch: 0, removed: 0, flushed: false, held: Duration::ZERO };
-    if let Err(obstacle) = switch(&shared, &wanted, &mut outcome).await {
-        shared.incident_was_none();
-        outcome.result = match obstacle {
-            Obstacle::Refused(why) => SwitchResult::Refused { why },
-            Obstacle::Failed(why) => SwitchResult::Failed { why },
-        };
-    }
-    outcome
-}
-
-async fn switch(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
-    let is_move = wanted.from != wanted.to;
-    let planned = wanted.planned && is_move;
-    let mirrored = is_move && shared.may_mirror(wanted.to);
-    if planned {
-        bury_the_undead(shared, wanted.to).await?;
-        if mirrored {
-            expect_in_step(shared, wanted.to)?;
-        }
-        for _ in 0..RECONCILE_ROUNDS {
-            if shared.mirror(wanted.to).is_on() || shared.group.record(wanted.to).summary().keys <= RECONCILE_LEFT {
-                break;
-            }
-            outcome.removed += remove_batch(shared, wanted.to).await?;
-        }
-        // What can be refused is refused before anybody waits.
-        enter(shared, wanted, outcome, false).await?;
-    }
-    let began = Instant::now();
-    let before = shared.group.route().availability;
-    // Also when a mirror has closed just now: what was sent while it was open is in no record.
-    let in_doubt = !planned && is_move && (shared.mirrors_any() || shared.may_mirror(wanted.to));
-    if planned {
-        hold_and_drain(shared, wanted).await?;
-        if mirrored && shared.mirror(wanted.to).is_on() && !shared.wait_in_step(wanted.to, IN_STEP_MAX).await {
-            shared.set_availability(before);
-            let why = format!("the last writes had not reached it after {IN_STEP_MAX:?}");
-            return Err(Obstacle::Failed(why));
-        }
-    } else if in_doubt {
-        doubt_what_is_in_flight(shared).await;
-    }
-    if mirrored {
-        shared.stop_mirror(wanted.to).await;
-    }
-    let ended = enter_and_publish(shared, wanted, outcome).await;
-    shared.release_mirror(wanted.to);
-    outcome.held = if planned { began.elapsed() } else { Duration::ZERO };
-    if ended.is_err() && (planned || in_doubt) && shared.group.route().availability == Availability::Holding {
-        shared.set_availability(before);
-    }
-    ended
-}
-
-/// The last steps: after them the backend serves.
-async fn enter_and_publish(shared: &Rc<Shared>, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), Obstacle> {
-    if wanted.from != wanted.to {
-        shared.hear_everything(wanted.planned).await;
-    }
-    let identity = enter(shared, wanted, outcome, true).await?;
-    incident::announce(shared, wanted.to).await;
-    shared.begin_tracking(wanted.to).await;
-    if shared.newest_switch.get() != wanted.id {
-        return Err(Obstacle::Failed("superseded by a later switch".to_owned()));
-    }
-    settle(shared, wanted.to, outcome).await?;
-    shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
-    outcome.epoch = shared.enter(wanted.to).epoch;
-    if shared.may_mirror(wanted.to) {
-        // What it holds is what is served from now on.
-        shared.tell(wanted.to, vec![words(&["DEL", &shared.mark_keys.mirror])]);
-    }
-    if wanted.from != wanted.to {
-        shared.left(wanted.from, wanted.kind);
-    }
-    Ok(())
-}
-
 /// A backend that is kept in step is entered by plan only when it is: nothing that was acknowledged is lost then.
-fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
+pub(super) fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     let control = shared.mirror(id);
     let fill = control.fill.borrow();
     if control.is_on() && shared.mirror_settings.fill && !fill.is_done {
@@ -169,18 +58,8 @@ fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     Ok(())
 }
 
-/// Holds requests until every worker has entered what it has in flight into the records of the mirrored backends: it may
-/// have been executed, and read by others, and no answer will tell.
-async fn doubt_what_is_in_flight(shared: &Rc<Shared>) {
-    let version = shared.hold_in_doubt().version;
-    let began = Instant::now();
-    while !shared.group.is_acknowledged(version) && began.elapsed() < DOUBT_MAX {
-        tokio::time::sleep(Duration::from_micros(200)).await;
-    }
-}
-
 /// Forgets the record, unless keys were added since the last of them were removed.
-async fn settle(shared: &Rc<Shared>, to: BackendId, outcome: &mut Outcome) -> Result<(), Obstacle> {
+pub(super) async fn settle(shared: &Rc<Shared>, to: BackendId, outcome: &mut Outcome) -> Result<(), Obstacle> {
     let record = shared.group.record(to);
     for _ in 0..RECONCILE_ROUNDS {
         let additions = record.additions();
@@ -193,29 +72,8 @@ async fn settle(shared: &Rc<Shared>, to: BackendId, outcome: &mut Outcome) -> Re
     Err(Obstacle::Failed("keys are written faster than what it has missed can be removed".to_owned()))
 }
 
-/// Holds new requests until those under way on the old active are answered.
-async fn hold_and_drain(shared: &Rc<Shared>, wanted: &Wanted) -> Result<(), Obstacle> {
-    let version = shared.set_availability(Availability::Holding).version;
-    let began = Instant::now();
-    loop {
-        let backend = shared.group.backend(wanted.from);
-        // Clients that wait on purpose are let go by their workers meanwhile; one that cannot be is not waited for.
-        let has_parted = backend.blocked() == 0 || began.elapsed() > PARTING_MAX;
-        let is_idle = backend.in_flight() == 0 && backend.pinned_at_work() == 0;
-        if shared.group.is_acknowledged(version) && is_idle && has_parted {
-            return Ok(());
-        }
-        if began.elapsed() > DRAIN_MAX {
-            shared.set_availability(Availability::Serving);
-            let open = backend.in_flight() + backend.pinned_at_work();
-            return Err(Obstacle::Failed(format!("{open} requests were still under way after {DRAIN_MAX:?}")));
-        }
-        tokio::time::sleep(Duration::from_micros(200)).await;
-    }
-}
-
 /// Looks at the content and makes it right; `finally` means that after this nothing is written elsewhere.
-async fn enter(
+pub(super) async fn enter(
     shared: &Rc<Shared>,
     wanted: &Wanted,
     outcome: &mut Outcome,
@@ -282,7 +140,7 @@ async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> 
 }
 
 /// Proves that connections which died with requests in flight will not execute them any more.
-async fn bury_the_undead(shared: &Rc<Shared>, id: BackendId) -> io::Result<()> {
+pub(super) async fn bury_the_undead(shared: &Rc<Shared>, id: BackendId) -> io::Result<()> {
     let backend = shared.group.backend(id);
     if backend.has_forgotten_undead() {
         // More were lost than are remembered: all that have our name go. Those that still stand are made anew.
@@ -305,7 +163,7 @@ fn refuse_twin(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
 }
 
 /// Removes some of the keys that the backend has missed; puts them back if that cannot be done.
-async fn remove_batch(shared: &Rc<Shared>, id: BackendId) -> Result<usize, Obstacle> {
+pub(super) async fn remove_batch(shared: &Rc<Shared>, id: BackendId) -> Result<usize, Obstacle> {
     refuse_twin(shared, id)?;
     let record = shared.group.record(id);
     let keys = record.take(RECONCILE_BATCH);
@@ -391,16 +249,21 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         (facts.generation.clone(), facts.mark_database)
     };
     let (mark, owners) = (shared.mark_keys.generation.as_str(), shared.mark_keys.owners.as_str());
-    let mut requests = vec![words(&["WATCH", mark, owners]), words(&["CLIENT", "LIST"])];
+    let mut requests = vec![words(&["WATCH", mark, owners, &shared.mark_keys.serving])];
+    requests.extend(neighbours::questions(shared));
     requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
     let watched = shared.ask(id, requests, shared.entry_timeout).await?;
-    let marks = Marks::read(&watched[2..]);
+    let marks = Marks::read(&watched[3..]);
     let others = marks.others(&shared.group.name);
-    let found = marks.generation;
+    let found = marks.generation.clone();
     let unwatch = || shared.ask(id, vec![words(&["UNWATCH"])], shared.entry_timeout);
     let is_ancestor = |ours: &str| found.as_deref().is_some_and(|found| is_earlier_generation(found, ours));
     if found != generation && !generation.as_deref().is_some_and(is_ancestor) {
         let _ = unwatch().await;
+        if generation.as_deref().zip(found.as_deref()).is_some_and(|(ours, found)| is_earlier_generation(ours, found)) {
+            shared.note_generation(id, &marks);
+            return Err(Obstacle::Failed("another Standin of the group has emptied it just now".to_owned()));
+        }
         shared.facts.borrow_mut()[id.index()].generation = None;
         return Err(Obstacle::Refused("another owner has taken it (its mark has changed)".to_owned()));
     }
@@ -410,7 +273,12 @@ async fn empty_databases(shared: &Rc<Shared>, id: BackendId, databases: &BTreeSe
         shared.facts.borrow_mut()[id.index()].other_owners = others;
         return Err(Obstacle::Refused(why));
     }
-    if let Some(foreign) = watched[1].text().and_then(|list| foreign_client(list, &shared.client_name)) {
+    let (alive, _) = neighbours::living(shared, &watched[1], &watched[2]);
+    if let Some(why) = neighbours::spare(shared, id, &alive) {
+        let _ = unwatch().await;
+        return Err(Obstacle::Refused(why));
+    }
+    if let Some(foreign) = watched[2].text().and_then(|list| foreign_client(list, &shared.client_name)) {
         let _ = unwatch().await;
         return Err(Obstacle::Refused(format!("it is not emptied while others work on it: client {foreign}")));
     }

@@ -2,6 +2,7 @@
 
 use super::marks::Incident;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use crate::backend::Identity;
 use crate::config::{DataMode, DivergencePolicy};
@@ -49,6 +50,14 @@ pub(super) struct Facts {
     pub(super) asked_for_commands: Option<String>,
     /// The first look decided about ownership.
     pub(super) met: bool,
+    /// Another Standin of the group has emptied it since its content was known, or made unknown, here.
+    pub(super) emptied_by_neighbour: bool,
+    /// Another Standin of the group serves from it, as the last look at its clients showed.
+    pub(super) serves_neighbour: Option<Instant>,
+    /// The last look named others of the group that serve from it, dead or alive.
+    pub(super) names_neighbours: bool,
+    /// We have left it, and it may still name us as one that serves from it.
+    pub(super) names_us: bool,
     /// An emptying is under way.
     pub(super) emptying: bool,
     /// The backend that is the same server by another address.
@@ -145,6 +154,8 @@ pub(super) fn mend(rules: &BackendRules, facts: &Facts) -> String {
         format!("point backend {name} at a standalone server")
     } else if identity.is_some_and(|identity| identity.is_replica) {
         format!("set data = \"replica\" for backend {name}")
+    } else if facts.serves_neighbour.is_some() {
+        format!("wait until no other Standin serves from {name}, or let them return first")
     } else if let Some(other) = facts.other_owners.first() {
         format!("give this group a server that group {other} does not use in place of backend {name}")
     } else if rules.persistent {

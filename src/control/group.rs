@@ -11,8 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use super::api::{CommandReply, GroupReport, Note, Order, RecordingReport, StatisticsReport};
-use super::entry::Outcome;
+use super::api::{CommandReply, GroupReport, How, Note, Order, RecordingReport, StatisticsReport, SwitchReport};
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
@@ -22,6 +21,7 @@ use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
 use super::state::Keeper;
+use super::steps::Outcome;
 use super::window::{Collector, Recent, path_classes};
 use crate::backend::{Identity, clock};
 use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
@@ -73,7 +73,7 @@ pub(super) enum GroupRequest {
     Status(oneshot::Sender<GroupReport>),
     Statistics(oneshot::Sender<StatisticsReport>),
     Recording(Option<u64>, oneshot::Sender<RecordingReport>),
-    Order { order: Order, note: Note, reply: CommandReply },
+    Order { order: Order, how: How, note: Note, reply: CommandReply },
     Own { backend: String, own: bool, reply: CommandReply },
 }
 
@@ -92,6 +92,7 @@ pub(super) struct GroupControl {
     pub(super) account: Account,
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
+    pub(super) last_switch: Option<SwitchReport>,
     pub(super) initialization: Initialization,
     /// Said once that as many backends have answered as were waited for.
     pub(super) is_initialized: bool,
@@ -223,6 +224,8 @@ impl GroupControl {
             tracking: RefCell::default(),
             entry_timeout,
             newest_switch: Cell::new(0),
+            reconciling: Cell::default(),
+            wished: Cell::new(Availability::Holding),
             scripts: setup.scripts,
             history: Arc::clone(&surroundings.history),
             random: Cell::new(setup.seed | 1),
@@ -232,6 +235,7 @@ impl GroupControl {
         for rules in shared.rules.iter().filter(|rules| shared.may_mirror(rules.id)) {
             tokio::task::spawn_local(mirror::keep(Rc::clone(&shared), rules.id));
         }
+        tokio::task::spawn_local(mirror::watch(Rc::clone(&shared)));
         for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
             tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
         }
@@ -240,6 +244,7 @@ impl GroupControl {
             engine,
             account,
             began: Vec::new(),
+            last_switch: None,
             initialization: setup.initialization,
             is_initialized: false,
             collectors: (0..count).map(|_| Collector::new()).collect(),
@@ -350,6 +355,9 @@ impl GroupControl {
     }
 
     pub(super) fn act(&mut self) {
+        if !self.actions.is_empty() {
+            self.note_status();
+        }
         for action in std::mem::take(&mut self.actions) {
             self.account.note(&action);
             match action {
@@ -379,6 +387,7 @@ impl GroupControl {
             EngineAvailability::Holding { .. } => Availability::Holding,
             EngineAvailability::NoBackend => Availability::NoBackend { since_us: clock::micros() },
         };
+        self.shared.wished.set(availability);
         let same = std::mem::discriminant(&availability) == std::mem::discriminant(&route.availability);
         if !same {
             self.shared.set_availability(availability);

@@ -120,7 +120,7 @@ impl Shared {
         *told = Some((current, Instant::now()));
         let incident = self.incident_of(route.active, current);
         // That of the active is never emptied: what others have missed may have been written there meanwhile.
-        self.tell(id, self.writing(&incident, route.active != id, Vec::new()));
+        self.tell(id, self.writing(&incident, route.active != id, Vec::new(), false));
     }
 
     /// A session has used another database for the first time: a Standin that starts later must know, or would leave old
@@ -141,7 +141,7 @@ impl Shared {
     }
 
     /// The requests that write an incident down, with further fields.
-    fn writing(&self, incident: &Incident, anew: bool, further: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    fn writing(&self, incident: &Incident, anew: bool, further: Vec<Vec<u8>>, serves: bool) -> Vec<Vec<Vec<u8>>> {
         let mut hset = words(&["HSET", &self.mark_keys.incident]);
         hset.extend(incident.fields().into_iter().map(String::into_bytes));
         hset.extend(further);
@@ -151,6 +151,9 @@ impl Shared {
         }
         requests.push(hset);
         requests.push(words(&["SADD", &self.mark_keys.groups, &self.group.name]));
+        if serves {
+            requests.push(words(&["SADD", &self.mark_keys.serving, &self.client_name]));
+        }
         requests.push(words(&["EXEC"]));
         requests
     }
@@ -172,7 +175,7 @@ pub(super) async fn announce(shared: &Rc<Shared>, id: BackendId) {
         let incident = shared.incident_of(id, number);
         let copy = shared.copy_of_records(id, number as u32);
         let is_copied = !copy.is_empty();
-        let told = shared.ask(id, shared.writing(&incident, true, copy), shared.entry_timeout).await;
+        let told = shared.ask(id, shared.writing(&incident, true, copy, true), shared.entry_timeout).await;
         let refusal = match &told {
             Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
             Err(error) => Some(error.to_string()),

@@ -19,7 +19,12 @@ pub(super) struct MarkKeys {
     pub(super) groups: String,
     /// Lies on a backend while its mirror is open.
     pub(super) mirror: String,
+    /// The set of all Standins of the group that serve from the server, by the name of their connections.
+    pub(super) serving: String,
 }
+
+/// So many of those that serve are named by a look: enough to tell that there are others.
+const SERVING_NAMED: &str = "3";
 
 /// The fields of the incident that a look asks for.
 const INCIDENT_FIELDS: [&str; 6] = ["number", "active", "run", "process", "instance", "databases"];
@@ -32,15 +37,17 @@ impl MarkKeys {
             incident: format!("{prefix}{group}:incident"),
             groups: format!("{prefix}groups"),
             mirror: format!("{prefix}{group}:mirror"),
+            serving: format!("{prefix}{group}:serving"),
         }
     }
 
     /// The requests whose replies [`Marks::read`] takes.
-    pub(super) fn looks(&self) -> [Vec<&str>; 5] {
+    pub(super) fn looks(&self) -> [Vec<&str>; 6] {
         let mut incident = vec!["HMGET", &self.incident];
         incident.extend(INCIDENT_FIELDS);
         let (owners, groups) = (vec!["SMEMBERS", self.owners.as_str()], vec!["SMEMBERS", self.groups.as_str()]);
-        [vec!["GET", &self.generation], owners, incident, groups, vec!["GET", &self.mirror]]
+        let serving = vec!["SRANDMEMBER", &self.serving, SERVING_NAMED];
+        [vec!["GET", &self.generation], owners, incident, groups, vec!["GET", &self.mirror], serving]
     }
 }
 
@@ -56,6 +63,8 @@ pub(super) struct Marks {
     groups: Vec<String>,
     /// Who keeps it in step, or kept it when it ended: the name of the connections of that Standin.
     pub(super) mirror: Option<String>,
+    /// Some of the Standins that serve from it, ours included; they may have died since.
+    pub(super) serving: Vec<String>,
 }
 
 /// Who served last, as far as a server was told.
@@ -89,6 +98,7 @@ impl Marks {
             incident: replies.get(2).and_then(Incident::read),
             groups: names(3),
             mirror,
+            serving: names(5),
         }
     }
 
@@ -97,15 +107,18 @@ impl Marks {
         self.owners.iter().filter(|owner| *owner != group).cloned().collect()
     }
 
-    /// Keys that all these take: one for each owner and each group with an incident, the two sets, and the mark of an open
-    /// mirror.
+    /// Keys that all these take: one for each owner and each group with an incident, the two sets, the mark of an open
+    /// mirror, and the set of those that serve.
     pub(super) fn keys(&self) -> u64 {
         let listed = |names: &[String], is_there: bool| match names.len() as u64 {
             0 => u64::from(is_there),
             count => count + 1,
         };
         let mirror = u64::from(self.mirror.is_some());
-        listed(&self.owners, self.generation.is_some()) + listed(&self.groups, self.incident.is_some()) + mirror
+        listed(&self.owners, self.generation.is_some())
+            + listed(&self.groups, self.incident.is_some())
+            + mirror
+            + u64::from(!self.serving.is_empty())
     }
 }
 

@@ -15,6 +15,7 @@ mod incident;
 mod marks;
 mod mirror;
 mod modules;
+mod neighbours;
 mod operators;
 mod probe;
 mod publish;
@@ -26,6 +27,7 @@ mod shared;
 mod standing;
 mod start;
 mod state;
+mod steps;
 mod switches;
 mod tracking;
 mod watch;
@@ -86,8 +88,8 @@ pub async fn run(
             Some(Request::Recording { group, event, reply }) => {
                 let _ = reply.send(recording(&handles, group, event).await);
             }
-            Some(Request::Order { group, order, note, reply }) => {
-                forward(&handles, group, reply, |reply| GroupRequest::Order { order, note, reply });
+            Some(Request::Order { group, order, how, note, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Order { order, how, note, reply });
             }
             Some(Request::Adopt { group, backend, reply }) => {
                 forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: true, reply });

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use super::api::{self, CommandError, CommandOutcome, CommandReply, Note};
-use super::facts;
+use super::api::{self, CommandError, CommandOutcome, CommandReply, How, Note};
 use super::group::{GroupControl, GroupRequest};
 use super::probe::ProbeCommand;
 use super::shared::twin_text;
+use super::steps::Wanted;
+use super::{entry, facts};
 use crate::backend::clock;
-use crate::policy::{Action, BackendId, DecisionKind, Event, OperatorCommand, Order, ProposalId};
+use crate::policy::{Action, BackendId, DecisionKind, Engine, Event, OperatorCommand, Order, ProposalId, Step, Switch};
 use crate::telemetry::events::{Event as Entry, EventKind};
 
 impl GroupControl {
@@ -23,8 +24,8 @@ impl GroupControl {
             GroupRequest::Recording(event, reply) => {
                 let _ = reply.send(self.recording(event));
             }
-            GroupRequest::Order { order, note, reply } => match self.order(&order) {
-                Ok(named) => self.command(&order, named, note, reply),
+            GroupRequest::Order { order, how, note, reply } => match self.order(&order) {
+                Ok(named) => self.command(&order, named, how, note, reply),
                 Err(error) => {
                     let _ = reply.send(Err(error));
                 }
@@ -65,51 +66,81 @@ impl GroupControl {
     }
 
     /// Hands an order to the engine. Who gave it, and why, is in the history whatever becomes of it.
-    fn command(&mut self, order: &api::Order, named: Order, note: Note, reply: CommandReply) {
+    fn command(&mut self, order: &api::Order, named: Order, how: How, note: Note, reply: CommandReply) {
+        if how.dry_run {
+            let _ = reply.send(self.dry_run(named, how));
+            return;
+        }
         let reason = if note.reason.is_empty() { "no reason given".to_owned() } else { note.reason };
         let (who, reason) = if note.by.is_empty() {
             ("an operator".to_owned(), reason)
         } else {
             (note.by.clone(), format!("{reason} (by {})", note.by))
         };
-        let words = format!("{who} asked for {}: {reason}", words(order));
+        let by_plan = how.plan.map(|plan| format!(" by plan {plan}")).unwrap_or_default();
+        let words = format!("{who} asked for {}{by_plan}: {reason}", words(order));
         self.shared.record(Entry::new(EventKind::Operator, words));
-        let command = OperatorCommand::new(named, reason);
+        let command = OperatorCommand::new(named, reason).by(how.plan);
         self.engine.handle(clock::now(), Event::Operator(command), &mut self.actions);
-        let switch = self.actions.iter().find_map(|action| match action {
-            Action::Switch(switch) => Some(switch.id.0),
-            _ => None,
-        });
-        let answers = self.actions.iter().filter_map(|action| match action {
-            Action::Record(decision) => Some((decision.kind, decision.why.clone())),
-            _ => None,
-        });
-        let answers: Vec<_> = answers.collect();
-        let answer = |kind| answers.iter().find(|(of, _)| *of == kind).map(|(_, why)| why.clone());
-        let done = answer(DecisionKind::Commanded).or_else(|| answer(DecisionKind::ProposalEnded));
-        if let Some(why) = answer(DecisionKind::Rejected) {
-            let hint = "`standin status` shows each backend's health and what would mend it".to_owned();
-            let _ = reply.send(Err(CommandError::Refused { why, hint }));
-        } else if let Some(id) = switch {
-            self.waiting.insert(id, (reply, Instant::now()));
-        } else {
-            let route = self.shared.group.route();
-            let serves = || format!("backend {} serves already", self.shared.rules(route.active).name);
-            let (result, message) = match done {
-                Some(why) => ("done", why),
-                None => ("nothing_to_do", answer(DecisionKind::Stayed).unwrap_or_else(serves)),
-            };
-            let _ = reply.send(Ok(CommandOutcome {
-                group: self.shared.group.name.clone(),
-                result: result.into(),
-                message,
-                from: None,
-                to: Some(self.shared.rules(route.active).name.clone()),
-                epoch: route.epoch,
-                duration_us: 0,
-            }));
+        match Answer::of(&self.actions) {
+            Answer::Refused(why) => {
+                let _ = reply.send(Err(refused(why)));
+            }
+            Answer::Switch(switch) => {
+                self.waiting.insert(switch.id.0, (reply, Instant::now()));
+            }
+            Answer::Done(result, message) => {
+                let _ = reply.send(Ok(self.nothing_switched(result, message)));
+            }
         }
         self.act();
+    }
+
+    /// What an order would come to now, found out with a copy of the engine.
+    fn dry_run(&self, named: Order, how: How) -> Result<CommandOutcome, CommandError> {
+        let mut engine = Engine::clone(&self.engine);
+        let mut actions = Vec::new();
+        let command = OperatorCommand::new(named, "dry run").by(how.plan);
+        engine.handle(clock::now(), Event::Operator(command), &mut actions);
+        let switch = match Answer::of(&actions) {
+            Answer::Refused(why) => return Err(refused(why)),
+            Answer::Done(_, message) => return Ok(self.nothing_switched("nothing_to_do", message)),
+            Answer::Switch(switch) => switch,
+        };
+        let wanted = Wanted::from(&switch);
+        let steps = self.shared.steps(&wanted);
+        let (from, to) = (&self.shared.rules(switch.from).name, &self.shared.rules(switch.to).name);
+        if steps.contains(&Step::Look)
+            && let Err(obstacle) = entry::expect_in_step(&self.shared, switch.to)
+        {
+            let hint = self.mend(switch.to, entry::STILL_FILLING);
+            return Err(CommandError::Refused {
+                why: format!("backend {to} would not be entered: {}", obstacle.why()),
+                hint,
+            });
+        }
+        let how =
+            if switch.planned { format!("by plan {}", switch.plan) } else { "at once, since it has failed".into() };
+        let message = format!("backend {to} would serve instead of {from}, {how}");
+        let outcome = self.nothing_switched("dry_run", Some(message));
+        let steps = steps.iter().map(|step| format!("{}: {}", step.name(), self.shared.step_text(*step, &wanted)));
+        Ok(CommandOutcome { from: Some(from.clone()), to: Some(to.clone()), steps: steps.collect(), ..outcome })
+    }
+
+    fn nothing_switched(&self, result: &str, message: Option<String>) -> CommandOutcome {
+        let route = self.shared.group.route();
+        let active = self.shared.rules(route.active).name.clone();
+        CommandOutcome {
+            group: self.shared.group.name.clone(),
+            result: result.to_owned().into(),
+            message: message.unwrap_or_else(|| format!("backend {active} serves already")),
+            from: None,
+            to: Some(active),
+            epoch: route.epoch,
+            duration_us: 0,
+            held_us: None,
+            steps: Vec::new(),
+        }
     }
 
     /// Takes or gives up the right to empty a backend.
@@ -146,11 +177,51 @@ impl GroupControl {
                 to: None,
                 epoch,
                 duration_us: began.elapsed().as_micros() as u64,
+                held_us: None,
+                steps: Vec::new(),
             })
         };
         let _ = reply.send(answer);
         let _ = self.shared.probers[id.index()].try_send(ProbeCommand::Now);
         self.update_standing(id);
+    }
+}
+
+/// What the engine made of an order.
+enum Answer {
+    Refused(String),
+    /// A switch has begun.
+    Switch(Switch),
+    /// The word for the result, and what there is to say.
+    Done(&'static str, Option<String>),
+}
+
+impl Answer {
+    fn of(actions: &[Action]) -> Self {
+        let why = |kind| {
+            actions.iter().find_map(|action| match action {
+                Action::Record(decision) if decision.kind == kind => Some(decision.why.clone()),
+                _ => None,
+            })
+        };
+        let switch = actions.iter().find_map(|action| match action {
+            Action::Switch(switch) => Some(switch.clone()),
+            _ => None,
+        });
+        let done = why(DecisionKind::Commanded).or_else(|| why(DecisionKind::ProposalEnded));
+        match (why(DecisionKind::Rejected), switch, done) {
+            (Some(why), ..) => Self::Refused(why),
+            (_, Some(switch), _) => Self::Switch(switch),
+            (.., Some(why)) => Self::Done("done", Some(why)),
+            _ => Self::Done("nothing_to_do", why(DecisionKind::Stayed)),
+        }
+    }
+}
+
+fn refused(why: String) -> CommandError {
+    CommandError::Refused {
+        why,
+        hint: "`standin status` shows each backend's health and what would mend it".to_owned(),
     }
 }
 

@@ -29,7 +29,7 @@ const QUICK_PAUSES_MS: [u64; 2] = [0, 2];
 const REFUSED_PAUSES_MS: [u64; 2] = [120, 120];
 
 /// Requests of a probe before those of its write.
-const LOOKS: usize = 8;
+const LOOKS: usize = 9;
 /// INFO memory costs a server more than the rest of a probe: every tenth asks for it.
 const MEMORY_EVERY: u64 = 10;
 
@@ -115,6 +115,8 @@ struct Prober {
     /// Writes of clients answered, and errors of the server, at the last probe.
     counted: (u64, u64),
     probes: u64,
+    /// Somebody waits for the answer: a write of its own, whatever the last ones said.
+    awaited: bool,
 }
 
 struct Connection {
@@ -131,20 +133,24 @@ pub(super) async fn run(
     report: impl Fn(Report),
 ) {
     let random = settings.seed | 1;
-    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0), probes: 0 };
+    let mut prober = Prober { backend, settings, connection: None, random, counted: (0, 0), probes: 0, awaited: false };
     let mut row = Row::default();
     let mut next = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
                 let found = prober.round().await;
+                prober.awaited = false;
                 let pause = prober.pause(row.quick_pause(&found.outcome));
                 report(found);
                 next = Instant::now() + pause;
             }
             command = commands.recv() => match command {
                 None => return,
-                Some(ProbeCommand::Now) => next = Instant::now(),
+                Some(ProbeCommand::Now) => {
+                    prober.awaited = true;
+                    next = Instant::now();
+                }
                 Some(ProbeCommand::Renew) => prober.connection = None,
                 Some(ProbeCommand::Ask { requests, within, reply }) => {
                     let answer = prober.ask(requests, within).await;
@@ -256,7 +262,7 @@ impl Prober {
         let started = clock::micros();
         let timeout = self.settings.rules.timeout;
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
-        let write_proven = self.write_proven();
+        let write_proven = self.write_proven() && !self.awaited;
         self.probes = self.probes.wrapping_add(1);
         let looks = Looks { replication: is_replica, memory: self.probes % MEMORY_EVERY == 1 };
         let requests = requests(&self.settings, looks, is_replica || write_proven);

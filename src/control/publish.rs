@@ -29,6 +29,11 @@ impl MetricsPublisher {
         self.group.switched(trigger, result, seconds);
     }
 
+    /// So long requests waited for a switch.
+    pub(super) fn held(&self, trigger: &str, seconds: f64) {
+        self.group.held(trigger, seconds);
+    }
+
     pub(super) fn publish(
         &mut self,
         group: &Group,

@@ -47,6 +47,7 @@ impl GroupControl {
             proposal: view.proposal.as_ref().map(|proposal| self.proposal_report(proposal)),
             switches_today: today.switches_by_trigger.values().sum(),
             incidents_today: today.incidents.values().sum(),
+            last_switch: self.last_switch.clone(),
             notes: self.notes(&view),
             backends,
         }
@@ -71,7 +72,7 @@ impl GroupControl {
         if view.recovery_held_by_operator {
             notes.push("an operator chose the active backend; `standin recover` lifts that".to_owned());
         }
-        if let Some(why) = self.shared.other_writer().filter(|_| self.shared.has_mirrored_backup()) {
+        if let Some(why) = self.shared.other_writer() {
             notes.push(why);
         }
         let name = |id: BackendId| &self.shared.rules(id).name;

@@ -98,6 +98,8 @@ pub fn engine_settings(config: &config::Group) -> Settings {
         hold: failover.hold,
         ..settings.failover
     };
+    // A failed probe says less than a refused connection: it may be the probe's own bad luck.
+    settings.probe.failure_threshold = failover.failure_threshold.saturating_add(1);
     settings.breaker.failure_rate_threshold = failover.failure_rate_threshold;
     settings.breaker.min_failures = failover.min_failures;
     settings.performance.degradation_threshold = failover.performance_degradation_threshold;
@@ -109,6 +111,7 @@ pub fn engine_settings(config: &config::Group) -> Settings {
         delay_max: recovery.delay_max,
         grace_period: recovery.grace_period,
         latency_factor: recovery.latency_factor,
+        plan: recovery.plan,
         ..settings.recovery
     };
     settings.timeout.floor = timeout.floor;
@@ -153,4 +156,33 @@ pub(super) fn engine_backend(rules: &BackendRules) -> BackendSettings {
         config::DataMode::Replica => DataMode::Replica,
     };
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn told(failover: &str) -> Settings {
+        let text = format!(
+            "listen.address = \"127.0.0.1:6380\"\n{failover}\n\
+             [[backend]]\nname = \"primary\"\nrole = \"primary\"\naddress = \"127.0.0.1:6379\"\n\
+             [[backend]]\nname = \"backup\"\nrole = \"backup\"\naddress = \"127.0.0.1:6390\"\n"
+        );
+        let config = config::parse(&text, "test", std::iter::empty()).unwrap();
+        engine_settings(&config.groups[0])
+    }
+
+    #[test]
+    fn an_engine_of_the_default_configuration_is_the_one_that_simulation_and_figures_are_about() {
+        assert_eq!(told(""), Settings::default());
+        assert_eq!(told("failover.profile = \"fast\""), Settings::fast());
+    }
+
+    #[test]
+    fn the_failure_threshold_is_one_of_connections_and_of_probes() {
+        let settings = told("failover.failure_threshold = 4");
+        assert_eq!((settings.failover.failure_threshold, settings.probe.failure_threshold), (4, 5));
+    }
 }

@@ -53,6 +53,10 @@ pub(super) struct Shared {
     pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
+    /// The backend that a planned switch is reconciling: its mirror may open though a switch is under way.
+    pub(super) reconciling: Cell<Option<BackendId>>,
+    /// What the engine wants clients to get, whatever a switch under way does meanwhile.
+    pub(super) wished: Cell<Availability>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) history: Arc<History>,
     pub(super) random: Cell<u64>,
@@ -125,6 +129,7 @@ impl Shared {
     /// Publishes that a backend was entered.
     pub(super) fn enter(self: &Rc<Self>, active: BackendId) -> Arc<Route> {
         self.incident_began();
+        self.wished.set(Availability::Serving);
         let route = self.publisher.borrow_mut().enter(active, self.keeping(active));
         self.complete_copy(&route);
         route
@@ -154,9 +159,15 @@ impl Shared {
 
     /// The active backend has been left.
     pub(super) fn left(&self, id: BackendId, _kind: SwitchKind) {
+        self.facts.borrow_mut()[id.index()].names_us = true;
+        self.tell(id, vec![entry::words(&["SREM", &self.mark_keys.serving, &self.client_name])]);
         let rules = self.rules(id);
         if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
-            self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
+            // It is emptied while it waits. From where another Standin serves it is not, and what we write elsewhere from
+            // now on is recorded against it.
+            if !self.facts.borrow()[id.index()].names_neighbours {
+                self.group.record(id).become_unknown("it was left, and is not kept in step while it waits");
+            }
             let _ = self.probers[id.index()].try_send(ProbeCommand::Now);
         }
     }
@@ -172,6 +183,7 @@ impl Shared {
             return false;
         }
         facts.keys = None;
+        facts.emptied_by_neighbour = false;
         let undead = self.group.backend(id).undead();
         self.group.backend(id).proven_dead(&undead);
         self.group.record(id).become_unknown("it restarted, so its content is another than before");
@@ -195,8 +207,12 @@ impl Shared {
 
     pub(super) fn note_content(&self, id: BackendId, keyspace: &Keyspace, marks: &Marks) {
         self.note_incident(id, marks.incident.as_ref());
+        self.note_generation(id, marks);
         let is_active = self.group.route().active == id;
-        let facts = &mut self.facts.borrow_mut()[id.index()];
+        let names_neighbours = self.names_neighbours(marks);
+        let mut facts = self.facts.borrow_mut();
+        let facts = &mut facts[id.index()];
+        facts.names_neighbours = names_neighbours;
         let keys = keyspace.keys(facts.mark_database, marks.keys());
         facts.other_owners = marks.others(&self.group.name);
         facts.keys = Some(keys);
@@ -211,9 +227,12 @@ impl Shared {
             return;
         }
         let record = self.group.record(id);
+        let was_emptied = facts.emptied_by_neighbour;
         match (record.state(), keys) {
             (State::Empty, 0) => {}
             (_, 0) => record.settle(State::Empty),
+            (State::Empty, _) if names_neighbours => self.join_neighbour(id, facts),
+            (State::Unknown, _) if names_neighbours && was_emptied => self.join_neighbour(id, facts),
             (State::Empty, _) => record.become_unknown("keys appeared on it that this Standin did not write"),
             _ => {}
         }

@@ -37,6 +37,7 @@ impl GroupControl {
                 self.shared.note_content(id, keyspace, &report.marks);
             }
             self.tend(id, &report.marks);
+            self.shared.tend_own_name(id, &report.marks);
             self.learn_commands(id);
             self.shared.remind(id);
             if self.shared.group.route().active == id {
@@ -134,6 +135,7 @@ impl GroupControl {
             && facts.is_owned()
             && facts.keys_in_use > 0
             && !facts.emptying
+            && !shared.is_spared(id)
             && shared.newest_is_done()
         {
             self.empty(id);

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{CommandError, CommandOutcome};
-use super::entry::{self, Outcome, Wanted};
+use super::api::{CommandError, CommandOutcome, SwitchReport};
+use super::entry;
 use super::facts;
 use super::group::{GroupControl, Message};
+use super::steps::{self, Outcome, Wanted};
 use crate::backend::clock;
 use crate::policy::{BackendId, Event, Switch, SwitchKind, SwitchResult};
 use crate::telemetry::events::{Event as Entry, EventKind};
+use crate::telemetry::wall_time::WallTime;
 
 impl GroupControl {
     pub(super) fn begin_switch(&mut self, switch: Switch) {
@@ -20,14 +22,7 @@ impl GroupControl {
         shared.newest_switch.set(switch.id.0);
         let began = Instant::now();
         tokio::task::spawn_local(async move {
-            let wanted = Wanted {
-                id: switch.id.0,
-                from: switch.from,
-                to: switch.to,
-                kind: switch.kind,
-                planned: switch.planned,
-            };
-            let outcome = entry::carry_out(Rc::clone(&shared), wanted).await;
+            let outcome = steps::carry_out(Rc::clone(&shared), Wanted::from(&switch)).await;
             let _ = shared.messages.send(Message::SwitchDone(switch, outcome, began.elapsed()));
         });
     }
@@ -67,6 +62,8 @@ impl GroupControl {
                 to: Some(to.clone()),
                 epoch: outcome.epoch,
                 duration_us: took.as_micros() as u64,
+                held_us: Some(outcome.held.as_micros() as u64),
+                steps: Vec::new(),
             }),
             SwitchResult::Refused { why } | SwitchResult::Failed { why } => Err(CommandError::Refused {
                 why: format!("backend {to} was not entered: {why}"),
@@ -76,7 +73,7 @@ impl GroupControl {
     }
 
     /// What helps against a refusal.
-    fn mend(&self, id: BackendId, why: &str) -> String {
+    pub(super) fn mend(&self, id: BackendId, why: &str) -> String {
         if why == entry::STILL_FILLING {
             return "wait until `standin status` shows it in step".to_owned();
         }
@@ -120,11 +117,29 @@ impl GroupControl {
         let began = began.map(|index| self.began.remove(index));
         let seconds = took.as_secs_f64();
         self.publisher.switched(switch.trigger.name(), result, seconds);
+        if !outcome.held.is_zero() {
+            self.publisher.held(switch.trigger.name(), outcome.held.as_secs_f64());
+        }
+        self.last_switch = Some(SwitchReport {
+            at: WallTime::now(),
+            from: from.clone(),
+            to: to.clone(),
+            plan: (switch.planned && switch.from != switch.to).then(|| switch.plan.name().into()),
+            trigger: switch.trigger.name().into(),
+            result: result.into(),
+            took_us: took.as_micros() as u64,
+            held_us: outcome.held.as_micros() as u64,
+        });
+        let steps =
+            outcome.steps.iter().map(|(step, took)| json!({ "step": step.name(), "us": took.as_micros() as u64 }));
+        let steps: Vec<_> = steps.collect();
         let detail = json!({
             "held_us": outcome.held.as_micros() as u64,
             "keys_removed": outcome.removed,
             "flushed": outcome.flushed,
             "planned": switch.planned,
+            "plan": switch.plan.name(),
+            "steps": steps,
             "reason": reason,
             // What it was decided from; absent for an attempt that follows a fruitless one like it.
             "decision": began,

@@ -6,6 +6,7 @@ use super::group::GroupControl;
 use crate::backend::clock;
 use crate::policy::{Decision, DecisionKind};
 use crate::telemetry::events::{Event as Entry, EventKind, Severity};
+use crate::telemetry::wall_time::WallTime;
 
 /// A backend that is degraded for so many seconds in a row is worth an event; one slow probe is not.
 const DEGRADED_SECONDS_MIN: u32 = 3;
@@ -20,9 +21,7 @@ impl GroupControl {
         let view = self.engine.view(clock::now());
         self.watch_health(&view);
         self.tend_account();
-        if view.status != self.status_since.0 {
-            self.status_since = (view.status, crate::telemetry::wall_time::WallTime::now());
-        }
+        self.note_status();
         let group = &self.shared.group;
         for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
             recent.sample(backend);
@@ -31,6 +30,14 @@ impl GroupControl {
         let samples: Vec<_> = group.backends.iter().map(|backend| self.sampling_report(backend.id)).collect();
         let (facts, clients) = (self.shared.facts.borrow(), &self.surroundings.clients);
         self.publisher.publish(group, &view, &facts, &mirrors, &samples, clients);
+    }
+
+    /// Keeps the moment from which the present status holds.
+    pub(super) fn note_status(&mut self) {
+        let status = self.engine.status(clock::now());
+        if status != self.status_since.0 {
+            self.status_since = (status, WallTime::now());
+        }
     }
 
     pub(super) fn watch_health(&mut self, view: &crate::policy::View) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{BackendId, CommandClass, SwitchResult};
 use super::incident::Incident;
+use super::plan::Plan;
 use super::proposals::ProposalId;
 use super::time::Time;
 use super::view::Health;
@@ -46,6 +47,9 @@ pub struct Switch {
     pub kind: SwitchKind,
     /// The old active lives: there is time to drain and to reconcile.
     pub planned: bool,
+    /// By which steps; of weight only while the old active lives.
+    #[serde(default)]
+    pub plan: Plan,
     pub reason: String,
 }
 

@@ -16,8 +16,13 @@ use super::score;
 use super::seed::mix;
 use super::settings::{BackendSettings, DataMode, Settings};
 use super::signals::{Moment, Signals};
-use super::time::Time;
+use super::time::{Time, Told};
 use super::view::Health;
+
+/// An answer older than this is asked for anew before a living active is left.
+const AFRESH: Duration = Duration::from_millis(100);
+/// A question that was not answered is repeated after this.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Backend {
@@ -49,6 +54,10 @@ pub(super) struct Backend {
     allowances: [Allowance; CommandClass::COUNT],
     /// When its probes took longer than they should last.
     pub(super) slow_at: Option<Time>,
+    /// The last probe that found it well.
+    pub(super) found_well: Found,
+    /// The last time that it was asked whether it may take over, and again for want of an answer.
+    pub(super) asked: Option<Asked>,
     pub(super) breaker: Breaker,
     /// More timeouts than anything else opened the breaker.
     breaker_by_timeouts: bool,
@@ -60,6 +69,20 @@ pub(super) struct Backend {
     pub(super) signals: Signals,
     /// When this process itself did not run last.
     pub(super) blind: Blind,
+}
+
+/// When a question was put to a backend, and when its answer came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Found {
+    pub(super) sent: Time,
+    pub(super) heard: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    /// Answers to what was sent before this do not count.
+    from: Time,
+    last: Time,
 }
 
 /// Why the breaker opened.
@@ -99,6 +122,8 @@ impl Backend {
             allowances: std::array::from_fn(|_| allowance.clone()),
             breaker: Breaker::new(group.breaker.clone(), seed),
             slow_at: None,
+            found_well: Found::default(),
+            asked: None,
             breaker_by_timeouts: false,
             breaker_opened: None,
             needs_entry: false,
@@ -301,7 +326,7 @@ impl Backend {
             let failure = failure(Trigger::HealthCheck, self.not_ready.signs.first_at, 1.0, why);
             return Some(Failure { total, ..failure });
         }
-        if let Some(opened) = self.breaker_opened.filter(|_| self.breaker.state(now) != BreakerState::Closed) {
+        if let Some(opened) = self.breaker_opened.filter(|_| self.breaker.is_failing(now)) {
             let trigger = if self.breaker_by_timeouts { Trigger::Timeout } else { Trigger::HealthCheck };
             let percent = |share: f64| (share * 100.0).round() as u32;
             let why = match (percent(opened.failure_rate), percent(opened.slow_rate)) {
@@ -313,7 +338,7 @@ impl Backend {
         }
         let slow = self.slowdown(now, group)?;
         let (class, latency, baseline) = (slow.class.name(), slow.latency, slow.baseline);
-        let why = format!("{class} requests take {latency:?} since {}, usually {baseline:?}", slow.since);
+        let why = format!("{class} requests take {latency:?} for {} now, usually {baseline:?}", Told(now - slow.since));
         Some(failure(Trigger::Performance, Some(slow.since), slow.confidence, why))
     }
 
@@ -327,6 +352,24 @@ impl Backend {
     pub(super) fn look(&mut self) {
         self.not_ready.signs.look();
         self.wrong_role.look();
+    }
+
+    /// Whether it was found well after it had been asked, and just now: what a probe of the last interval says of who is to
+    /// take over may be the past.
+    pub(super) fn well_afresh(&self, now: Time) -> bool {
+        let Found { sent, heard } = self.found_well;
+        self.asked.is_some_and(|asked| sent >= asked.from) && now - heard <= AFRESH
+    }
+
+    /// Notes that it is asked; false while an answer is still to come.
+    pub(super) fn ask(&mut self, now: Time) -> bool {
+        let waiting = self.asked.filter(|asked| self.found_well.sent < asked.from);
+        if waiting.is_some_and(|asked| now - asked.last < ASKED_AGAIN) {
+            return false;
+        }
+        // An answer to the first question is as good as one to its repetition.
+        self.asked = Some(Asked { from: waiting.map_or(now, |asked| asked.from), last: now });
+        true
     }
 
     /// How long there has been evidence, where there is some.
@@ -483,6 +526,7 @@ impl Backend {
         self.not_ready = NotReady::default();
         self.probes_ok_in_row = self.probes_ok_in_row.saturating_add(1);
         self.healthy_since.get_or_insert(now);
+        self.found_well = Found { sent: now - latency, heard: now };
         self.baseline.record(latency, group.recovery.latency_slack);
         if is_slow(self, group) {
             self.slow_at = Some(now);
@@ -553,26 +597,23 @@ impl Backend {
     }
 
     fn breaker_record(&mut self, now: Time, calls: Calls, by_timeouts: bool) {
-        let was_closed = self.breaker.state(now) == BreakerState::Closed;
         if !self.breaker.record(now, calls) {
             return;
         }
         self.breaker_by_timeouts = by_timeouts;
-        if was_closed {
-            self.breaker_opened = Some(Opened {
-                at: now,
-                failure_rate: self.breaker.failure_rate(now),
-                slow_rate: self.breaker.slow_rate(now),
-                confidence: self.breaker.confidence(now),
-            });
-        }
+        self.breaker_opened = Some(Opened {
+            at: now,
+            failure_rate: self.breaker.failure_rate(now),
+            slow_rate: self.breaker.slow_rate(now),
+            confidence: self.breaker.confidence(now),
+        });
     }
 
     /// Probes are the trials of a breaker that is not closed; while it is, their rows are counted instead.
     fn breaker_trial(&mut self, now: Time, succeeded: bool) {
         if self.breaker.state(now) != BreakerState::Closed {
             let (succeeded, failed) = (u64::from(succeeded), u64::from(!succeeded));
-            self.breaker.record(now, Calls { succeeded, failed, slow: 0 });
+            self.breaker.record_trial(now, Calls { succeeded, failed, slow: 0 });
         }
     }
 

@@ -7,6 +7,10 @@
 //!
 //! Half-open, a bounded number of trials decides; each opening that follows a failed trial lasts twice as long, with
 //! jitter, so that the sidecars of a fleet do not try in one instant.
+//!
+//! Where traffic goes on although it is open (a backend that is kept for want of a better one), that traffic decides, not
+//! the clock: as long as it fails the breaker stays open, without growing, and when it has been well it closes. So it
+//! neither tells of errors that are over, nor forgets those that go on because a few trials were lucky.
 
 use std::time::Duration;
 
@@ -72,6 +76,11 @@ pub struct Breaker {
     /// Trials that were let through and have not been answered.
     trials_out: u32,
     window: Slices<Tally>,
+    opened_at: Time,
+    /// The last call that failed or was slow.
+    bad_at: Time,
+    /// Good calls of traffic that goes on although it is open, since the last bad one.
+    well_since: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,6 +109,9 @@ impl Breaker {
             trials_passed: 0,
             trials_out: 0,
             window,
+            opened_at: Time::ZERO,
+            bad_at: Time::ZERO,
+            well_since: 0,
         }
     }
 
@@ -132,26 +144,61 @@ impl Breaker {
         room
     }
 
-    /// Counts what ended since the last call. Returns true when this opened the breaker.
+    /// Counts what ended since the last call, of traffic that nothing holds back. Returns true when this opened the breaker.
     #[inline]
     pub fn record(&mut self, now: Time, calls: Calls) -> bool {
-        if self.opened {
-            return self.record_trial(now, calls);
-        }
         let tally = self.window.at(now);
         tally.calls.succeeded += calls.succeeded;
         if calls.failed == 0 && calls.slow == 0 {
+            if self.opened {
+                self.went_well(now, calls.succeeded);
+            }
             return false;
         }
         tally.calls.failed += calls.failed;
         tally.calls.slow += calls.slow;
         tally.failing_records += u64::from(calls.failed > 0);
         tally.slow_records += u64::from(calls.slow > 0);
+        self.bad_at = now;
+        if self.opened {
+            self.went_badly(now, calls.succeeded);
+            return false;
+        }
         if !self.tripped(now) {
             return false;
         }
         self.open(now);
         true
+    }
+
+    /// Counts what was let through to try it. Returns true when that opened the breaker anew.
+    pub fn record_trial(&mut self, now: Time, calls: Calls) -> bool {
+        let ended = u32::try_from(calls.all()).unwrap_or(u32::MAX);
+        self.trials_out = self.trials_out.saturating_sub(ended);
+        if !self.opened || !self.allows(now) {
+            return false;
+        }
+        if calls.failed + calls.slow > 0 {
+            self.open(now);
+            return true;
+        }
+        self.trials_passed = self.trials_passed.saturating_add(ended);
+        let fails_all_the_same = self.bad_at > self.opened_at && self.is_failing(now);
+        if self.trials_passed >= self.settings.trials && !fails_all_the_same {
+            self.reset();
+        }
+        false
+    }
+
+    /// What it was opened for goes on, as far as is known: a bad call lately, and no fewer of them than half of what opens
+    /// it.
+    pub fn is_failing(&self, now: Time) -> bool {
+        let lately = now - self.bad_at.max(self.opened_at) <= self.settings.window / 2;
+        let half = |share: f64, threshold: f64| share > 0.0 && share >= threshold / 2.0;
+        self.opened
+            && lately
+            && (half(self.failure_rate(now), self.settings.failure_rate_threshold)
+                || half(self.slow_rate(now), self.settings.slow_rate_threshold))
     }
 
     /// Opens it whatever the counts say: a verdict of failure was reached by other means.
@@ -225,21 +272,24 @@ impl Breaker {
             || over(tally.calls.slow, tally.slow_records, settings.slow_rate_threshold)
     }
 
-    fn record_trial(&mut self, now: Time, calls: Calls) -> bool {
-        let ended = u32::try_from(calls.all()).unwrap_or(u32::MAX);
-        self.trials_out = self.trials_out.saturating_sub(ended);
-        if !self.allows(now) {
-            return false;
+    /// Traffic goes on and fails: nothing is to be tried before it has been well for a while.
+    fn went_badly(&mut self, now: Time, succeeded: u64) {
+        self.trials_passed = 0;
+        if self.is_failing(now) {
+            self.well_since = 0;
+            self.open_until = self.open_until.max(now + self.settings.open);
+        } else {
+            // A failure now and then is no reason to be open.
+            self.went_well(now, succeeded);
         }
-        if calls.failed + calls.slow > 0 {
-            self.open(now);
-            return true;
-        }
-        self.trials_passed = self.trials_passed.saturating_add(ended);
-        if self.trials_passed >= self.settings.trials {
+    }
+
+    /// Traffic goes on and is well.
+    fn went_well(&mut self, now: Time, succeeded: u64) {
+        self.well_since = self.well_since.saturating_add(succeeded);
+        if self.well_since >= u64::from(self.settings.trials) && !self.is_failing(now) {
             self.reset();
         }
-        false
     }
 
     fn open(&mut self, now: Time) {
@@ -247,6 +297,8 @@ impl Breaker {
         let open = self.settings.open.saturating_mul(1 << doublings).min(self.settings.open_max);
         let percent = mix(self.seed ^ self.openings) % (JITTER_PERCENT_MAX + 1);
         self.opened = true;
+        self.opened_at = now;
+        self.well_since = 0;
         self.open_until = now + open + open / 100 * percent as u32;
         self.openings_in_row = self.openings_in_row.saturating_add(1);
         self.openings = self.openings.wrapping_add(1);
@@ -369,9 +421,9 @@ mod tests {
         assert_eq!(breaker.state(later), BreakerState::HalfOpen);
         let passed = (0..10).filter(|_| breaker.try_pass(later)).count();
         assert_eq!(passed, 3, "a bounded number of trials");
-        breaker.record(later, calls(2, 0));
+        breaker.record_trial(later, calls(2, 0));
         assert_eq!(breaker.state(later), BreakerState::HalfOpen);
-        breaker.record(later, calls(1, 0));
+        breaker.record_trial(later, calls(1, 0));
         assert_eq!(breaker.state(later), BreakerState::Closed);
         assert!(breaker.try_pass(later));
     }
@@ -384,11 +436,66 @@ mod tests {
             let mut now = Time::ZERO;
             for open_secs in [2, 4, 8, 16, 32, 60, 60] {
                 now += Duration::from_secs(100);
-                assert!(breaker.record(now, bad));
+                assert!(breaker.record_trial(now, bad));
                 assert!(!breaker.allows(now + Duration::from_secs(open_secs) - MS));
                 assert!(breaker.allows(now + Duration::from_secs(open_secs) * 12 / 10));
             }
         }
+    }
+
+    /// Opened by errors, kept in service: ten requests in each 100 ms, `failed` of them, and a good trial twice a second.
+    fn goes_on(breaker: &mut Breaker, from: Time, lasts: Duration, failed: u64) -> Time {
+        let until = from + lasts;
+        let mut now = from;
+        while now < until {
+            now += 100 * MS;
+            breaker.record(now, calls(10 - failed, failed));
+            if now.as_micros().is_multiple_of(500_000) {
+                breaker.record_trial(now, calls(1, 0));
+            }
+        }
+        now
+    }
+
+    #[test]
+    fn errors_that_go_on_keep_it_open_for_as_long_as_they_do_and_no_longer() {
+        for lasts in [Duration::from_secs(3), Duration::from_secs(600)] {
+            let mut breaker = breaker();
+            let mut now = goes_on(&mut breaker, Time::from_secs(1), Duration::from_secs(2), 4);
+            let until = now + lasts;
+            while now < until {
+                now = goes_on(&mut breaker, now, 100 * MS, 4);
+                assert!(breaker.is_failing(now) && breaker.state(now) != BreakerState::Closed, "{now}");
+            }
+            let ended = now;
+            while breaker.state(now) != BreakerState::Closed {
+                now = goes_on(&mut breaker, now, 100 * MS, 0);
+                assert!(now - ended <= 2_600 * MS, "it closes soon, however long they went on");
+            }
+            assert!(!breaker.is_failing(now));
+        }
+    }
+
+    #[test]
+    fn a_failure_now_and_then_does_not_keep_it_open() {
+        let mut breaker = breaker();
+        let mut now = goes_on(&mut breaker, Time::from_secs(1), Duration::from_secs(2), 10);
+        assert!(breaker.is_failing(now));
+        for tick in 0..60 {
+            // 2 % of the requests.
+            now = goes_on(&mut breaker, now, 100 * MS, u64::from(tick % 5 == 0));
+        }
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert!(!breaker.is_failing(now));
+    }
+
+    #[test]
+    fn without_traffic_what_opened_it_is_no_news_any_more_after_half_its_window() {
+        let mut breaker = breaker();
+        let now = goes_on(&mut breaker, Time::from_secs(1), Duration::from_secs(2), 10);
+        let half = BreakerSettings::default().window / 2;
+        assert!(breaker.is_failing(now + half));
+        assert!(!breaker.is_failing(now + half + MS));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::evidence::Blind;
 use super::guards::Guards;
 use super::incident::Incident;
 use super::operator::Operators;
+use super::plan::Plan;
 use super::proposals::Proposals;
 use super::recovery::Recovery;
 use super::score;
@@ -22,6 +23,8 @@ use super::view::{BackendView, Status, View};
 
 /// A stalled tick shorter than this is set aside silently.
 const STALL_RECORDED_MIN: Duration = Duration::from_millis(100);
+/// One that is not much longer than the last is recorded no sooner than this.
+const STALL_REPEATED_MIN: Duration = Duration::from_secs(60);
 /// The same reason to stay is recorded again no sooner than this, though another came in between.
 const STAY_REPEATED_MIN: Duration = Duration::from_secs(60);
 /// Reasons to stay that are remembered for that.
@@ -57,13 +60,15 @@ pub struct Engine {
     pub(super) delays: Delays,
     pub(super) incident: Option<Incident>,
     pub(super) last_incident: u64,
-    /// The reason to stay that holds, so that it is recorded once.
+    /// What the reason to stay that holds is about, so that it is recorded once.
     stayed: Option<String>,
     /// Reasons that were recorded lately, the newest last.
     stays: Vec<(Time, String)>,
     /// While nobody serves: when everybody was asked last.
     pub(super) probed_all_at: Option<Time>,
     blind: Blind,
+    /// The stall of our own that was recorded last: when, and how long it was.
+    stall_noted: Option<(Time, Duration)>,
     timeout: Option<Time>,
 }
 
@@ -73,6 +78,7 @@ pub(super) struct Wanted {
     pub(super) trigger: Trigger,
     pub(super) kind: SwitchKind,
     pub(super) planned: bool,
+    pub(super) plan: Plan,
     pub(super) purpose: Purpose,
     pub(super) confidence: Option<f64>,
     pub(super) checks: Vec<Check>,
@@ -96,6 +102,8 @@ pub(super) enum Purpose {
 /// A decision that changes nothing.
 pub(super) struct Stay {
     pub(super) backend: BackendId,
+    /// What stays the same while figures in `why` change: it is recorded once for each.
+    pub(super) topic: String,
     pub(super) why: String,
     pub(super) checks: Vec<Check>,
     pub(super) confidence: Option<f64>,
@@ -152,6 +160,7 @@ impl Engine {
             stays: Vec::new(),
             probed_all_at: None,
             blind: Blind::default(),
+            stall_noted: None,
             timeout: None,
         }
     }
@@ -286,19 +295,19 @@ impl Engine {
 
     /// Records a reason to stay: once until it changes, and one that comes and goes once a minute.
     pub(super) fn note_stay(&mut self, now: Time, stay: Stay, actions: &mut Vec<Action>) {
-        let Stay { backend, why, checks, confidence } = stay;
-        if self.stayed.as_ref() == Some(&why) {
+        let Stay { backend, topic, why, checks, confidence } = stay;
+        if self.stayed.as_ref() == Some(&topic) {
             return;
         }
-        self.stayed = Some(why.clone());
+        self.stayed = Some(topic.clone());
         self.stays.retain(|(at, _)| now - *at < STAY_REPEATED_MIN);
-        if self.stays.iter().any(|(_, said)| *said == why) {
+        if self.stays.iter().any(|(_, said)| *said == topic) {
             return;
         }
         if self.stays.len() == STAYS_MAX {
             self.stays.remove(0);
         }
-        self.stays.push((now, why.clone()));
+        self.stays.push((now, topic));
         let candidates = selection::explain(&self.backends, &self.settings, self.weighing(now, true), None);
         let decision = Decision::about(now, DecisionKind::Stayed, backend, why);
         self.note(Decision { candidates, checks, confidence, ..decision }, actions);
@@ -347,7 +356,11 @@ impl Engine {
         self.blind = Blind { from, until: now };
         self.backends.iter_mut().for_each(|backend| backend.blind = self.blind);
         self.guards.ran_late(now, late);
-        if late >= STALL_RECORDED_MIN {
+        // A throttled process is late all the time; the history has better uses than saying so each time.
+        let is_news = |(at, worst): (Time, Duration)| now - at >= STALL_REPEATED_MIN || late >= worst.saturating_mul(2);
+        let news = self.stall_noted.is_none_or(is_news);
+        if late >= STALL_RECORDED_MIN && news {
+            self.stall_noted = Some((now, late));
             let why = format!("this process ran {late:?} late: silence in that time is its own");
             self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
         }
@@ -402,7 +415,7 @@ impl Engine {
         self.timeout = next.map(|next| next.max(now + TIMEOUT_MIN));
     }
 
-    fn status(&self, now: Time) -> Status {
+    pub fn status(&self, now: Time) -> Status {
         let pending = self.pending.as_ref().map(|pending| &pending.switch);
         if pending.is_some_and(|switch| switch.to == self.primary && switch.planned) {
             return Status::Recovering;

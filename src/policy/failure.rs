@@ -242,6 +242,8 @@ impl Cause {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -249,6 +251,19 @@ mod tests {
         for (place, row) in FAILURES.iter().enumerate() {
             assert_eq!(row.cause as usize, place);
             assert_eq!(row.cause.meaning(), row);
+        }
+    }
+
+    #[test]
+    fn the_documents_hold_every_row() {
+        let documents = include_str!("../../docs/failover.md");
+        for row in FAILURES {
+            let told = serde_json::to_value(row).unwrap();
+            let [cause, kind, fault, retry, strategy] =
+                ["cause", "kind", "fault", "retry", "strategy"].map(|column| told[column].as_str().unwrap().to_owned());
+            let (begins, ends) = (format!("| `{cause}` | "), format!(" | `{kind}` | {fault} | {retry} | {strategy} |"));
+            let told = documents.lines().filter(|line| line.starts_with(&begins) && line.ends_with(&ends)).count();
+            assert_eq!(told, 1, "docs/failover.md needs a line: {begins}...{ends}");
         }
     }
 

@@ -16,7 +16,7 @@ use super::event::{BackendId, CommandClass};
 use super::evidence::Failure;
 use super::score::score;
 use super::settings::{FailoverSettings, RecoverySettings, Settings};
-use super::time::Time;
+use super::time::{Time, Told};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// After a stall of our own, what looks slow or failing is not believed for this long at least: every figure of that time
@@ -157,19 +157,25 @@ impl Engine {
             _ => check(CheckName::Pin, true, "no pin is in the way".to_owned()),
         }
         match cools_until.filter(|until| now < *until) {
-            Some(until) => check(CheckName::Cooldown, false, format!("the last switch is too recent: until {until}")),
+            Some(until) => check(
+                CheckName::Cooldown,
+                false,
+                format!("the last switch is too recent, for another {}", Told(until - now)),
+            ),
             None => check(CheckName::Cooldown, true, "no switch lately".to_owned()),
         }
         match full_until {
             Some(until) => {
-                let text = format!("{} switches within an hour: until {until}", failover.max_per_hour);
+                let left = Told(until - now);
+                let text = format!("{} switches within an hour, for another {left}", failover.max_per_hour);
                 check(CheckName::PerHour, false, text);
             }
             None => check(CheckName::PerHour, true, "fewer switches in this hour than allowed".to_owned()),
         }
         match self.guards.suspect_until(now) {
             Some(until) => {
-                let text = format!("this process ran late: what looks slow may be itself, until {until}");
+                let left = Told(until - now);
+                let text = format!("this process ran late: what looks slow may be itself, for another {left}");
                 check(CheckName::Ourselves, false, text);
             }
             None => check(CheckName::Ourselves, true, "this process runs in time".to_owned()),

@@ -16,7 +16,8 @@
 //! - `handle_timeout` when `poll_timeout` is due, and `TickStalled` first thing when it was called late.
 //!
 //! Where the rules are: `failure` is the table of what failures mean; `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
-//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away. `guards` are asked about
+//! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away, `plan` says by
+//! which steps. `guards` are asked about
 //! switches that can wait, never about a death. All switches that nobody ordered pass `Engine::want` (`proposals`), the one
 //! gate of a mode that asks before it acts.
 
@@ -37,6 +38,7 @@ mod operator;
 mod performance;
 mod periods;
 mod phi;
+mod plan;
 mod proposals;
 mod recording;
 mod recovery;
@@ -69,6 +71,7 @@ pub use memory::BackendMemory;
 pub use operator::{Exclusion, OperatorCommand, Order, Pin};
 pub use periods::{Counts, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Periods};
 pub use phi::Phi;
+pub use plan::{Plan, Situation, Step};
 pub use proposals::{Proposal, ProposalId};
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Rerun, Told};
 pub use reliability::{LastFailure, ReliabilityView, Tally};

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, Decision, DecisionKind, SwitchId, SwitchKind, Trigger};
 use super::engine::{Engine, Purpose, Wanted};
 use super::event::BackendId;
+use super::plan::Plan;
 use super::proposals::ProposalId;
 use super::selection::{self, Weighing};
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A pin lasts no longer than this: what is meant for longer is a failover, or a change of the configuration.
 const PIN_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -23,6 +24,9 @@ const PIN_MAX: Duration = Duration::from_secs(30 * 86_400);
 pub struct OperatorCommand {
     pub order: Order,
     pub reason: String,
+    /// How the switch is made, if one follows; as configured if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +113,7 @@ impl Operators {
 
 impl Engine {
     pub(super) fn on_operator(&mut self, now: Time, command: OperatorCommand, actions: &mut Vec<Action>) {
-        let OperatorCommand { order, reason } = command;
+        let OperatorCommand { order, reason, plan } = command;
         if let Some(id) = order.backend().filter(|id| id.index() >= self.backends.len()) {
             return self.reject(now, self.active, format!("there is no backend {id}"), actions);
         }
@@ -120,15 +124,15 @@ impl Engine {
             return self.reject(now, self.active, why, actions);
         }
         match order {
-            Order::Failover { to: Some(to) } if to == self.primary => self.recover(now, reason, actions),
-            Order::Failover { to: Some(to) } => self.fail_over_to(now, to, reason, actions),
+            Order::Failover { to: Some(to) } if to == self.primary => self.recover(now, plan, reason, actions),
+            Order::Failover { to: Some(to) } => self.fail_over_to(now, to, plan, reason, actions),
             Order::Failover { to: None } => {
                 match selection::best(&self.backends, &self.settings, self.weighing(now, false)) {
-                    Some(to) => self.fail_over_to(now, to, reason, actions),
+                    Some(to) => self.fail_over_to(now, to, plan, reason, actions),
                     None => self.reject(now, self.active, "no other backend can be entered".to_owned(), actions),
                 }
             }
-            Order::Recover => self.recover(now, reason, actions),
+            Order::Recover => self.recover(now, plan, reason, actions),
             Order::Pin { backend, lasts } => self.pin(now, backend, lasts, reason, actions),
             Order::Unpin => self.unpin(now, &reason, actions),
             Order::Drain { backend } => self.drain(now, backend, reason, actions),
@@ -147,6 +151,12 @@ impl Engine {
         }
     }
 
+    /// An operator's failover to `to` was carried out: the newest word holds, and a pin elsewhere is over.
+    pub(super) fn chosen(&mut self, to: BackendId) {
+        self.operators.held = to != self.primary;
+        self.operators.pin.take_if(|pin| pin.backend != to);
+    }
+
     /// A switch has ended otherwise than wished: what depended on it is void.
     pub(super) fn disappoint(&mut self, id: SwitchId) {
         self.operators.pin.take_if(|pin| pin.entering == Some(id));
@@ -155,24 +165,33 @@ impl Engine {
         }
     }
 
-    fn fail_over_to(&mut self, now: Time, to: BackendId, reason: String, actions: &mut Vec<Action>) {
+    fn fail_over_to(
+        &mut self,
+        now: Time,
+        to: BackendId,
+        plan: Option<Plan>,
+        reason: String,
+        actions: &mut Vec<Action>,
+    ) {
         if to == self.active {
             self.operators.held = true;
+            self.operators.pin.take_if(|pin| pin.backend != to);
             let why = format!("{} serves already, and stays by the operator's word: {reason}", self.name(to));
             return self.answer(now, DecisionKind::Stayed, to, why, actions);
         }
-        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Failover, reason);
+        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Failover, plan.unwrap_or_default(), reason);
         self.enter_by_operator(now, wanted, actions);
     }
 
-    fn recover(&mut self, now: Time, reason: String, actions: &mut Vec<Action>) {
+    fn recover(&mut self, now: Time, plan: Option<Plan>, reason: String, actions: &mut Vec<Action>) {
+        let plan = plan.unwrap_or(self.settings.recovery.plan);
         self.operators.held = false;
         self.operators.pin = None;
         if self.active == self.primary {
             let why = format!("the primary serves already: {reason}");
             return self.answer(now, DecisionKind::Stayed, self.primary, why, actions);
         }
-        let wanted = self.by_operator(self.primary, SwitchKind::Recovery, Purpose::Recover, reason);
+        let wanted = self.by_operator(self.primary, SwitchKind::Recovery, Purpose::Recover, plan, reason);
         self.enter_by_operator(now, wanted, actions);
     }
 
@@ -185,13 +204,13 @@ impl Engine {
         let pin = Pin { backend: to, until, reason: reason.clone(), entering: None };
         if to == self.active && self.pending.is_none() {
             self.operators.pin = Some(pin);
-            let why = format!("{} serves already, and is pinned until {until}: {reason}", self.name(to));
+            let why = format!("{} serves already, and is pinned for {}: {reason}", self.name(to), Told(lasts));
             return self.answer(now, DecisionKind::Commanded, to, why, actions);
         }
         if to == self.active {
             return self.reject(now, to, "another switch is under way".to_owned(), actions);
         }
-        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Pin, reason);
+        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Pin, Plan::default(), reason);
         if self.enter_by_operator(now, wanted, actions) {
             let entering = self.pending.as_ref().map(|pending| pending.switch.id);
             self.operators.pin = Some(Pin { entering, ..pin });
@@ -215,7 +234,7 @@ impl Engine {
             let why = format!("{} serves, and no other backend could take over", self.name(id));
             return self.reject(now, id, why, actions);
         };
-        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Drain, reason.clone());
+        let wanted = self.by_operator(to, SwitchKind::Manual, Purpose::Drain, Plan::default(), reason.clone());
         if self.enter_by_operator(now, wanted, actions) {
             let leaving = self.pending.as_ref().map(|pending| pending.switch.id);
             self.operators.pin.take_if(|pin| pin.backend == id);
@@ -246,9 +265,10 @@ impl Engine {
         self.answer(now, DecisionKind::Commanded, id, why, actions);
     }
 
-    fn by_operator(&self, to: BackendId, kind: SwitchKind, purpose: Purpose, why: String) -> Wanted {
+    fn by_operator(&self, to: BackendId, kind: SwitchKind, purpose: Purpose, plan: Plan, why: String) -> Wanted {
         let planned = self.backend(self.active).failure.is_none();
-        Wanted { to, trigger: Trigger::Manual, kind, planned, purpose, confidence: None, checks: Vec::new(), why }
+        let trigger = Trigger::Manual;
+        Wanted { to, trigger, kind, planned, plan, purpose, confidence: None, checks: Vec::new(), why }
     }
 
     /// True when the switch is under way.
@@ -298,7 +318,13 @@ impl Engine {
 
 impl OperatorCommand {
     pub fn new(order: Order, reason: impl Into<String>) -> Self {
-        Self { order, reason: reason.into() }
+        Self { order, reason: reason.into(), plan: None }
+    }
+
+    /// By this plan instead of the configured one.
+    #[must_use]
+    pub fn by(self, plan: Option<Plan>) -> Self {
+        Self { plan, ..self }
     }
 }
 

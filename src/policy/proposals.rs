@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, Check, CheckName, Decision, DecisionKind, SwitchKind, Trigger};
 use super::engine::{Engine, Purpose, Stay, Wanted};
 use super::event::BackendId;
+use super::plan::Plan;
 use super::selection;
 use super::settings::Mode;
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A declined wish is not proposed again for this many times `failover.confirm_within`, unless it ended in between.
 const DECLINED_FOR: u32 = 6;
@@ -35,6 +36,8 @@ pub struct Proposal {
     pub trigger: Trigger,
     pub kind: SwitchKind,
     pub planned: bool,
+    #[serde(default)]
+    pub plan: Plan,
     pub confidence: Option<f64>,
     pub why: String,
 }
@@ -96,7 +99,10 @@ impl Engine {
                 let why = format!("failover.mode is manual: {}", wanted.why);
                 let mut checks = wanted.checks;
                 checks.push(Check::new(CheckName::Mode, false, "only an operator's command switches"));
-                self.note_stay(now, Stay { backend: wanted.to, why, checks, confidence: wanted.confidence }, actions);
+                // Latencies in the reason change with every window; what is waited for does not.
+                let topic = format!("manual: {} by {}", wanted.to, wanted.trigger.name());
+                let stay = Stay { backend: wanted.to, topic, why, checks, confidence: wanted.confidence };
+                self.note_stay(now, stay, actions);
             }
         }
         false
@@ -121,16 +127,16 @@ impl Engine {
             }
             self.end_proposal(now, Ended::Withdrawn, None, actions);
         }
-        let declined = self.proposals.declined;
-        if declined.is_some_and(|(to, kind, until)| to == wanted.to && kind == wanted.kind && now < until) {
+        if self.is_declined(now, wanted.to, wanted.kind) {
             return;
         }
         self.proposals.declined = None;
         self.proposals.last_id += 1;
         let id = ProposalId(self.proposals.last_id);
-        let expires_at = now + self.settings.failover.confirm_within;
+        let within = self.settings.failover.confirm_within;
+        let expires_at = now + within;
         let (candidates, estimated_delay) = (self.explain(now, wanted.to), self.delays.estimate(wanted.planned));
-        let why = format!("{}: waits for `standin confirm {id}` until {expires_at}", wanted.why);
+        let why = format!("{}: waits {} for `standin confirm {id}`", wanted.why, Told(within));
         let decision = Decision {
             trigger: Some(wanted.trigger),
             candidates,
@@ -149,10 +155,25 @@ impl Engine {
             trigger: wanted.trigger,
             kind: wanted.kind,
             planned: wanted.planned,
+            plan: wanted.plan,
             confidence: wanted.confidence,
             why: wanted.why,
         });
         self.note(decision, actions);
+    }
+
+    fn is_declined(&self, now: Time, to: BackendId, kind: SwitchKind) -> bool {
+        let declined = self.proposals.declined;
+        declined.is_some_and(|(whom, what, until)| whom == to && what == kind && now < until)
+    }
+
+    /// Whether a wish for a switch to `to` would be news to anybody.
+    pub(super) fn would_act(&self, now: Time, to: BackendId, kind: SwitchKind) -> bool {
+        match self.settings.failover.mode {
+            Mode::Automatic => true,
+            Mode::SemiAutomatic => self.proposals.current.is_none() && !self.is_declined(now, to, kind),
+            Mode::Manual => false,
+        }
     }
 
     /// Before a look at things: what was proposed has to be wished again.
@@ -161,6 +182,11 @@ impl Engine {
         if self.proposals.current.as_ref().is_some_and(|proposal| now >= proposal.expires_at) {
             self.end_proposal(now, Ended::Expired, None, actions);
         }
+    }
+
+    /// A switch is wished for, though something has to be found out before it is proposed.
+    pub(super) fn keep_wish(&mut self) {
+        self.proposals.wished = true;
     }
 
     /// After it: what is not wished any more is withdrawn.
@@ -195,11 +221,12 @@ impl Engine {
 
     pub(super) fn confirm(&mut self, now: Time, id: Option<ProposalId>, reason: &str, actions: &mut Vec<Action>) {
         let Some(proposal) = self.answered_proposal(now, id, Ended::Confirmed, reason, actions) else { return };
-        let Proposal { to, trigger, kind, planned, confidence, why, .. } = proposal;
+        let Proposal { to, trigger, kind, planned, plan, confidence, why, .. } = proposal;
         let why = format!("{why}; confirmed by an operator: {reason}");
         let planned = planned && self.backend(self.active).failure.is_none();
         let (purpose, checks) = (Purpose::Automatic, Vec::new());
-        self.enter_by_operator(now, Wanted { to, trigger, kind, planned, purpose, confidence, checks, why }, actions);
+        let wanted = Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why };
+        self.enter_by_operator(now, wanted, actions);
     }
 
     pub(super) fn decline(&mut self, now: Time, id: Option<ProposalId>, reason: &str, actions: &mut Vec<Action>) {

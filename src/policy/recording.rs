@@ -18,7 +18,7 @@ use super::time::Time;
 use crate::limits;
 
 /// Changes when older recordings cannot be read any more.
-pub const RECORDING_VERSION: u32 = 1;
+pub const RECORDING_VERSION: u32 = 2;
 
 /// What the engine was told at one moment, and what it asked for in answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -88,7 +88,8 @@ impl Engine {
                 CheckName::Standing => format!("{name} is well but may not be entered: {}", check.text),
                 _ => format!("{name} is back but does not serve yet: {}", check.text),
             };
-            return self.note_stay(now, Stay { backend: to, why, checks, confidence: None }, actions);
+            let topic = format!("{name} is back: {}", check.name.name());
+            return self.note_stay(now, Stay { backend: to, topic, why, checks, confidence: None }, actions);
         }
         if self.backend(to).entry.blocks(now) {
             return;
@@ -99,6 +100,7 @@ impl Engine {
             trigger: Trigger::HealthCheck,
             kind: SwitchKind::Recovery,
             planned: true,
+            plan: self.settings.recovery.plan,
             purpose: Purpose::Automatic,
             confidence: None,
             checks,
@@ -156,6 +158,7 @@ impl Engine {
             trigger: Trigger::HealthCheck,
             kind: SwitchKind::Recovery,
             planned: true,
+            plan: self.settings.recovery.plan,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),

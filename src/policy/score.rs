@@ -28,7 +28,7 @@ use super::backend::Backend;
 use super::breaker::BreakerState;
 use super::event::CommandClass;
 use super::settings::Settings;
-use super::time::Time;
+use super::time::{Time, Told};
 use super::view::{Factor, Health, Reason};
 
 /// A health is left upwards only when the score clears its threshold by this much.
@@ -91,7 +91,7 @@ fn rank(health: Health) -> u8 {
 /// Calls `take` for everything that speaks against the backend. The text is formatted only by who wants it.
 fn deductions(backend: &Backend, settings: &Settings, now: Time, mut take: impl FnMut(Factor, u8, fmt::Arguments<'_>)) {
     if let Some(failure) = &backend.failure {
-        take(Factor::Failed, 100, format_args!("{} (since {})", failure.why, failure.at));
+        take(Factor::Failed, 100, format_args!("{} ({} ago)", failure.why, Told(now - failure.at)));
     }
     if !backend.heard {
         take(Factor::Unknown, 40, format_args!("never heard from"));
@@ -142,7 +142,7 @@ fn deductions(backend: &Backend, settings: &Settings, now: Time, mut take: impl 
 
 fn silence(backend: &Backend, settings: &Settings, now: Time, take: &mut impl FnMut(Factor, u8, fmt::Arguments<'_>)) {
     if let Some(since) = backend.stalled_since {
-        take(Factor::Silence, 30, format_args!("owes replies and is silent since {since}"));
+        take(Factor::Silence, 30, format_args!("owes replies and is silent for {}", Told(now - since)));
     }
     let phi = backend.signals.phi(now, settings, backend.blind);
     let (suspect, failed) = backend.signals.phi.thresholds(&settings.phi);
@@ -191,6 +191,16 @@ fn at_most(count: u32, points_each: u32, points_max: u32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documents_hold_the_same_formula() {
+        let formula = include_str!("score.rs").lines().filter_map(|line| line.strip_prefix("//! |"));
+        let rows: Vec<_> = formula.map(|row| format!("\n|{row}\n")).collect();
+        assert!(rows.len() > 15, "{rows:?}");
+        for row in rows {
+            assert!(include_str!("../../docs/failover.md").contains(&row), "docs/failover.md lacks{row}");
+        }
+    }
 
     #[test]
     fn health_follows_the_score_and_rises_only_with_room() {

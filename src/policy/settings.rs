@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::action::Trigger;
 use super::breaker::BreakerSettings;
 use super::event::BackendId;
+use super::plan::Plan;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -47,6 +48,8 @@ pub struct FailoverSettings {
     pub hold: Duration,
     /// A switch that has not been answered for this long is given up for the next candidate.
     pub switch_timeout: Duration,
+    /// The same for a planned switch, which has time to reconcile before it holds requests.
+    pub planned_timeout: Duration,
     /// A target that could not be entered is left alone this long at first; doubles up to `retry_max`.
     pub retry: Duration,
     pub retry_max: Duration,
@@ -94,6 +97,8 @@ pub struct RecoverySettings {
     /// Probe latency must be within this many baselines, plus `latency_slack`.
     pub latency_factor: f64,
     pub latency_slack: Duration,
+    /// How clients are brought back.
+    pub plan: Plan,
 }
 
 /// `[health_check]`.
@@ -266,6 +271,7 @@ impl Default for FailoverSettings {
             confirm_within: Duration::from_secs(300),
             hold: Duration::ZERO,
             switch_timeout: Duration::from_secs(2),
+            planned_timeout: Duration::from_secs(30),
             retry: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
         }
@@ -283,6 +289,7 @@ impl Default for RecoverySettings {
             forget_after: Duration::from_secs(600),
             latency_factor: 3.0,
             latency_slack: Duration::from_millis(5),
+            plan: Plan::Drain,
         }
     }
 }

@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::action::{
     Action, Availability, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
 };
+use super::backend::Backend;
 use super::engine::{Engine, Pending, Purpose, Stay, Wanted};
-use super::event::{BackendId, Standing, SwitchResult};
+use super::event::{BackendId, CommandClass, Standing, SwitchResult};
 use super::evidence::Failure;
 use super::guards::Way;
 use super::incident::Resolution;
+use super::plan::Plan;
 use super::selection::{self, Weighing};
 use super::settings::{DataMode, Mode};
-use super::time::Time;
+use super::time::{Time, Told};
 
 /// A planned switch (a recovery) that was refused is not tried again sooner than this.
 const PLANNED_RETRY: Duration = Duration::from_secs(1);
@@ -104,7 +106,7 @@ impl Engine {
 
     /// Begins a switch; one that is under way is superseded.
     pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
-        let Wanted { to, trigger, kind, planned, purpose, confidence, checks, why } = wanted;
+        let Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why } = wanted;
         if let Some(pending) = self.pending.take() {
             self.disappoint(pending.switch.id);
             self.abandoned = Some(pending);
@@ -131,9 +133,10 @@ impl Engine {
             };
             actions.push(Action::Record(decision));
         }
-        let switch = Switch { id, from: self.active, to, trigger, kind, planned, reason: why };
+        let switch = Switch { id, from: self.active, to, trigger, kind, planned, plan, reason: why };
         actions.push(Action::Switch(switch.clone()));
-        let deadline = now + self.settings.failover.switch_timeout;
+        let failover = &self.settings.failover;
+        let deadline = now + if planned { failover.planned_timeout } else { failover.switch_timeout };
         self.pending = Some(Pending { switch, began: now, deadline, purpose, recorded });
     }
 
@@ -155,7 +158,11 @@ impl Engine {
     fn give_up_hopeless(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Some(pending) = &self.pending else { return };
         let to = self.backend(pending.switch.to);
-        let result = if let Some(failure) = &to.failure {
+        let left = self.backend(pending.switch.from).failure.as_ref().filter(|_| pending.switch.planned);
+        let result = if let Some(failure) = left {
+            // What is planned waits for the one that is left; now whoever lives must serve at once.
+            SwitchResult::Failed { why: format!("the one that was to be left failed meanwhile: {}", failure.why) }
+        } else if let Some(failure) = &to.failure {
             SwitchResult::Failed { why: failure.why.clone() }
         } else if let Standing::Refused { why } = &to.standing {
             SwitchResult::Refused { why: why.clone() }
@@ -226,8 +233,11 @@ impl Engine {
             }
         }
         match pending.purpose {
-            Purpose::Failover => self.operators.held = switch.to != self.primary,
-            Purpose::Recover | Purpose::Automatic | Purpose::Improve | Purpose::Pin | Purpose::Drain => {}
+            Purpose::Failover => self.chosen(switch.to),
+            // On the primary nothing is held any more, whoever brought it there: what fails later is returned to.
+            Purpose::Recover | Purpose::Automatic | Purpose::Improve | Purpose::Pin | Purpose::Drain => {
+                self.operators.held &= switch.to != self.primary;
+            }
         }
         if switch.to != self.primary {
             self.sticky = Some(switch.to);
@@ -290,6 +300,7 @@ impl Engine {
             trigger: self.trigger_of(failure),
             kind: SwitchKind::Failover,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: Some(failure.confidence()),
             checks: vec![self.trigger_check(failure)],
@@ -318,6 +329,7 @@ impl Engine {
             trigger: Trigger::Cascade,
             kind: SwitchKind::Failover,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),
@@ -364,7 +376,7 @@ impl Engine {
             return false;
         }
         if !matches!(self.availability, Availability::Holding { .. }) {
-            let why = format!("requests wait until {until} for a restart: {}", failure.why);
+            let why = format!("requests wait {} for a restart: {}", Told(until - now), failure.why);
             let decision = Decision::about(now, DecisionKind::Held, self.active, why);
             let confidence = Some(failure.confidence());
             self.note(Decision { trigger: Some(failure.trigger), confidence, ..decision }, actions);
@@ -406,6 +418,7 @@ impl Engine {
             trigger: Trigger::Cascade,
             kind,
             planned: false,
+            plan: Plan::Immediate,
             purpose: Purpose::Automatic,
             confidence: None,
             checks: Vec::new(),
@@ -425,6 +438,7 @@ impl Engine {
                 trigger: Trigger::Connection,
                 kind: SwitchKind::Reentry,
                 planned: false,
+                plan: Plan::Immediate,
                 purpose: Purpose::Automatic,
                 confidence: None,
                 checks: Vec::new(),
@@ -460,20 +474,23 @@ impl Engine {
         checks.extend(self.guard_soft(now, failure, faster_than, best));
         let (backend, confidence) = (self.active, Some(failure.confidence()));
         if let Some(check) = checks.iter().find(|check| !check.passed) {
-            // The percentage in a rate failure changes with every window, and so do scores; the reason to stay does not.
+            // What guards say of the time that is left changes with every look, and so do scores; the reason to stay does not.
+            let topic = format!("{name} stays: {}", check.name.name());
             let why = match check.name {
                 CheckName::Better => format!("{name} serves badly but nobody else is better"),
                 _ => format!("{name} serves badly but stays: {}", check.text),
             };
-            return self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
+            return self.note_stay(now, Stay { backend, topic, why, checks, confidence }, actions);
         }
         match best {
+            Some(to) if !self.answers_afresh(now, to, faster_than, actions) => {}
             Some(to) => {
                 let wanted = Wanted {
                     to,
                     trigger: self.trigger_of(failure),
                     kind: SwitchKind::Failover,
                     planned: false,
+                    plan: Plan::Immediate,
                     purpose: if failure.total { Purpose::Automatic } else { Purpose::Improve },
                     confidence,
                     checks,
@@ -483,9 +500,33 @@ impl Engine {
             }
             None => {
                 let why = format!("{name} serves badly but nobody else is well");
-                self.note_stay(now, Stay { backend, why, checks, confidence }, actions);
+                self.note_stay(now, Stay { backend, topic: why.clone(), why, checks, confidence }, actions);
             }
         }
+    }
+
+    /// Whether `to` was found well just now. Else everybody who could follow is asked, and the answer decides, a round trip
+    /// later: what took the active's memory may have taken the backup's within the same interval of the probers.
+    fn answers_afresh(
+        &mut self,
+        now: Time,
+        to: BackendId,
+        faster_than: Option<(CommandClass, Duration)>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        if !self.would_act(now, to, SwitchKind::Failover) || self.backend(to).well_afresh(now) {
+            return true;
+        }
+        self.keep_wish();
+        let weighing = Weighing { faster_than, ..self.weighing(now, true) };
+        let fit = |backend: &&Backend| selection::against(backend, &self.settings, weighing).is_none();
+        let fit: Vec<_> = self.backends.iter().filter(fit).map(|backend| backend.settings.id).collect();
+        for backend in fit {
+            if self.backend_mut(backend).ask(now) {
+                actions.push(Action::ProbeNow { backend });
+            }
+        }
+        false
     }
 
     fn trigger_of(&self, failure: &Failure) -> Trigger {

@@ -74,6 +74,28 @@ impl fmt::Display for Time {
     }
 }
 
+/// A span as it stands in a sentence, with no more digits than a person reads: `120ms`, `4.2s`, `59m 30s`, `1h 5m`.
+///
+/// Sentences tell spans and not moments: this process's own clock says nothing to who reads them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told(pub(super) Duration);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let (seconds, minutes, hours) = (millis / 1_000, millis / 60_000, millis / 3_600_000);
+        match (hours, minutes, seconds) {
+            (0, 0, 0) => write!(f, "{millis}ms"),
+            (0, 0, _) if millis % 1_000 < 100 => write!(f, "{seconds}s"),
+            (0, 0, _) => write!(f, "{seconds}.{}s", millis % 1_000 / 100),
+            (0, _, _) if seconds % 60 == 0 => write!(f, "{minutes}m"),
+            (0, _, _) => write!(f, "{minutes}m {}s", seconds % 60),
+            _ if minutes % 60 == 0 => write!(f, "{hours}h"),
+            _ => write!(f, "{hours}h {}m", minutes % 60),
+        }
+    }
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -88,6 +110,22 @@ mod tests {
         assert_eq!(Time(u64::MAX) + Duration::from_secs(1), Time(u64::MAX));
         assert_eq!(Time(5) - Time(9), Duration::ZERO);
         assert_eq!(Time(9) - Time(5), Duration::from_micros(4));
+    }
+
+    #[test]
+    fn a_span_is_told_in_the_digits_that_a_person_reads() {
+        for (millis, told) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (1_000, "1s"),
+            (4_250, "4.2s"),
+            (60_000, "1m"),
+            (3_599_999, "59m 59s"),
+            (3_600_000, "1h"),
+            (90_061_000, "25h 1m"),
+        ] {
+            assert_eq!(Told(Duration::from_millis(millis)).to_string(), told);
+        }
     }
 
     #[test]

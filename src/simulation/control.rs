@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::timeline::Entry;
 use super::traffic::LinkState;
 use super::world::{What, World};
-use crate::policy::{Action, Availability, Event, Switch, SwitchId, SwitchKind, SwitchResult, Time};
+use crate::policy::{Action, Availability, Event, Plan, Switch, SwitchId, SwitchKind, SwitchResult, Time};
 
 /// A planned switch whose old active does not finish what is under way is given up after this.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -79,7 +79,7 @@ impl World {
             takes += self.nodes[to].rtt(&mut self.random) * 2;
         }
         // What can be refused or does not answer is found out before anybody waits.
-        if switch.planned && switch.from != switch.to && self.nodes[to].answers() {
+        if is_drained(&switch) && self.nodes[to].answers() {
             self.advance();
             self.traffic.held_until = self.now + takes;
         }
@@ -92,7 +92,7 @@ impl World {
         }
         self.advance();
         let from_is_stuck = !self.nodes[switch.from.index()].answers() && self.traffic.in_flight() > 0;
-        let moves = switch.planned && switch.from != switch.to;
+        let moves = is_drained(&switch);
         let gives_up_at = self.control.began + DRAIN_MAX;
         if moves && from_is_stuck && self.now < gives_up_at {
             self.traffic.held_until = gives_up_at;
@@ -150,4 +150,9 @@ impl World {
         self.control.undelivered += 1;
         self.tell(Event::SwitchDone { id, result });
     }
+}
+
+/// Whether requests are held until those under way are answered.
+fn is_drained(switch: &Switch) -> bool {
+    switch.planned && switch.from != switch.to && switch.plan == Plan::Drain
 }

@@ -96,6 +96,8 @@ metrics! {
         "Switches of the active backend, by trigger and result.";
     SWITCH_DURATION = "standin_switch_duration_seconds", Histogram, Seconds, &["group", "trigger"],
         "Time from the decision to switch until the new route was published.";
+    SWITCH_HOLD = "standin_switch_hold_seconds", Histogram, Seconds, &["group", "trigger"],
+        "How long requests waited for a switch; switches that held none are not counted.";
     PROBE_LATENCY = "standin_probe_latency_seconds", Gauge, Seconds, PER_BACKEND,
         "Latency of the last answered probe of this backend.";
     BASELINE_LATENCY = "standin_baseline_latency_seconds", Gauge, Seconds, &["group", "backend", "class"],
@@ -162,6 +164,7 @@ impl Metrics {
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(SWITCH_DURATION.name.to_owned()), &SWITCH_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(SWITCH_HOLD.name.to_owned()), &SWITCH_BUCKETS)?
             .build_recorder();
         for metric in ALL {
             let (name, unit, help) = (KeyName::from(metric.name), Some(metric.unit), metric.help.into());
@@ -255,6 +258,11 @@ impl GroupMetrics {
     pub fn switched(&self, trigger: &str, result: &str, seconds: f64) {
         self.metrics.counter(&SWITCHES, &[&self.group, trigger, result]).increment(1);
         self.metrics.histogram(&SWITCH_DURATION, &[&self.group, trigger]).record(seconds);
+    }
+
+    /// So long requests waited for a switch.
+    pub fn held(&self, trigger: &str, seconds: f64) {
+        self.metrics.histogram(&SWITCH_HOLD, &[&self.group, trigger]).record(seconds);
     }
 
     pub fn backend(&self, backend: &str) -> BackendMetrics {
@@ -415,6 +423,7 @@ mod tests {
         let group = metrics.group("default");
         let _backend = group.backend("primary");
         group.switched("connection", "done", 0.0004);
+        group.held("manual", 0.004);
         metrics.upkeep();
         let text = metrics.render();
         for metric in ALL {

@@ -63,9 +63,14 @@ pub(crate) struct RunningRegister {
 
 impl RegisterLoad {
     pub(crate) fn start(self) -> RunningRegister {
+        self.start_numbered_from(0)
+    }
+
+    /// As [`Self::start`], with clients that share no key with those of another load that is numbered from elsewhere.
+    pub(crate) fn start_numbered_from(self, first: usize) -> RunningRegister {
         let (progress, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
         let share = self.operations / self.clients as u64;
-        let threads = (0..self.clients).map(|number| {
+        let threads = (first..first + self.clients).map(|number| {
             let mut client = RegisterClient::new(number, self.clone(), Arc::clone(&progress), Arc::clone(&gate));
             std::thread::spawn(move || {
                 client.run(share);

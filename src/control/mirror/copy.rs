@@ -118,7 +118,12 @@ pub(super) async fn run(shared: &Rc<Shared>, id: BackendId) -> String {
                 // Slowly towards small values, at once towards large ones.
                 value_bytes = (bytes / keys.len().max(1)).max(value_bytes - value_bytes / 4).max(64);
                 let rate = f64::from(shared.mirror_settings.copy_rate);
-                tokio::time::sleep(Duration::from_secs_f64(keys.len() as f64 / rate)).await;
+                if !control.hurry.get() {
+                    tokio::select! {
+                        () = control.hurried.notified() => {}
+                        () = tokio::time::sleep(Duration::from_secs_f64(keys.len() as f64 / rate)) => {}
+                    }
+                }
             }
             Err(error) => {
                 // The active is about to be left, perhaps: what was taken is missed as before.

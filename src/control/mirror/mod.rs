@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use self::fill::Fill;
-pub(super) use self::others::OtherWriter;
+pub(super) use self::others::{OtherWriter, watch};
 use self::stream::Stream;
 use super::entry::{self, words};
 use super::facts::{Remedy, remedy};
@@ -72,6 +72,9 @@ pub(super) struct MirrorControl {
     changed: Notify,
     /// Wakes the copying when keys were recorded.
     keys: Notify,
+    /// Requests wait for the last keys: the copying makes no pauses.
+    hurry: Cell<bool>,
+    hurried: Notify,
     pub(super) fill: RefCell<Fill>,
     /// Why it is not open; empty while it is, or need not be.
     pub(super) why: RefCell<String>,
@@ -87,6 +90,8 @@ impl MirrorControl {
             stop: Cell::new(false),
             changed: Notify::new(),
             keys: Notify::new(),
+            hurry: Cell::new(false),
+            hurried: Notify::new(),
             fill: RefCell::default(),
             why: RefCell::default(),
             copied: Cell::new(0),
@@ -164,6 +169,13 @@ impl Shared {
     /// It does not serve after all, or serves already.
     pub(super) fn release_mirror(&self, id: BackendId) {
         self.mirror(id).stop.set(false);
+        self.mirror(id).hurry.set(false);
+    }
+
+    /// Requests are about to wait for the last keys, which are copied without regard to the rate from now on.
+    pub(super) fn hurry_mirror(&self, id: BackendId) {
+        self.mirror(id).hurry.set(true);
+        self.mirror(id).hurried.notify_one();
     }
 
     /// Waits until all that was acknowledged so far has reached a mirrored backend; false when that takes too long.
@@ -188,7 +200,7 @@ impl Shared {
 
     /// Who else writes to the active, in one sentence.
     pub(super) fn other_writer(&self) -> Option<String> {
-        others::why(&self.other_writer.borrow())
+        others::why(&self.other_writer.borrow(), self.has_mirrored_backup())
     }
 
     pub(super) fn has_mirrored_backup(&self) -> bool {
@@ -211,16 +223,16 @@ impl Shared {
             && !self.rules(route.active).is_embedded
             && is_well
             && !facts.emptying
+            && !facts.names_neighbours
             && self.other_writer.borrow().is_none()
             && !self.mirror(id).stop.get()
-            && self.newest_is_done()
+            && (self.newest_is_done() || self.reconciling.get() == Some(id))
             && self.twin(id).is_none()
     }
 }
 
 /// Keeps one backend in step for as long as the process lives.
 pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
-    let _watch = tokio::task::spawn_local(others::watch(Rc::clone(&shared), id));
     let control = shared.mirror(id);
     let mut pause = PAUSE_MIN;
     loop {
@@ -306,8 +318,9 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
         why = sampling::mirrored(shared, id) => Err(why),
-        why = others::wait_for_one(shared) => {
-            if shared.rules(id).data == DataMode::Mirrored {
+        why = others::wait_for_one(shared, id) => {
+            let is_of_neighbour = shared.facts.borrow()[id.index()].names_neighbours;
+            if !is_of_neighbour && shared.rules(id).data == DataMode::Mirrored {
                 record.become_unknown(&why);
             }
             // A primary goes on as without a mirror: what we write is recorded, and `divergence.source` says what else.

@@ -4,15 +4,20 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::MirrorControl;
 use crate::command;
 use crate::config::DataMode;
 use crate::control::entry::{self, words};
+use crate::control::neighbours;
 use crate::control::shared::Shared;
 use crate::policy::BackendId;
 
 /// Looked for this often: they are to be known within ten seconds.
 const LOOK: Duration = Duration::from_secs(4);
+/// And this often once there is one: many Standins ask the same server.
+const LOOK_KNOWN: Duration = Duration::from_secs(20);
+/// The time between two looks is at least so many times what one took, but not longer than the last.
+const COST_INVERSE: u32 = 500;
+const LOOK_MAX: Duration = Duration::from_secs(60);
 /// One that was seen counts for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// A client that wrote within this many seconds is a writer.
@@ -25,27 +30,41 @@ pub(in crate::control) struct OtherWriter {
 }
 
 /// Why nothing is mirrored; `None` when we are alone.
-pub(super) fn why(other: &Option<OtherWriter>) -> Option<String> {
+pub(super) fn why(other: &Option<OtherWriter>, has_mirrored_backup: bool) -> Option<String> {
     let who = &other.as_ref()?.who;
-    Some(format!("{who} writes to the active as well; a mirrored backup is kept empty until that has ended"))
+    let so = if has_mirrored_backup {
+        "a mirrored backup is kept empty until that has ended"
+    } else {
+        "what it writes while another backend serves enters no record here"
+    };
+    Some(format!("{who} writes to the active as well; {so}"))
 }
 
-/// Looks for others while the backend is kept in step, or might be.
-pub(super) async fn watch(shared: Rc<Shared>, id: BackendId) {
+/// Looks for others for as long as the process lives.
+pub(in crate::control) async fn watch(shared: Rc<Shared>) {
     loop {
-        tokio::time::sleep(LOOK).await;
-        let is_remembered = shared.other_writer.borrow().is_some();
-        let control: &MirrorControl = shared.mirror(id);
-        if control.is_on() || is_remembered {
+        let began = Instant::now();
+        let active = shared.group.route().active;
+        if shared.group.route().epoch > 0 && !shared.rules(active).is_embedded {
             look(&shared).await;
+            if let Err(error) = neighbours::forget_dead(&shared, active).await {
+                tracing::debug!(%error, "who else serves from the active could not be asked");
+            }
         }
+        let is_known = shared.other_writer.borrow().is_some();
+        let pause = if is_known { LOOK_KNOWN } else { LOOK };
+        // A server with very many clients takes long to name them: so seldom that it is not felt.
+        tokio::time::sleep(pause.max(began.elapsed() * COST_INVERSE).min(LOOK_MAX)).await;
     }
 }
 
-pub(super) async fn wait_for_one(shared: &Rc<Shared>) -> String {
+pub(super) async fn wait_for_one(shared: &Rc<Shared>, id: BackendId) -> String {
     loop {
         if let Some(why) = shared.other_writer() {
             return why;
+        }
+        if shared.facts.borrow()[id.index()].names_neighbours {
+            return "another Standin of the group serves from it".to_owned();
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -96,6 +96,24 @@ fn silence_during_a_slow_request_waits_for_its_allowance() {
 }
 
 #[test]
+fn a_throttled_process_says_so_once_a_minute_and_when_it_gets_much_worse() {
+    let mut world = World::new();
+    let noted = |world: &World| world.records(DecisionKind::SelfSuspected).len();
+    for _ in 0..50 {
+        world.pass(SECOND);
+        world.tell(Event::TickStalled { late: 120 * MS });
+    }
+    assert_eq!(noted(&world), 1);
+    world.tell(Event::TickStalled { late: 240 * MS });
+    assert_eq!(noted(&world), 2);
+    for _ in 0..65 {
+        world.pass(SECOND);
+        world.tell(Event::TickStalled { late: 120 * MS });
+    }
+    assert_eq!(noted(&world), 3);
+}
+
+#[test]
 fn silence_while_we_ourselves_did_not_run_does_not_count() {
     let mut world = World::new();
     let stopped = world.now;

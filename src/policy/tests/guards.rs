@@ -40,6 +40,34 @@ fn trouble_right_after_a_switch_waits_for_the_cool_down() {
 }
 
 #[test]
+fn errors_that_ended_during_a_cool_down_cause_no_switch_after_it() {
+    let mut settings = Settings::default();
+    settings.failover.cooldown = 20 * SECOND;
+    let mut world = World::with(settings, group());
+    world.die(PRIMARY);
+    world.switched(BACKUP_A, Trigger::Connection, SwitchKind::Failover);
+    // 12 s of errors, then 12 s of good service; probes are well all the time, as they are in a gray failure.
+    for tick in 0..240 {
+        world.pass(100 * MS);
+        if tick % 5 == 0 {
+            world.probe(BACKUP_A, ok());
+            world.probe(BACKUP_B, ok());
+        }
+        let now = world.now;
+        match tick {
+            0..120 => fail_a_third(&mut world, BACKUP_A),
+            _ => world.window(BACKUP_A, WindowSummary { requests: 30, ..busy(now) }),
+        }
+        if tick < 120 && world.now > Time::from_secs(2) {
+            assert_eq!(world.records(DecisionKind::Stayed).len(), 1, "it is in trouble throughout");
+        }
+    }
+    assert_eq!(world.switches(), []);
+    assert_eq!(world.view().backends[BACKUP_A.index()].breaker, BreakerState::Closed);
+    assert_eq!(world.view().incident, None, "resolved once, by itself");
+}
+
+#[test]
 fn an_active_that_refuses_every_write_is_left_also_right_after_a_switch() {
     let mut world = World::failed_over();
     for _ in 0..4 {
@@ -306,7 +334,14 @@ fn several_failures_in_one_moment_leave_the_best_of_what_lives() {
 
 /// A primary whose reads take 100 ms where they took 1 ms, and backups whose probes take `backups`.
 fn slow_reads(backups: Duration) -> World {
-    let mut world = World::new();
+    let (world, left) = slow_reads_under(Settings::default(), backups);
+    assert_eq!(left, backups < 50 * MS, "probes of the backups take {backups:?}");
+    world
+}
+
+/// And whether a switch was ordered within 10 s.
+fn slow_reads_under(settings: Settings, backups: Duration) -> (World, bool) {
+    let mut world = World::with(settings, group());
     let steady = |world: &mut World, micros: u64, seconds: u64| {
         for tick in 0..seconds * 20 {
             world.pass(50 * MS);
@@ -327,8 +362,21 @@ fn slow_reads(backups: Duration) -> World {
     };
     assert!(!steady(&mut world, 1_000, 90), "it is learnt what is usual");
     let left = steady(&mut world, 100_000, 10);
-    assert_eq!(left, backups < 50 * MS, "probes of the backups take {backups:?}");
-    world
+    (world, left)
+}
+
+#[test]
+fn trouble_that_nobody_may_act_on_is_told_once_though_its_figures_change_with_every_window() {
+    let mut by_hand = Settings::default();
+    by_hand.failover.mode = Mode::Manual;
+    let mut untriggered = Settings::default();
+    untriggered.failover.triggers.performance = false;
+    for settings in [by_hand, untriggered] {
+        let (world, left) = slow_reads_under(settings, MS);
+        assert!(!left);
+        let stayed = |action: &&Action| matches!(action, Action::Record(told) if told.kind == DecisionKind::Stayed);
+        assert_eq!(world.asked.iter().filter(stayed).count(), 1);
+    }
 }
 
 #[test]

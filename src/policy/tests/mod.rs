@@ -33,6 +33,8 @@ struct World {
     /// Everything it was told, for replay.
     told: Vec<(Time, Option<Event>)>,
     asked: Vec<Action>,
+    /// Whether backends that are asked before a living active is left for them answer, and well.
+    answers: bool,
 }
 
 fn group() -> Vec<BackendSettings> {
@@ -52,7 +54,7 @@ impl World {
         let now = Time::from_secs(1);
         let count = backends.len();
         let engine = Engine::new(settings, backends, 1, now);
-        let mut world = Self { engine, now, actions: Vec::new(), told: Vec::new(), asked: Vec::new() };
+        let mut world = Self { engine, now, actions: Vec::new(), told: Vec::new(), asked: Vec::new(), answers: true };
         for backend in (0..count as u8).map(BackendId) {
             world.edge(backend, Edge::HandshakeDone);
             world.probe(backend, ok());
@@ -71,6 +73,19 @@ impl World {
         let before = self.actions.len();
         self.engine.handle(self.now, event, &mut self.actions);
         self.asked.extend_from_slice(&self.actions[before..]);
+        self.answer_questions(before);
+    }
+
+    /// What the engine asks while it looks for somebody better than a living active.
+    fn answer_questions(&mut self, before: usize) {
+        let view = self.engine.view(self.now);
+        let asks = |action: &Action| if let Action::ProbeNow { backend } = action { Some(*backend) } else { None };
+        let looks = view.availability == Availability::Serving && self.answers;
+        let asked = self.actions[before..].iter().filter_map(asks).filter(|backend| looks && *backend != view.active);
+        for backend in asked.collect::<Vec<_>>() {
+            self.now += MS;
+            self.probe(backend, ok());
+        }
     }
 
     fn edge(&mut self, backend: BackendId, edge: Edge) {
@@ -113,6 +128,7 @@ impl World {
             let before = self.actions.len();
             self.engine.handle_timeout(due, &mut self.actions);
             self.asked.extend_from_slice(&self.actions[before..]);
+            self.answer_questions(before);
         }
         self.now = until;
     }

@@ -53,6 +53,47 @@ fn a_chosen_backend_that_fails_is_still_left() {
     assert_eq!(switch.trigger, Trigger::Cascade);
 }
 
+#[test]
+fn a_planned_switch_whose_old_backend_dies_meanwhile_gives_way_to_a_failover_at_once() {
+    let mut world = World::new();
+    world.operator(failover(Some(BACKUP_B)));
+    let planned = world.the_switch();
+    assert_eq!((planned.planned, planned.plan), (true, Plan::Drain));
+    world.die(PRIMARY);
+    let emergency = world.the_switch();
+    assert!(!emergency.planned && emergency.id > planned.id, "{emergency:?}");
+    world.done(planned.id, SwitchResult::Failed { why: "superseded".into() });
+    world.done(emergency.id, SwitchResult::Done);
+    assert_eq!(world.view().active, emergency.to);
+}
+
+#[test]
+fn a_planned_switch_has_time_to_reconcile_before_it_is_given_up() {
+    let mut world = World::new();
+    world.operator(failover(Some(BACKUP_B)));
+    let switch = world.the_switch();
+    world.pass_well(20 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+    world.done(switch.id, SwitchResult::Done);
+    assert_eq!(world.view().active, BACKUP_B);
+}
+
+#[test]
+fn an_operator_may_name_the_plan_and_else_it_is_the_configured_one() {
+    let mut settings = Settings::default();
+    settings.recovery.plan = Plan::Immediate;
+    let mut world = World::with(settings, group());
+    world.operator(failover(Some(BACKUP_A)).by(Some(Plan::Immediate)));
+    let switch = world.the_switch();
+    assert_eq!(switch.plan, Plan::Immediate);
+    world.done(switch.id, SwitchResult::Done);
+    world.operator(failover(Some(BACKUP_B)));
+    let switch = world.the_switch();
+    assert_eq!(switch.plan, Plan::Drain);
+    world.done(switch.id, SwitchResult::Done);
+    world.operator(OperatorCommand::new(Order::Recover, "done"));
+    assert_eq!(world.the_switch().plan, Plan::Immediate);
+}
+
 fn order(order: Order) -> OperatorCommand {
     OperatorCommand::new(order, "ticket 17")
 }
@@ -142,6 +183,37 @@ fn a_drain_that_fails_or_has_nowhere_to_go_changes_nothing() {
     world.operator(order(Order::Drain { backend: PRIMARY }));
     assert!(world.records(DecisionKind::Rejected)[0].why.contains("no other backend"));
     assert_eq!(world.view().backends[0].excluded, None);
+}
+
+#[test]
+fn once_the_primary_serves_again_an_earlier_failover_holds_nothing() {
+    for back in [Order::Drain { backend: BACKUP_A }, Order::Pin { backend: PRIMARY, lasts: SECOND }] {
+        let mut world = World::new();
+        world.operator(failover(Some(BACKUP_A)));
+        world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
+        world.operator(order(back));
+        world.switched(PRIMARY, Trigger::Manual, SwitchKind::Manual);
+        assert!(!world.view().recovery_held_by_operator);
+        world.pass_well(10 * SECOND, &[PRIMARY, BACKUP_A, BACKUP_B]);
+        world.die(PRIMARY);
+        let failover = world.the_switch();
+        world.done(failover.id, SwitchResult::Done);
+        world.edge(PRIMARY, Edge::HandshakeDone);
+        let home = world.wait_for_switch(&[PRIMARY, BACKUP_A, BACKUP_B]);
+        assert_eq!((home.to, home.kind), (PRIMARY, SwitchKind::Recovery));
+    }
+}
+
+#[test]
+fn a_failover_ends_a_pin_to_another_backend() {
+    let mut world = World::new();
+    world.operator(pin(BACKUP_B, 3_600 * SECOND));
+    world.switched(BACKUP_B, Trigger::Manual, SwitchKind::Manual);
+    world.operator(failover(Some(BACKUP_A)));
+    assert!(world.view().pin.is_some(), "until it has worked");
+    world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
+    assert_eq!(world.view().pin, None);
+    assert!(world.view().recovery_held_by_operator);
 }
 
 #[test]

@@ -1,0 +1,312 @@
+//! The interpreter of plans: carries out the steps of a switch (`policy::Step`) in their order. The first that fails ends
+//! it, and requests are served as before. Nothing is published once a later switch has been asked for.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::entry::{self, Obstacle, RECONCILE_ROUNDS, words};
+use super::incident;
+use super::shared::Shared;
+use crate::divergence::State;
+use crate::policy::{BackendId, Plan, Situation, Step, Switch, SwitchKind, SwitchResult};
+use crate::route::Availability;
+
+/// While the old active serves, keys are removed or copied until so few are left; the last ones go inside the hold.
+const RECONCILE_LEFT: usize = 200;
+/// So long may the copying of what the next backend has missed take before requests are held.
+const RECONCILE_MAX: Duration = Duration::from_secs(20);
+/// So long is waited for a backend that has just come back to be kept in step, so that it can be copied to.
+const MIRROR_OPENS_MAX: Duration = Duration::from_secs(2);
+/// Between two looks whether it is done.
+const RECONCILE_LOOK: Duration = Duration::from_millis(5);
+/// So long is waited for the very last ones before requests are held.
+const LINGER_MAX: Duration = Duration::from_millis(50);
+/// A switch that is not drained within this is given up: requests are not held any longer than that.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// So long may the copying of the last keys hold requests.
+const CATCH_UP_MAX: Duration = Duration::from_millis(250);
+/// So long is waited for the workers to have entered what is in flight; they are never blocked.
+const DOUBT_MAX: Duration = Duration::from_secs(1);
+/// So long may it take until clients that wait on purpose are let go by the old active.
+const PARTING_MAX: Duration = Duration::from_millis(20);
+/// Between two looks at the workers.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// A switch as the engine asked for it.
+pub(super) struct Wanted {
+    pub(super) id: u64,
+    pub(super) from: BackendId,
+    pub(super) to: BackendId,
+    pub(super) kind: SwitchKind,
+    pub(super) planned: bool,
+    pub(super) plan: Plan,
+}
+
+/// What a switch came to, beside its result.
+pub(super) struct Outcome {
+    pub(super) result: SwitchResult,
+    pub(super) epoch: u64,
+    /// Dirty keys that were removed.
+    pub(super) removed: usize,
+    pub(super) flushed: bool,
+    /// How long requests were held.
+    pub(super) held: Duration,
+    /// The steps that were carried out, the one that failed included.
+    pub(super) steps: Vec<(Step, Duration)>,
+}
+
+impl From<&Switch> for Wanted {
+    fn from(switch: &Switch) -> Self {
+        let &Switch { id, from, to, kind, planned, plan, .. } = switch;
+        Self { id: id.0, from, to, kind, planned, plan }
+    }
+}
+
+impl Wanted {
+    fn moves(&self) -> bool {
+        self.from != self.to
+    }
+}
+
+impl Shared {
+    /// The steps of a switch, as things stand now.
+    pub(super) fn steps(&self, wanted: &Wanted) -> Vec<Step> {
+        let mirrored = wanted.moves() && self.may_mirror(wanted.to);
+        wanted.plan.steps(Situation {
+            moves: wanted.moves(),
+            planned: wanted.planned,
+            mirrored,
+            // Also when a mirror has closed just now: what was sent while it was open is in no record.
+            doubtful: mirrored || self.mirrors_any(),
+        })
+    }
+}
+
+impl Shared {
+    /// What a step would do now, for a dry run.
+    pub(super) fn step_text(&self, step: Step, wanted: &Wanted) -> String {
+        let text = step.text();
+        match step {
+            Step::Reconcile => {
+                let keys = self.group.record(wanted.to).summary().keys;
+                format!("{text} ({keys} keys now, {RECONCILE_LEFT} may be left)")
+            }
+            Step::Drain => format!("{text} ({DRAIN_MAX:?} at most, else the switch is given up)"),
+            Step::CatchUp => format!("{text} ({CATCH_UP_MAX:?} at most, else the switch is given up)"),
+            Step::Look | Step::Hold | Step::Doubt | Step::Enter => text.to_owned(),
+        }
+    }
+}
+
+/// Carries a switch out.
+pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
+    let outcome = Outcome {
+        result: SwitchResult::Done,
+        epoch: 0,
+        removed: 0,
+        flushed: false,
+        held: Duration::ZERO,
+        steps: Vec::new(),
+    };
+    let mut run = Run { shared: &shared, wanted: &wanted, outcome, holding_since: None };
+    let ended = run.all().await;
+    let mut outcome = run.outcome;
+    if let Err(obstacle) = ended {
+        shared.incident_was_none();
+        outcome.result = match obstacle {
+            Obstacle::Refused(why) => SwitchResult::Refused { why },
+            Obstacle::Failed(why) => SwitchResult::Failed { why },
+        };
+    }
+    outcome
+}
+
+struct Run<'a> {
+    shared: &'a Rc<Shared>,
+    wanted: &'a Wanted,
+    outcome: Outcome,
+    holding_since: Option<Instant>,
+}
+
+impl Run<'_> {
+    async fn all(&mut self) -> Result<(), Obstacle> {
+        let mut ended = Ok(());
+        for step in self.shared.steps(self.wanted) {
+            let began = Instant::now();
+            ended = self.one(step).await;
+            self.outcome.steps.push((step, began.elapsed()));
+            if ended.is_err() {
+                break;
+            }
+        }
+        self.outcome.held = self.holding_since.map_or(Duration::ZERO, |since| since.elapsed());
+        if ended.is_err() && !self.is_superseded() && self.shared.group.route().availability == Availability::Holding {
+            self.shared.set_availability(self.shared.wished.get());
+        }
+        ended
+    }
+
+    async fn one(&mut self, step: Step) -> Result<(), Obstacle> {
+        match step {
+            Step::Look => self.look().await,
+            Step::Reconcile => self.reconcile().await,
+            Step::Hold => self.hold().await,
+            Step::Drain => self.drain().await,
+            Step::CatchUp => self.catch_up().await,
+            Step::Doubt => self.doubt().await,
+            Step::Enter => self.enter().await,
+        }
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.shared.newest_switch.get() != self.wanted.id
+    }
+
+    async fn look(&mut self) -> Result<(), Obstacle> {
+        let (shared, to) = (self.shared, self.wanted.to);
+        entry::bury_the_undead(shared, to).await?;
+        if shared.may_mirror(to) {
+            entry::expect_in_step(shared, to)?;
+        }
+        entry::enter(shared, self.wanted, &mut self.outcome, false).await.map(|_| ())
+    }
+
+    /// What is kept in step is copied by its mirror; what is not, is removed.
+    async fn reconcile(&mut self) -> Result<(), Obstacle> {
+        let (shared, to) = (self.shared, self.wanted.to);
+        let began = Instant::now();
+        if shared.may_mirror(to) && shared.group.record(to).state() == State::Keys {
+            // What is copied is not missed afterwards; it is removed only where it cannot be copied.
+            shared.reconciling.set(Some(to));
+            while !shared.mirror(to).is_on() && began.elapsed() < MIRROR_OPENS_MAX && !self.is_superseded() {
+                tokio::time::sleep(RECONCILE_LOOK).await;
+            }
+            shared.reconciling.set(None);
+        }
+        while shared.mirror(to).is_on() {
+            let left = shared.group.record(to).summary().keys + shared.group.mirrors[to.index()].waiting().copying;
+            if left <= RECONCILE_LEFT || self.is_superseded() {
+                shared.hurry_mirror(to);
+                // A little more time now makes the hold shorter; under load there are always some.
+                let lingers = began.elapsed() + LINGER_MAX;
+                while !shared.group.record(to).is_without_keys() && began.elapsed() < lingers {
+                    tokio::time::sleep(RECONCILE_LOOK).await;
+                }
+                return Ok(());
+            }
+            if began.elapsed() > RECONCILE_MAX {
+                let why = format!("{left} keys that it has missed were not copied within {RECONCILE_MAX:?}");
+                return Err(Obstacle::Failed(why));
+            }
+            tokio::time::sleep(RECONCILE_LOOK).await;
+        }
+        for _ in 0..RECONCILE_ROUNDS {
+            if shared.mirror(to).is_on() || shared.group.record(to).summary().keys <= RECONCILE_LEFT {
+                break;
+            }
+            self.outcome.removed += entry::remove_batch(shared, to).await?;
+        }
+        Ok(())
+    }
+
+    /// From here on no worker sends anything new.
+    async fn hold(&mut self) -> Result<(), Obstacle> {
+        if self.is_superseded() {
+            return Err(superseded());
+        }
+        self.holding_since = Some(Instant::now());
+        let version = self.shared.set_availability(Availability::Holding).version;
+        self.acknowledged(version, DRAIN_MAX).await
+    }
+
+    /// Waits until every worker acts by a version of the route.
+    async fn acknowledged(&self, version: u64, within: Duration) -> Result<(), Obstacle> {
+        let began = Instant::now();
+        while !self.shared.group.is_acknowledged(version) {
+            if began.elapsed() > within {
+                return Err(Obstacle::Failed(format!("a worker did not take up the new route within {within:?}")));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until what is under way on the old active is answered.
+    async fn drain(&mut self) -> Result<(), Obstacle> {
+        let began = Instant::now();
+        loop {
+            let backend = self.shared.group.backend(self.wanted.from);
+            // Clients that wait on purpose are let go by their workers meanwhile; one that cannot be is not waited for.
+            let has_parted = backend.blocked() == 0 || began.elapsed() > PARTING_MAX;
+            let open = backend.in_flight() + backend.pinned_at_work();
+            if open == 0 && has_parted {
+                return Ok(());
+            }
+            if self.is_superseded() {
+                return Err(superseded());
+            }
+            if began.elapsed() > DRAIN_MAX {
+                return Err(Obstacle::Failed(format!("{open} requests were still under way after {DRAIN_MAX:?}")));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), Obstacle> {
+        let (shared, to) = (self.shared, self.wanted.to);
+        if shared.mirror(to).is_on() && !shared.wait_in_step(to, CATCH_UP_MAX).await {
+            return Err(Obstacle::Failed(format!("the last writes had not reached it after {CATCH_UP_MAX:?}")));
+        }
+        Ok(())
+    }
+
+    /// Holds requests until every worker has entered what it has in flight into the records of the mirrored backends: it
+    /// may have been executed, and read by others, and no answer will tell.
+    async fn doubt(&mut self) -> Result<(), Obstacle> {
+        self.holding_since = Some(Instant::now());
+        let version = self.shared.hold_in_doubt().version;
+        // A worker that stands still acknowledges nothing meanwhile.
+        let _ = self.acknowledged(version, DOUBT_MAX).await;
+        Ok(())
+    }
+
+    async fn enter(&mut self) -> Result<(), Obstacle> {
+        let (shared, to) = (self.shared, self.wanted.to);
+        if self.wanted.moves() && shared.may_mirror(to) {
+            shared.stop_mirror(to).await;
+        }
+        let entered = self.enter_and_publish().await;
+        shared.release_mirror(to);
+        entered
+    }
+
+    /// The last steps: after them the backend serves.
+    async fn enter_and_publish(&mut self) -> Result<(), Obstacle> {
+        let (shared, wanted) = (self.shared, self.wanted);
+        if wanted.moves() {
+            shared.hear_everything(wanted.planned).await;
+        }
+        let identity = entry::enter(shared, wanted, &mut self.outcome, true).await?;
+        incident::announce(shared, wanted.to).await;
+        shared.begin_tracking(wanted.to).await;
+        if self.is_superseded() {
+            return Err(superseded());
+        }
+        entry::settle(shared, wanted.to, &mut self.outcome).await?;
+        shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
+        self.outcome.epoch = shared.enter(wanted.to).epoch;
+        if shared.may_mirror(wanted.to) {
+            // What it holds is what is served from now on.
+            shared.tell(wanted.to, vec![words(&["DEL", &shared.mark_keys.mirror])]);
+        }
+        if wanted.moves() {
+            shared.left(wanted.from, wanted.kind);
+        }
+        Ok(())
+    }
+}
+
+fn superseded() -> Obstacle {
+    Obstacle::Failed("superseded by a later switch".to_owned())
+}
