@@ -137,6 +137,11 @@ pub(super) enum Expected {
         added: Vec<Vec<u8>>,
     },
     TrackingInfo,
+    /// Of SCAN and its kind: the route's epoch when it was sent, and whether its cursor was given before.
+    Scan {
+        epoch: u64,
+        continues: bool,
+    },
     /// CLIENT PAUSE or UNPAUSE: until when the backend will be silent, in microseconds since the origin.
     Pause {
         backend: Arc<Backend>,
@@ -176,7 +181,8 @@ pub(super) struct State {
     pub(super) introduction: Vec<Vec<u8>>,
     pub(super) is_blocked: bool,
     /// The request that waits on purpose, where it may begin again elsewhere if it has taken nothing.
-    pub(super) blocked_request: Option<Vec<u8>>,
+    /// With the moment at which it began to wait, in microseconds since the origin.
+    pub(super) blocked_request: Option<(Vec<u8>, u64)>,
     /// The server was told to let that request go, for a planned switch: a nil then means that it begins again.
     pub(super) is_parting: bool,
     /// Where it counts as blocked.

@@ -106,7 +106,7 @@ impl SessionTask {
         }
         self.state.is_blocked = true;
         self.state.is_parting = false;
-        self.state.blocked_request = (!urgent && !after_ping).then(|| request.to_vec());
+        self.state.blocked_request = (!urgent && !after_ping).then(|| (request.to_vec(), self.now_us));
         let step = self.send_on(&link, spec, request, Some(Expected::Blocking));
         if self.session.output.in_flight() == 0 {
             self.state.is_blocked = false;
@@ -159,15 +159,16 @@ impl SessionTask {
     pub(super) fn begins_again(&mut self, seq: u32, reply: &[u8]) -> bool {
         let is_nothing = matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n");
         let is_parting = std::mem::take(&mut self.state.is_parting);
-        let Some(request) = self.state.blocked_request.take().filter(|_| is_parting && is_nothing) else {
+        let Some((request, since_us)) = self.state.blocked_request.take().filter(|_| is_parting && is_nothing) else {
             return false;
         };
         let Some(link) = self.state.pinned.take() else { return false };
         self.session.owned.replace(None);
         self.session.context.unpin(link, false);
         self.state.count_blocked(self.session.context.worker, None);
-        let entry = Entry { seq, class: Class::Blocking, flags: flag::SPECIAL, ..self.aside_entry(&request) };
-        self.state.blocked_request = Some(request.clone());
+        let entry = self.aside_entry(&request);
+        let entry = Entry { seq, at_us: since_us, class: Class::Blocking, flags: flag::SPECIAL, ..entry };
+        self.state.blocked_request = Some((request.clone(), since_us));
         self.state.orphans = vec![(entry, request)];
         self.state.orphaned_since_us = self.now_us.max(1);
         self.schedule_recovery();

@@ -120,12 +120,25 @@ impl SessionTask {
             self.state.count_blocked(context.worker, Some(Arc::clone(&link.backend)));
         }
         for (entry, bytes) in left {
+            let (entry, bytes) = self.with_time_left(entry, bytes);
             link.push(context.mirrored_entry(entry, &bytes), &bytes);
         }
         let is_pristine = self.state.is_pristine;
         self.own(&link);
         self.state.is_pristine = is_pristine;
         self.recovered();
+    }
+
+    /// A request that waits on purpose goes on with the time that is left of it.
+    fn with_time_left(&self, entry: Entry<Session>, bytes: Vec<u8>) -> (Entry<Session>, Vec<u8>) {
+        let spec = command::of_request(&bytes);
+        let whole = command::blocking_timeout(spec, &bytes).filter(|_| entry.class == Class::Blocking);
+        let waited = Duration::from_micros(self.now_us.saturating_sub(entry.at_us));
+        match whole.and_then(|whole| command::with_timeout(spec, &bytes, whole.saturating_sub(waited))) {
+            // From now on it is as old as its time says.
+            Some(bytes) => (Entry { at_us: self.now_us, len: bytes.len() as u32, ..entry }, bytes),
+            None => (entry, bytes),
+        }
     }
 
     /// Reads that the server which was lost must not be asked again, if it serves still.
@@ -152,8 +165,7 @@ impl SessionTask {
     /// Nobody can take the session over in time: its unanswered requests fail.
     fn fail_orphans(&mut self) {
         for (entry, _) in std::mem::take(&mut self.state.orphans) {
-            // What was sent once may have been executed, whatever became of it afterwards.
-            let text: &[u8] = if entry.attempts > 0 {
+            let text: &[u8] = if entry.flags & flag::UNSETTLED != 0 {
                 b"-UNKNOWNOUTCOME the connection was lost and no backend can serve now; it may or may not be executed\r\n"
             } else {
                 b"-NOBACKEND no backend can serve now; see `standin status`\r\n"

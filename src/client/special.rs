@@ -95,6 +95,7 @@ impl SessionTask {
                 self.local(b"+OK\r\n")
             }
             Handling::Select => self.select(spec, request),
+            Handling::Scan => self.scan(spec, request),
             Handling::Multi => self.multi(spec, request),
             Handling::Watch => self.watch(spec, request),
             Handling::Unwatch => self.unwatch(spec, request),
@@ -222,6 +223,11 @@ impl SessionTask {
                 if succeeded {
                     backend.pause_until(until_us);
                 }
+            }
+            Expected::Scan { epoch, continues } => {
+                let reply = self.scanned(epoch, continues, reply);
+                self.session.answer(seq, if silent { b"" } else { &reply });
+                return self.after_special();
             }
             Expected::Script { spec, request } => {
                 if succeeded {

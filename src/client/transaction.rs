@@ -120,6 +120,9 @@ impl SessionTask {
                 self.local_error("ERR CLIENT TRACKING with REDIRECT cannot be queued here; say it before MULTI"),
             );
         }
+        if spec.handling == Handling::Scan && self.is_of_another_epoch(spec, request) {
+            return Some(self.refuse_cursor());
+        }
         let placed = self.state.answered_here;
         let sealed = database_of(spec, request).and_then(|number| self.await_unsealed(number));
         if sealed == Some(Step::Wait) {
@@ -139,7 +142,7 @@ impl SessionTask {
                 transaction.effects.push((transaction.queued as usize, request.to_vec()));
             }
             transaction.remember(request);
-            if !matches!(spec.handling, Handling::Shared | Handling::Blocking) {
+            if !matches!(spec.handling, Handling::Shared | Handling::Blocking | Handling::Scan) {
                 // It may leave its connection in a state that nobody else must meet.
                 self.state.is_pristine = false;
             }

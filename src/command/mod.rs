@@ -86,6 +86,8 @@ pub enum Class {
 pub enum Handling {
     /// Forwarded on the multiplexed link, like any other request.
     Shared,
+    /// Carries a cursor that only the server knows that gave it.
+    Scan,
     Select,
     Auth,
     Hello,

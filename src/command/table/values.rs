@@ -35,7 +35,7 @@ pub(super) static GENERIC: &[Spec] = &[
     command("renamenx", 3, Write, Checked, WRITE | FAST, MOVED),
     // Without REPLACE the second run is refused with BUSYKEY.
     command("restore", -4, Write, Checked, WRITE | DENYOOM, WRITTEN_KEY).refined(Refinement::Restore),
-    command("scan", -2, MultiKey, Read, READONLY, NO_KEYS),
+    command("scan", -2, MultiKey, Read, READONLY, NO_KEYS).handled(Handling::Scan),
     command("sort", -2, Slow, LastWriteWins, WRITE | DENYOOM | MOVABLEKEYS, SORT).refined(Refinement::Store),
     command("sort_ro", -2, Slow, Read, READONLY | MOVABLEKEYS, SORT_RO),
     command("touch", -2, PointRead, Read, READONLY | FAST, read(1, -1, 1)),
