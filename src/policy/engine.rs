@@ -18,7 +18,7 @@ use super::score;
 use super::selection::{self, Weighing};
 use super::settings::{BackendRole, BackendSettings, Settings};
 use super::switching::{Delays, PROBE_ALL_EVERY};
-use super::time::Time;
+use super::time::{Roughly, Time};
 use super::view::{BackendView, Status, View};
 
 /// A stalled tick shorter than this is set aside silently.
@@ -267,9 +267,19 @@ impl Engine {
             incident: self.incident.clone(),
             recovery_held_by_operator: self.operators.held,
             recovery_at: self.recovery_waits_until(now),
+            next: self.next(now),
             relapses: self.recovery.relapses(now, &self.settings.recovery),
             backends: self.backends.iter().map(|backend| self.backend_view(backend, now)).collect(),
         }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How long a switch away from a dead active takes, by those before it.
+    pub fn switch_takes(&self) -> Duration {
+        self.delays.estimate(false)
     }
 
     pub(super) fn backend(&self, id: BackendId) -> &Backend {
@@ -361,7 +371,7 @@ impl Engine {
         let news = self.stall_noted.is_none_or(is_news);
         if late >= STALL_RECORDED_MIN && news {
             self.stall_noted = Some((now, late));
-            let why = format!("this process ran {late:?} late: silence in that time is its own");
+            let why = format!("this process ran {} late: silence in that time is its own", Roughly(late));
             self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
         }
     }
