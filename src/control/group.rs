@@ -15,6 +15,7 @@ use super::api::{CommandReply, GroupReport, How, Note, Order, RecordingReport, S
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
+use super::objectives::{Ended, ObjectivesControl};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::replication::{Servers, Told};
@@ -28,7 +29,8 @@ use crate::backend::{Identity, clock};
 use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
 use crate::divergence::Scripts;
 use crate::policy::{
-    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, RecordedEngine, Switch,
+    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, Objectives, RecordedEngine,
+    Switch,
 };
 use crate::route::{Availability, ClientCounts, EdgeReport, Publisher};
 use crate::telemetry::events::History;
@@ -47,6 +49,7 @@ pub struct GroupControlSetup {
     pub tracks_writers: bool,
     pub mark_prefix: String,
     pub promote: bool,
+    pub objectives: Objectives,
     pub mirror: MirrorSettings,
     pub sampling: Sampling,
     pub health_check: HealthCheck,
@@ -87,12 +90,17 @@ pub(super) enum Message {
     Opened(BackendId, Option<Arc<Identity>>),
     Unsealed(BackendId, Result<(), String>),
     Replicated(BackendId, Told),
+    /// The first success after an outage has come.
+    Served(Box<Ended>),
 }
 
 pub(super) struct GroupControl {
     pub(super) shared: Rc<Shared>,
     pub(super) engine: RecordedEngine,
     pub(super) account: Account,
+    pub(super) objectives: ObjectivesControl,
+    /// Interval and timeout of probes.
+    pub(super) probe_pace: (Duration, Duration),
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
     pub(super) last_switch: Option<SwitchReport>,
@@ -248,6 +256,8 @@ impl GroupControl {
             shared: Rc::clone(&shared),
             engine,
             account,
+            objectives: ObjectivesControl::new(setup.objectives),
+            probe_pace: (setup.health_check.interval, setup.health_check.timeout),
             began: Vec::new(),
             last_switch: None,
             initialization: setup.initialization,
@@ -348,6 +358,7 @@ impl GroupControl {
             Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
+            Message::Served(ended) => self.on_served(&ended),
             Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;

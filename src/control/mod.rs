@@ -16,6 +16,7 @@ mod marks;
 mod mirror;
 mod modules;
 mod neighbours;
+mod objectives;
 mod operators;
 mod probe;
 mod publish;
