@@ -1,6 +1,6 @@
 //! "Flapping primary: at most 1 switch per doubling of the cool-down" (the figure of the failover engine): a backend that
 //! fails again soon after it was returned to is not returned to before the cool-down is over, and that doubles each time
-//! (`recovery.delay`, up to `recovery.delay_max`).
+//! (`recovery.delay`, up to `recovery.delay_max`). Each `recovery.forget_after` without a relapse forgets one.
 
 use std::time::Duration;
 
@@ -14,7 +14,16 @@ pub(super) struct NoFlap {
     returned_at: Option<Time>,
     /// Returns that did not last, in a row.
     relapses: u32,
+    relapsed_at: Time,
     judged: u64,
+}
+
+impl NoFlap {
+    /// What is not forgotten yet.
+    fn relapses(&self, now: Time, forget_after: Duration) -> u32 {
+        let forgotten = (now - self.relapsed_at).as_micros() / forget_after.as_micros().max(1);
+        self.relapses.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+    }
 }
 
 impl Invariant for NoFlap {
@@ -29,7 +38,8 @@ impl Invariant for NoFlap {
             // It is left once, however many attempts that takes.
             if let Some(at) = self.returned_at.take() {
                 let relapsed = world.now - at < recovery.grace_period;
-                self.relapses = if relapsed { self.relapses + 1 } else { 0 };
+                self.relapses = if relapsed { self.relapses(world.now, recovery.forget_after) + 1 } else { 0 };
+                self.relapsed_at = world.now;
             }
             self.left_at = Some(world.now);
         }
@@ -44,19 +54,15 @@ impl Invariant for NoFlap {
         }
         self.returned_at = Some(world.now);
         let Some(left_at) = self.left_at else { return Ok(()) };
-        let doubled = recovery.delay.saturating_mul(1 << self.relapses.min(20));
+        let relapses = self.relapses(world.now, recovery.forget_after);
+        let doubled = recovery.delay.saturating_mul(1 << relapses.min(20));
         let cool_down = doubled.min(recovery.delay_max.max(recovery.delay));
-        // Each `forget_after` without a relapse forgets one.
         let away: Duration = world.now - left_at;
-        let cool_down = if away >= recovery.forget_after { recovery.delay } else { cool_down };
         self.judged += 1;
         if away >= cool_down {
             return Ok(());
         }
-        Err(format!(
-            "the primary is returned to {away:?} after it was left, {} relapses long: {cool_down:?}",
-            self.relapses
-        ))
+        Err(format!("the primary is returned to {away:?} after it was left, {relapses} relapses long: {cool_down:?}"))
     }
 
     fn judged(&self) -> u64 {
