@@ -54,6 +54,9 @@ pub struct GroupReport {
     pub switches_today: u64,
     #[serde(default)]
     pub incidents_today: u64,
+    /// Absent while none is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanReport>,
     /// Absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<SwitchReport>,
@@ -245,6 +248,38 @@ pub struct How {
     pub dry_run: bool,
 }
 
+/// What is asked of a plan of more than one switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanOrder {
+    /// Both kept in step and compared, then the switch, then compared on; each comparison lasts `dwell` at least.
+    BlueGreen {
+        to: String,
+        dwell: Duration,
+        dry_run: bool,
+    },
+    Pause,
+    Resume,
+    /// The backend that served before serves again.
+    Rollback,
+}
+
+/// A plan under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// `blue_green`.
+    pub plan: Word,
+    pub from: String,
+    pub to: String,
+    /// `in_step`, `compare`, `cut_over`, `watch` or `way_back`.
+    pub phase: Word,
+    pub paused: bool,
+    /// Of the present phase.
+    pub samples: u64,
+    pub wrong: u64,
+    pub missing: u64,
+    pub failed: u64,
+}
+
 /// The last switch, whatever came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchReport {
@@ -352,7 +387,7 @@ pub struct IdentityReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandOutcome {
     pub group: String,
-    /// `done`, `nothing_to_do` when things were already as asked, or `dry_run` when nothing was to be done.
+    /// `done`, `begun` (a plan that goes on by itself), `nothing_to_do` when things were already as asked, or `dry_run`.
     pub result: Word,
     /// One sentence.
     pub message: String,
@@ -447,6 +482,13 @@ pub enum Request {
         note: Note,
         reply: CommandReply,
     },
+    /// About a plan of more than one switch.
+    Plan {
+        group: Option<String>,
+        order: PlanOrder,
+        note: Note,
+        reply: CommandReply,
+    },
     /// Standin may from now on empty this backend.
     Adopt {
         group: Option<String>,
@@ -533,6 +575,15 @@ impl Handle {
         note: Note,
     ) -> Result<CommandOutcome, CommandError> {
         self.command(|reply| Request::Order { group, order, how, note, reply }).await
+    }
+
+    pub async fn plan(
+        &self,
+        group: Option<String>,
+        order: PlanOrder,
+        note: Note,
+    ) -> Result<CommandOutcome, CommandError> {
+        self.command(|reply| Request::Plan { group, order, note, reply }).await
     }
 
     pub async fn adopt(&self, group: Option<String>, backend: String) -> Result<CommandOutcome, CommandError> {
@@ -682,6 +733,7 @@ pub(crate) mod tests {
             proposal: None,
             switches_today: 2,
             incidents_today: 1,
+            plan: None,
             last_switch: Some(SwitchReport {
                 at,
                 from: "backup-a".to_owned(),

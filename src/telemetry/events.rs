@@ -82,6 +82,8 @@ pub enum EventKind {
     Config,
     /// An operator's command by the control port.
     Operator,
+    /// A plan of more than one switch began, took a step, or has ended (`result`).
+    Plan,
     /// A switch waits for `standin confirm` (`failover.mode = "semi_automatic"`).
     Proposed,
     /// A proposal was confirmed or rejected by a person, withdrawn, overtaken, or has expired.
@@ -93,7 +95,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -116,6 +118,7 @@ impl EventKind {
         Self::Difference,
         Self::Config,
         Self::Operator,
+        Self::Plan,
         Self::Proposed,
         Self::ProposalEnded,
         Self::Incident,
@@ -147,6 +150,7 @@ impl EventKind {
             Self::Difference => "difference",
             Self::Config => "config",
             Self::Operator => "operator",
+            Self::Plan => "plan",
             Self::Proposed => "proposed",
             Self::ProposalEnded => "proposal_ended",
             Self::Incident => "incident",
@@ -167,6 +171,7 @@ impl EventKind {
             | Self::Reconciled
             | Self::Config
             | Self::Operator
+            | Self::Plan
             | Self::ProposalEnded
             | Self::Incident
             | Self::Decision => Severity::Info,
