@@ -9,6 +9,7 @@ time that the proxy adds. Then a verdict for each figure that Standin promises.
   peers_bench.py                     every case, 3 rounds (about 6 minutes)
   peers_bench.py --smoke             every case once and small: does it run? (under 60 s; its figures mean little)
   peers_bench.py --only twemproxy,standin --cases p1get,c1
+  peers_bench.py --before OLDER      an older build beside this one, in the same rounds
 """
 
 import argparse
@@ -70,6 +71,7 @@ FIGURE_NAMES = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--standin", type=pathlib.Path, default=HERE.parents[1] / "target/release/standin")
+    parser.add_argument("--before", type=pathlib.Path, help="program of an older build, measured as the peer `before`")
     parser.add_argument("--n", type=int, default=200_000, help="requests of a plain case (default 200000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {','.join(CASES)}")
@@ -104,6 +106,10 @@ def peer_commands(options):
                     else f"no program at {standin}: make build", 7404),
         "mirrored": ([str(standin), "run", "--config", "standin-mirrored.toml"], 7406),
     }
+    if options.before:
+        chosen.append("before")
+        commands["before"] = (["env", "STANDIN_LISTEN_ADDRESS=127.0.0.1:7408", "STANDIN_CONTROL_ADDRESS=127.0.0.1:7409",
+                               str(options.before.resolve()), "run", "--config", "standin.toml"], 7408)
     unknown = set(chosen) - set(commands)
     if unknown:
         sys.exit(f"no such peer: {', '.join(sorted(unknown))}")

@@ -62,6 +62,9 @@ pub mod flag {
     /// A block that is written ahead of a write: its replies, as many as `Entry::confirmations` says, are for
     /// [`super::Host::block_answered`]. It stays with its connection, and is sent again there.
     pub const AHEAD: u16 = 1024;
+    /// A write that was sent on a connection that is gone, and was not answered: it may have been executed, whatever becomes
+    /// of it afterwards. One that was refused and is repeated was not executed.
+    pub const UNSETTLED: u16 = 2048;
     /// Flags that mean nothing for where the reply goes.
     pub const ASIDE: u16 = MIRRORED_AS_IT_IS | MIRRORED;
 }

@@ -331,6 +331,23 @@ fn a_request_that_outlived_its_time_in_flight_is_answered_once_and_its_reply_awa
 }
 
 #[test]
+fn a_write_that_was_refused_and_found_nobody_was_not_executed_and_one_that_was_lost_may_have_been() {
+    let world = World::new();
+    world.request("SET a 1", 0);
+    world.write_all();
+    receive(&world, b"-READONLY You can't write against a read only replica.\r\n");
+    let (_, refused, bytes) = world.link.queue.borrow_mut().delayed.pop().unwrap();
+    world.link.push(refused, &bytes);
+    world.link.sweep(clock::micros() + 3_000_000);
+    assert_eq!(world.errors(), [(0, "-NOBACKEND".to_owned())]);
+    world.request("SET b 1", 0);
+    world.write_all();
+    world.link.lose();
+    world.link.sweep(clock::micros() + 3_000_000);
+    assert_eq!(world.errors()[1], (1, "-UNKNOWNOUTCOME".to_owned()));
+}
+
+#[test]
 fn slow_and_blocking_requests_are_given_their_time() {
     let world = World::new();
     world.request("KEYS *", 0);

@@ -160,6 +160,9 @@ impl<S: Owner> Link<S> {
         }
         entry.attempts += 1;
         entry.flags |= flag::REPEAT;
+        if category > Category::Read {
+            entry.flags |= flag::UNSETTLED;
+        }
         self.counters().retries.add(1);
         Verdict::Keep
     }
@@ -216,8 +219,7 @@ impl<S: Owner> Link<S> {
             self.gauge().sub((before - queue.entries.len()) as u64);
         }
         for (entry, sent, category) in expired {
-            // One that waits to be sent again was sent once, on a connection that is gone.
-            self.expire(&entry, sent || entry.attempts > 0, category);
+            self.expire(&entry, sent || entry.flags & flag::UNSETTLED != 0, category);
         }
     }
 
@@ -244,9 +246,7 @@ impl<S: Owner> Link<S> {
         let text = if !sent && self.backend.is_sealed(self.lane.database) {
             sealed_text(name, self.lane.database)
         } else if !sent {
-            format!(
-                "-NOBACKEND backend {name} cannot be reached and no other one can serve; the request was not sent\r\n"
-            )
+            format!("-NOBACKEND backend {name} cannot serve and no other one can; the request was not executed\r\n")
         } else if category == Category::Read {
             format!("-TIMEOUT backend {name} did not answer in time\r\n")
         } else {

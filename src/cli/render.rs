@@ -177,6 +177,9 @@ fn notes(backend: &BackendReport, text: &mut String) {
     if let Some(error) = &backend.probes.last_error {
         let _ = writeln!(text, "  {name}: last probe failed: {}", harmless(error));
     }
+    if let Some(trouble) = backend.replication.as_ref().and_then(|replication| replication.trouble.as_ref()) {
+        let _ = writeln!(text, "  {name}: replication: {}", harmless(trouble));
+    }
     if let Some(sampling) =
         backend.sampling.as_ref().filter(|sampling| sampling.agree_percent.is_some_and(|percent| percent < 100.0))
     {

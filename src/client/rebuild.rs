@@ -163,8 +163,7 @@ impl SessionTask {
     /// Nobody can take the session over in time: its unanswered requests fail.
     fn fail_orphans(&mut self) {
         for (entry, _) in std::mem::take(&mut self.state.orphans) {
-            // What was sent once may have been executed, whatever became of it afterwards.
-            let text: &[u8] = if entry.attempts > 0 {
+            let text: &[u8] = if entry.flags & flag::UNSETTLED != 0 {
                 b"-UNKNOWNOUTCOME the connection was lost and no backend can serve now; it may or may not be executed\r\n"
             } else {
                 b"-NOBACKEND no backend can serve now; see `standin status`\r\n"

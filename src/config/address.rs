@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::schema::BackendAddress;
+use super::schema::{BackendAddress, HostPort};
 use super::secret::Secret;
 use super::value::{Value, Variables};
 
@@ -52,6 +52,21 @@ impl Value for Target {
 
     fn show(&self) -> String {
         format!("\"{}\"", self.address)
+    }
+}
+
+impl Value for HostPort {
+    fn from_text(text: &str, _: &Variables) -> Result<Self, String> {
+        let (host, port) = host_port(text).map_err(|_| format!("\"{text}\" is no address; write \"host:6379\""))?;
+        Ok(Self { host, port })
+    }
+
+    fn kind() -> String {
+        "an address".to_owned()
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
     }
 }
 

@@ -22,6 +22,7 @@ impl Backend {
             region: None,
             data: DataMode::Cold,
             persistent: false,
+            replication_address: None,
             tls: None,
         }
     }
@@ -45,6 +46,7 @@ impl Group {
             recovery: Recovery::default(),
             divergence: Divergence::default(),
             mirror: Mirror::default(),
+            replica: Replica::default(),
             sampling: Sampling::default(),
             embedded: Embedded::default(),
         }

@@ -81,6 +81,7 @@ fn backend(backend: &Backend) -> Json {
         "region": backend.region,
         "data": backend.data.word(),
         "persistent": backend.persistent,
+        "replication_address": backend.replication_address.as_ref().map(ToString::to_string),
         "tls": tls,
     })
 }
@@ -173,6 +174,7 @@ fn policies(group: &Group) -> Map<String, Json> {
             "copy_rate": group.mirror.copy_rate,
             "value_max": show_size(group.mirror.value_max),
         },
+        "replica": { "promote": group.replica.promote },
         "sampling": {
             "mode": group.sampling.mode.word(),
             "share": group.sampling.share,

@@ -125,6 +125,7 @@ fn read_group<'r>(name: String, own: &Section<'r>, policy: impl Fn(&'static str)
         recovery: read::recovery(policy("recovery")),
         divergence: read::divergence(policy("divergence")),
         mirror: read::mirror(policy("mirror")),
+        replica: read::replica(policy("replica")),
         sampling: read::sampling(policy("sampling")),
         embedded: read::embedded(policy("embedded")),
     }

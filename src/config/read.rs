@@ -114,6 +114,7 @@ pub(super) fn backend(section: Section<'_>) -> Backend {
         region: section.optional("region"),
         data: section.take("data", default.data),
         persistent: section.take("persistent", default.persistent),
+        replication_address: section.optional("replication_address"),
         tls: tls.or(target.tls.then(BackendTls::default)),
     };
     section.finish();
@@ -307,6 +308,12 @@ pub(super) fn mirror(section: Section<'_>) -> Mirror {
     };
     section.finish();
     mirror
+}
+
+pub(super) fn replica(section: Section<'_>) -> Replica {
+    let replica = Replica { promote: section.take("promote", Replica::default().promote) };
+    section.finish();
+    replica
 }
 
 pub(super) fn sampling(section: Section<'_>) -> Sampling {

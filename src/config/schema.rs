@@ -42,6 +42,7 @@ pub struct Group {
     pub recovery: Recovery,
     pub divergence: Divergence,
     pub mirror: Mirror,
+    pub replica: Replica,
     pub sampling: Sampling,
     pub embedded: Embedded,
 }
@@ -141,8 +142,17 @@ pub struct Backend {
     pub data: DataMode,
     /// The content is not a cache's: it is never flushed.
     pub persistent: bool,
+    /// Where the other servers reach it, for REPLICAOF; absent means at `address`.
+    pub replication_address: Option<HostPort>,
     /// Present for `rediss://` addresses and where `[backend.tls]` is given.
     pub tls: Option<BackendTls>,
+}
+
+/// `"host:port"`; IPv6 hosts are kept without brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -435,6 +445,13 @@ pub struct Mirror {
     pub value_max: usize,
 }
 
+/// `[replica]`: backends with `data = "replica"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replica {
+    /// Whether Standin says REPLICAOF to the servers; else it waits for whoever does, and follows.
+    pub promote: bool,
+}
+
 /// `[sampling]`: how the active is compared with what mirrored backends and replicas hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -534,6 +551,16 @@ impl fmt::Display for BackendAddress {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Embedded => f.write_str("embedded"),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

@@ -48,6 +48,7 @@ impl Checker<'_> {
             self.backend(&format!("backend[{index}]"), backend);
         }
         self.times(group);
+        self.replication(group);
         if !plain_key_part(&group.divergence.mark_prefix) {
             let message = "this begins the keys on the servers; write letters, digits and `:-_.` alone, 64 at most";
             self.fail("divergence.mark_prefix", message);
@@ -189,10 +190,26 @@ impl Checker<'_> {
             ("database", backend.database != 0),
             ("data", backend.data != DataMode::Cold),
             ("persistent", backend.persistent),
+            ("replication_address", backend.replication_address.is_some()),
             ("tls", backend.tls.is_some()),
         ] {
             if given {
                 self.fail(&format!("{path}.{name}"), "this means nothing for the embedded store; remove it");
+            }
+        }
+    }
+
+    /// A server that is told to follow another must be able to reach it.
+    fn replication(&self, group: &Group) {
+        let replicas = group.backends.iter().any(|backend| backend.data == DataMode::Replica);
+        for (index, backend) in group.backends.iter().enumerate() {
+            let follows = backend.role == Role::Primary || backend.data == DataMode::Replica;
+            let is_unreachable =
+                matches!(backend.address, BackendAddress::Unix(_)) && backend.replication_address.is_none();
+            if replicas && group.replica.promote && follows && is_unreachable {
+                let message = "with `replica.promote` the other servers are told to follow this one, and cannot by a Unix \
+                               socket; give `replication_address`, a \"host:port\"";
+                self.fail(&format!("backend[{index}].address"), message);
             }
         }
     }

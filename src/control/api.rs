@@ -108,6 +108,9 @@ pub struct BackendReport {
     /// Of a backend that is kept in step while another serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorReport>,
+    /// Of servers that replicate each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationReport>,
     /// Of a backend that is compared with the active: what that has found since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<SamplingReport>,
@@ -345,6 +348,39 @@ pub struct MirrorReport {
     /// Why it is off, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// The place of a server among those that replicate each other, as it said last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationReport {
+    /// `master` or `replica`.
+    pub role: Word,
+    /// The master that it follows, as `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_is_up: Option<bool>,
+    /// It is taking over the whole content of its master.
+    pub is_syncing: bool,
+    /// How long it has heard nothing from its master, to the second; masters speak every ten seconds at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
+    /// Bytes of the stream that it has produced, or taken in.
+    pub offset: u64,
+    /// Of a replica: what it lacks of what was acknowledged to our clients. `behind_bytes` is what is known to be missing;
+    /// no more writes than `behind_writes`, and none older than `behind_ms`, are. Absent while the master is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_writes: Option<u64>,
+    /// Bandwidth of the stream over the last ten seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Why it could not be promoted, or made to follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// How a backend's content compares with that of the active. Counts are of keys, since the start.
@@ -690,6 +726,7 @@ pub(crate) mod tests {
             }),
             data: "cold".into(),
             mirror: None,
+            replication: None,
             sampling: None,
             weight: 100,
             zone: None,

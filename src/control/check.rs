@@ -1,13 +1,15 @@
 //! What `standin check --connect` finds about a backend's content and permissions, by the same rules as the running
 //! process.
 
-use super::facts::{self, BackendRules, Facts};
+use super::facts::{self, Facts};
 use super::marks::{MarkKeys, Marks};
 use super::probe::Keyspace;
+use super::replication::Replication;
+use super::settings::rules;
 use crate::backend::{Conversation, Identity};
-use crate::config::{self, BackendAddress, Role};
+use crate::config::{self, DataMode};
 use crate::divergence::{State, Summary};
-use crate::policy::{BackendId, BackendRole, Standing};
+use crate::policy::{BackendRole, Standing};
 
 /// Whether it is fine, what was found, and the command that mends it.
 type Finding = (bool, String, Option<String>);
@@ -63,7 +65,8 @@ pub async fn content_findings(
         met: true,
         ..Facts::default()
     };
-    let rules = rules(backend);
+    let index = group.backends.iter().position(|other| other.name == backend.name).unwrap_or_default();
+    let rules = rules(index, backend, group);
     let is_primary = rules.role == BackendRole::Primary;
     let state = if keys == 0 || is_primary { State::Empty } else { State::Unknown };
     let record = Summary { state, keys: 0, bytes: 0, why: "it holds keys that Standin did not write".to_owned() };
@@ -80,22 +83,29 @@ pub async fn content_findings(
             findings.push((true, format!("{keys} keys{owned}; can be entered"), None));
         }
     }
+    findings.extend(follows_nobody(&rules, conversation, group).await);
     findings
 }
 
-fn rules(backend: &config::Backend) -> BackendRules {
-    BackendRules {
-        id: BackendId(0),
-        name: backend.name.clone(),
-        role: match backend.role {
-            Role::Primary => BackendRole::Primary,
-            Role::Backup => BackendRole::Backup,
-        },
-        data: backend.data,
-        persistent: backend.persistent,
-        is_embedded: backend.address == BackendAddress::Embedded,
-        weight: backend.weight,
-        zone: backend.zone.clone(),
-        region: backend.region.clone(),
+/// A configured replica that follows nobody is a backup that nothing keeps in step; right only for one that was promoted.
+async fn follows_nobody(
+    rules: &facts::BackendRules,
+    conversation: &mut Conversation,
+    group: &config::Group,
+) -> Option<Finding> {
+    let replies = conversation.ask_within(group.timeout.handshake, &[vec!["INFO", "replication"]]).await.ok()?;
+    let look = Replication::read(replies.first()?)?;
+    let primary = group.primary();
+    if rules.data != DataMode::Replica {
+        return None;
     }
+    if !look.is_replica {
+        let text = "it is configured as a replica and follows nobody: nothing keeps it in step, unless it was promoted";
+        let mend = format!("have backend {} follow {}: REPLICAOF HOST PORT", rules.name, primary.address);
+        return Some((false, text.to_owned(), Some(mend)));
+    }
+    let (master, link) = (look.master_text().unwrap_or_default(), if look.link_is_up { "up" } else { "down" });
+    let text = format!("it follows {master}, the link is {link}, at byte {} of the stream", look.offset);
+    let mend = (!look.link_is_up).then(|| format!("see why backend {} cannot reach {master}", rules.name));
+    Some((look.link_is_up, text, mend))
 }

@@ -95,7 +95,7 @@ pub(super) async fn enter(
         // It is right but for what is in its record.
     } else if is_empty {
         record.settle(State::Empty);
-    } else if record.state() == State::Unknown && rules.data != crate::config::DataMode::Replica {
+    } else if record.state() == State::Unknown && !shared.content_is_replicated(to) {
         let why = record.summary().why;
         let facts = shared.facts.borrow()[to.index()].clone();
         match remedy(rules, &facts, policy, &why) {

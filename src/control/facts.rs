@@ -1,9 +1,10 @@
 //! What the control plane knows of a backend's content: whose it is, and whether it may be entered.
 
-use super::marks::Incident;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::marks::Incident;
+use super::replication::Replication;
 use crate::backend::Identity;
 use crate::config::{DataMode, DivergencePolicy};
 use crate::divergence::{State, Summary};
@@ -17,6 +18,9 @@ pub(super) struct BackendRules {
     pub(super) role: BackendRole,
     pub(super) data: DataMode,
     pub(super) persistent: bool,
+    /// It is one of the servers that replicate each other: the primary where there are replicas, and those.
+    pub(super) is_replicated: bool,
+    pub(super) replication_address: Option<(String, u16)>,
     pub(super) is_embedded: bool,
     pub(super) weight: u32,
     pub(super) zone: Option<String>,
@@ -62,6 +66,12 @@ pub(super) struct Facts {
     pub(super) emptying: bool,
     /// The backend that is the same server by another address.
     pub(super) twin: Option<String>,
+    /// As it said last, where it is one of those that replicate each other.
+    pub(super) replication: Option<Replication>,
+    /// Why it could not be promoted, or made to follow.
+    pub(super) replication_trouble: Option<String>,
+    /// When it was told last whom to follow.
+    pub(super) told_at: Option<Instant>,
     /// Why its sealed databases that are used could not be emptied, as it was last recorded.
     pub(super) sealed_why: Option<String>,
     pub(super) last_ok_us: u64,
@@ -126,7 +136,14 @@ pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePo
             return Standing::Refused { why: why.to_owned() };
         }
         if identity.is_replica && rules.data != DataMode::Replica {
-            let why = "it is a replica but is not configured as one; set data = \"replica\", or promote it";
+            let why = match rules.role {
+                BackendRole::Primary => {
+                    "it is a replica, and takes no writes: promote it, or name its master as the primary"
+                }
+                BackendRole::Backup => {
+                    "it is a replica but is not configured as one; set data = \"replica\", or promote it"
+                }
+            };
             return Standing::Refused { why: why.to_owned() };
         }
     }
@@ -152,10 +169,16 @@ pub(super) fn mend(rules: &BackendRules, facts: &Facts) -> String {
         format!("point backend {name} at a server of its own")
     } else if identity.is_some_and(|identity| identity.is_cluster) {
         format!("point backend {name} at a standalone server")
+    } else if identity.is_some_and(|identity| identity.is_replica) && rules.data == DataMode::Replica {
+        format!("promote backend {name} (REPLICAOF NO ONE), or set replica.promote = true")
+    } else if identity.is_some_and(|identity| identity.is_replica) && rules.role == BackendRole::Primary {
+        format!("promote backend {name} (REPLICAOF NO ONE), or name its master as the primary")
     } else if identity.is_some_and(|identity| identity.is_replica) {
         format!("set data = \"replica\" for backend {name}")
     } else if facts.serves_neighbour.is_some() {
         format!("wait until no other Standin serves from {name}, or let them return first")
+    } else if rules.data == DataMode::Replica {
+        format!("have backend {name} follow the server that serves: REPLICAOF HOST PORT")
     } else if let Some(other) = facts.other_owners.first() {
         format!("give this group a server that group {other} does not use in place of backend {name}")
     } else if rules.persistent {
@@ -176,6 +199,8 @@ mod tests {
             role: BackendRole::Backup,
             data: DataMode::Cold,
             persistent: false,
+            is_replicated: false,
+            replication_address: None,
             is_embedded: false,
             weight: 100,
             zone: None,

@@ -20,6 +20,7 @@ use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
+use super::replication::{Servers, Told};
 use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
@@ -49,6 +50,7 @@ pub struct GroupControlSetup {
     pub divergence_policy: DivergencePolicy,
     pub tracks_writers: bool,
     pub mark_prefix: String,
+    pub promote: bool,
     pub mirror: MirrorSettings,
     pub sampling: Sampling,
     pub health_check: HealthCheck,
@@ -91,6 +93,7 @@ pub(super) enum Message {
     Unsealed(BackendId, Result<(), String>),
     /// What was sampled for a plan.
     Plan(PlanNews),
+    Replicated(BackendId, Told),
 }
 
 pub(super) struct GroupControl {
@@ -188,6 +191,7 @@ impl GroupControl {
                 rules: setup.health_check.clone(),
                 mark_keys: mark_keys.clone(),
                 probe_key: probe_key.clone(),
+                is_replicated: setup.rules[backend.id.index()].is_replicated,
                 seed: setup.seed ^ u64::from(backend.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             };
             let (id, messages) = (backend.id, messages.clone());
@@ -197,7 +201,7 @@ impl GroupControl {
             tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
             probers.push(sender);
         }
-        let settings = setup.rules.iter().map(engine_backend).collect();
+        let settings = setup.rules.iter().map(|rules| engine_backend(rules, setup.promote)).collect();
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
@@ -218,6 +222,7 @@ impl GroupControl {
             facts: RefCell::new(vec![Facts::default(); count]),
             rules: setup.rules,
             divergence_policy: setup.divergence_policy,
+            servers: RefCell::new(Servers::new(setup.promote, count)),
             mark_keys,
             instance: instance(&setup.listen),
             own_prefix: setup.mark_prefix,
@@ -354,6 +359,7 @@ impl GroupControl {
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Plan(news) => self.tell_plan(news),
+            Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;
                 if let Err(why) = result {

@@ -68,8 +68,11 @@ impl Shared {
     }
 
     fn can_be_told(&self, id: BackendId) -> bool {
-        let is_replica = self.facts.borrow()[id.index()].identity.as_ref().is_some_and(|identity| identity.is_replica);
-        !self.rules(id).is_embedded && !is_replica && self.rules(id).data != DataMode::Replica
+        // What a replica that waits holds is not ours to write to; once promoted, it is like any other.
+        let serves = self.group.route().active == id
+            || self.incidents.borrow().announcing.is_some_and(|(announced, _)| announced == id);
+        let waits = self.rules(id).data == DataMode::Replica && !serves;
+        !self.rules(id).is_embedded && !self.is_replica(id) && !waits
     }
 
     /// The announced backend serves now.
@@ -102,13 +105,14 @@ impl Shared {
     /// client's FLUSHALL took it along.
     pub(super) fn remind(&self, id: BackendId) {
         let route = self.group.route();
+        let can_be_told = self.can_be_told(id);
         let heard = self.facts.borrow()[id.index()].incident.as_ref().map_or(0, |incident| incident.number);
         let mut incidents = self.incidents.borrow_mut();
         let current = incidents.current;
         if route.epoch == 0
             || incidents.announcing.is_some_and(|(announced, _)| announced == id)
             || heard >= current
-            || !self.can_be_told(id)
+            || !can_be_told
         {
             return;
         }

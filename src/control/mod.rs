@@ -20,6 +20,7 @@ mod neighbours;
 mod operators;
 mod probe;
 mod publish;
+mod replication;
 mod report;
 mod round;
 mod sampling;

@@ -68,7 +68,9 @@ impl Shared {
         let names_everybody = marks.serving.len() < 3;
         let is_wrong =
             if serves { names_everybody && !is_named } else { is_named || self.facts.borrow()[id.index()].names_us };
-        if !is_wrong || self.rules(id).is_embedded || !self.newest_is_done() {
+        // A replica names those that serve from its master.
+        let cannot = self.rules(id).is_embedded || self.is_replica(id);
+        if !is_wrong || cannot || !self.newest_is_done() {
             return;
         }
         self.facts.borrow_mut()[id.index()].names_us = false;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::marks::{MarkKeys, Marks};
+use super::replication::{Asked, Replication, writes_answered};
 use super::round::Round;
 use crate::backend::{self, Address, Backend, Conversation, Depth, HandshakeError, Identity, Lane, Reply, clock};
 use crate::command::Class;
@@ -96,6 +97,9 @@ pub(super) struct Report {
     pub(super) keyspace: Option<Keyspace>,
     pub(super) marks: Marks,
     pub(super) mark_database: u32,
+    /// Of servers that replicate each other.
+    pub(super) replication: Option<Replication>,
+    pub(super) asked: Asked,
 }
 
 /// How a prober is set up.
@@ -104,6 +108,8 @@ pub(super) struct ProbeSettings {
     pub(super) rules: HealthCheck,
     pub(super) mark_keys: MarkKeys,
     pub(super) probe_key: String,
+    /// It is one of the servers that replicate each other.
+    pub(super) is_replicated: bool,
     pub(super) seed: u64,
 }
 
@@ -264,13 +270,16 @@ impl Prober {
         let is_replica = self.connection.as_ref().is_some_and(|connection| connection.identity.is_replica);
         let write_proven = self.write_proven() && !self.awaited;
         self.probes = self.probes.wrapping_add(1);
-        let looks = Looks { replication: is_replica, memory: self.probes % MEMORY_EVERY == 1 };
+        let replication = is_replica || self.settings.is_replicated;
+        let asked = Asked { at_us: started, writes: writes_answered(&self.backend) };
+        let looks = Looks { replication, memory: self.probes % MEMORY_EVERY == 1 };
         let requests = requests(&self.settings, looks, is_replica || write_proven);
         let Some(connection) = &mut self.connection else { return broken(Edge::LinkLost, "no connection") };
         match connection.conversation.ask_within(timeout, &requests).await {
             Ok(replies) => {
                 let latency = Duration::from_micros(clock::micros() - started);
                 let report = connection.judge(&replies, latency, looks, self.settings.rules.write_probe, write_proven);
+                let report = Report { asked, ..report };
                 if connection.identity.is_replica && is_looked_up(&self.backend.target.address) {
                     // The name may lead to another server by now.
                     self.connection = None;
@@ -318,7 +327,7 @@ impl Prober {
 /// What is looked at beside what every probe looks at.
 #[derive(Debug, Clone, Copy)]
 struct Looks {
-    /// Replicas: how far they are behind.
+    /// Servers that replicate each other: whom they follow, and how far they are.
     replication: bool,
     memory: bool,
 }
@@ -437,6 +446,9 @@ impl Connection {
             _ if self.identity.is_replica => Role::Replica,
             _ => Role::Unknown,
         };
+        if let Some(info) = looks.replication(replies) {
+            backend::read_info(info, &mut self.identity);
+        }
         self.identity.is_replica = role == Role::Replica;
         let write_ok = (write_probe && replies.len() > looks.count()).then(|| {
             // Without the permission to write there is nothing to learn from not being able to.
@@ -461,6 +473,8 @@ impl Connection {
             keyspace: replies[2].text().map(|_| Keyspace::read(&replies[2])),
             marks: Marks::read(&replies[3..LOOKS]),
             mark_database: self.mark_database,
+            replication: looks.replication(replies).and_then(Replication::read),
+            asked: Asked::default(),
         }
     }
 }
@@ -478,6 +492,8 @@ fn broken(edge: Edge, text: &str) -> Report {
         keyspace: None,
         marks: Marks::default(),
         mark_database: 0,
+        replication: None,
+        asked: Asked::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Once a second: from counters and views to metrics.
 
-use super::api::{MirrorReport, SamplingReport};
+use super::api::{MirrorReport, ReplicationReport, SamplingReport};
 use super::facts::Facts;
 use super::report::class_word;
 use super::window::Sampler;
@@ -9,9 +9,16 @@ use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, FailureKind, Standing, View};
 use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{
-    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, SamplingMetrics, breaker_value, divergence_value,
-    health_value,
+    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, ReplicationMetrics, SamplingMetrics, breaker_value,
+    divergence_value, health_value,
 };
+
+/// What the status says too, by backend.
+pub(super) struct Reports {
+    pub(super) mirrors: Vec<Option<MirrorReport>>,
+    pub(super) replications: Vec<Option<ReplicationReport>>,
+    pub(super) samples: Vec<Option<SamplingReport>>,
+}
 
 pub(super) struct MetricsPublisher {
     group: GroupMetrics,
@@ -39,8 +46,7 @@ impl MetricsPublisher {
         group: &Group,
         view: &View,
         facts: &[Facts],
-        mirrors: &[Option<MirrorReport>],
-        samples: &[Option<SamplingReport>],
+        reports: &Reports,
         clients: &ClientCounts,
     ) {
         let sum = |pick: fn(&Counters) -> u64| -> u64 {
@@ -64,10 +70,13 @@ impl MetricsPublisher {
             metrics.divergence_keys.set(record.keys as f64);
             metrics.divergence_bytes.set(record.bytes as f64);
             metrics.divergence_state.set(divergence_value(state_word(record.state)));
-            if let Some(report) = &mirrors[backend.id.index()] {
+            if let Some(report) = &reports.mirrors[backend.id.index()] {
                 mirror(&metrics.mirror, report);
             }
-            if let Some(report) = &samples[backend.id.index()] {
+            if let Some(report) = &reports.replications[backend.id.index()] {
+                replication(&metrics.replication, report);
+            }
+            if let Some(report) = &reports.samples[backend.id.index()] {
                 sampling(&metrics.sampling, report);
             }
         }
@@ -81,6 +90,13 @@ fn mirror(metrics: &MirrorMetrics, report: &MirrorReport) {
     metrics.commands.absolute(report.commands);
     metrics.copies.absolute(report.copied);
     metrics.dropped.absolute(report.dropped);
+}
+
+fn replication(metrics: &ReplicationMetrics, report: &ReplicationReport) {
+    metrics.offset.set(report.offset as f64);
+    metrics.behind.set(report.behind_bytes.unwrap_or(0) as f64);
+    metrics.lag.set(report.behind_ms.unwrap_or(0) as f64 / 1e3);
+    metrics.link.set(f64::from(u8::from(report.link_is_up.unwrap_or(true))));
 }
 
 fn sampling(metrics: &SamplingMetrics, report: &SamplingReport) {

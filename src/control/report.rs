@@ -177,6 +177,7 @@ impl GroupControl {
             }),
             data: rules.data.word().into(),
             mirror: self.mirror_report(view.id).filter(|_| !active),
+            replication: self.shared.replication_report(view.id),
             sampling: self.sampling_report(view.id),
             weight: rules.weight,
             zone: rules.zone.clone(),

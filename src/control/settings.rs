@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::facts::BackendRules;
 use super::group::GroupControlSetup;
 use super::mirror::MirrorSettings;
+use super::replication::is_replicated;
 use crate::config::{self, BackendAddress, FailoverMode, Profile, TriggerName};
 use crate::divergence::Scripts;
 use crate::policy::{
@@ -28,7 +29,7 @@ pub fn group_setup(
     listen: String,
     state: Option<PathBuf>,
 ) -> GroupControlSetup {
-    let rules = config.backends.iter().enumerate().map(|(index, backend)| rules(index, backend)).collect();
+    let rules = config.backends.iter().enumerate().map(|(index, backend)| rules(index, backend, config)).collect();
     GroupControlSetup {
         publisher,
         engine_settings: engine_settings(config),
@@ -36,6 +37,7 @@ pub fn group_setup(
         divergence_policy: config.divergence.policy,
         tracks_writers: config.divergence.source == config::DivergenceSource::Tracking,
         mark_prefix: config.divergence.mark_prefix.clone(),
+        promote: config.replica.promote,
         mirror: MirrorSettings {
             fill: config.mirror.fill,
             primary: config.mirror.primary,
@@ -54,16 +56,21 @@ pub fn group_setup(
     }
 }
 
-fn rules(index: usize, backend: &config::Backend) -> BackendRules {
+pub(super) fn rules(index: usize, backend: &config::Backend, group: &config::Group) -> BackendRules {
+    let any_replica = group.backends.iter().any(|backend| backend.data == config::DataMode::Replica);
+    let role = match backend.role {
+        config::Role::Primary => BackendRole::Primary,
+        config::Role::Backup => BackendRole::Backup,
+    };
+    let reached_at = backend.replication_address.clone();
     BackendRules {
         id: BackendId(index as u8),
         name: backend.name.clone(),
-        role: match backend.role {
-            config::Role::Primary => BackendRole::Primary,
-            config::Role::Backup => BackendRole::Backup,
-        },
+        role,
         data: backend.data,
         persistent: backend.persistent,
+        is_replicated: is_replicated(role, backend.data, any_replica),
+        replication_address: reached_at.map(|address| (address.host, address.port)),
         is_embedded: backend.address == BackendAddress::Embedded,
         weight: backend.weight,
         zone: backend.zone.clone(),
@@ -141,15 +148,16 @@ fn triggers(names: &[TriggerName]) -> Triggers {
 #[must_use]
 pub fn engine_backends(config: &config::Group) -> Vec<BackendSettings> {
     let backends = config.backends.iter().enumerate();
-    backends.map(|(index, backend)| engine_backend(&rules(index, backend))).collect()
+    backends.map(|(index, backend)| engine_backend(&rules(index, backend, config), config.replica.promote)).collect()
 }
 
-pub(super) fn engine_backend(rules: &BackendRules) -> BackendSettings {
+pub(super) fn engine_backend(rules: &BackendRules, promote: bool) -> BackendSettings {
     let mut settings = BackendSettings::new(rules.id, &rules.name, rules.role);
     settings.weight = rules.weight;
     settings.zone.clone_from(&rules.zone);
     settings.region.clone_from(&rules.region);
     settings.last_resort = rules.is_embedded;
+    settings.promotable = promote && rules.is_replicated;
     settings.data = match rules.data {
         config::DataMode::Cold => DataMode::Cold,
         config::DataMode::Mirrored => DataMode::Mirrored,

@@ -16,6 +16,7 @@ use super::incident::Incidents;
 use super::marks::{MarkKeys, Marks};
 use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, ProbeCommand};
+use super::replication::Servers;
 use super::sampling::Figures;
 use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) rules: Vec<BackendRules>,
     pub(super) facts: RefCell<Vec<Facts>>,
     pub(super) divergence_policy: DivergencePolicy,
+    pub(super) servers: RefCell<Servers>,
     pub(super) mark_keys: MarkKeys,
     /// What all keys of Standin's own begin with.
     pub(super) own_prefix: String,
@@ -71,6 +73,9 @@ impl Shared {
     pub(super) fn standing(&self, id: BackendId) -> Standing {
         if let Some(twin) = self.twin(id) {
             return Standing::Refused { why: twin_text(&twin) };
+        }
+        if let Some(standing) = self.standing_of_replicated(id) {
+            return standing;
         }
         let facts = &self.facts.borrow()[id.index()];
         let standing = facts::standing(self.rules(id), facts, self.divergence_policy, &self.group.record(id).summary());
@@ -162,7 +167,9 @@ impl Shared {
         self.facts.borrow_mut()[id.index()].names_us = true;
         self.tell(id, vec![entry::words(&["SREM", &self.mark_keys.serving, &self.client_name])]);
         let rules = self.rules(id);
-        if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
+        if self.promotes() && rules.is_replicated {
+            self.group.record(id).become_unknown("it was left, and is to follow the server that serves");
+        } else if rules.role == BackendRole::Backup && rules.data == crate::config::DataMode::Cold {
             // It is emptied while it waits. From where another Standin serves it is not, and what we write elsewhere from
             // now on is recorded against it.
             if !self.facts.borrow()[id.index()].names_neighbours {
@@ -178,8 +185,11 @@ impl Shared {
         let before = facts.identity.take();
         let identity = before.iter().fold(identity.clone(), Identity::completed_by);
         let restarted = before.as_ref().is_some_and(|before| !before.same_content(&identity));
+        // What a replica holds is its master's affair, also when it takes all over anew.
+        let follows = self.rules(id).is_replicated && identity.is_replica;
+        let is_same_process = before.as_ref().is_some_and(|before| before.run_id == identity.run_id);
         facts.identity = Some(identity);
-        if !restarted {
+        if !restarted || follows && is_same_process {
             return false;
         }
         facts.keys = None;

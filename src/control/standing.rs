@@ -36,7 +36,9 @@ impl GroupControl {
             if let Some(keyspace) = &report.keyspace {
                 self.shared.note_content(id, keyspace, &report.marks);
             }
+            self.shared.note_replication(id, report.replication.as_ref(), report.asked);
             self.tend(id, &report.marks);
+            self.tend_replication(id);
             self.shared.tend_own_name(id, &report.marks);
             self.learn_commands(id);
             self.shared.remind(id);
@@ -108,6 +110,10 @@ impl GroupControl {
             } else {
                 shared.group.record(id).become_unknown("it held keys when it was first met");
             }
+        } else if is_replica {
+            // Its marks are those of its master.
+            shared.facts.borrow_mut()[id.index()].generation = mark.map(str::to_owned);
+            return;
         } else if let (Some(generation), None) = (&facts.generation, mark) {
             // A client's FLUSHALL takes the mark along; what it leaves is ours as before.
             shared.put_mark(id, generation.clone());
@@ -184,6 +190,8 @@ impl GroupControl {
         let rules = self.shared.rules(id);
         let facts = self.shared.facts.borrow()[id.index()].clone();
         match &standing {
+            // It passes by itself, or is about to be made to follow: no news.
+            Standing::Refused { .. } if !is_active && self.shared.replication_passes(id) => {}
             Standing::Refused { why } if !is_active || before.is_some() => {
                 let mend = facts::mend(rules, &facts);
                 let message =

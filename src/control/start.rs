@@ -30,7 +30,11 @@ impl GroupControl {
             return;
         }
         let primary = self.primary();
-        match self.verdict() {
+        let verdict = match self.verdict() {
+            Verdict::Join(id) if id == primary => self.verdict_on_replicated(primary),
+            verdict => verdict,
+        };
+        match verdict {
             Verdict::Wait => {}
             Verdict::Join(id) => {
                 if id == primary && matches!(self.shared.standing(id), Standing::Refused { .. }) {
@@ -103,6 +107,15 @@ impl GroupControl {
             return Verdict::Distrust(why.to_owned());
         }
         Verdict::Join(primary)
+    }
+
+    /// The primary may have been left while Standin did not run: then whoever was promoted serves.
+    fn verdict_on_replicated(&self, primary: BackendId) -> Verdict {
+        let was_left = self.shared.is_replicated(primary) && self.shared.is_replica(primary);
+        match self.shared.other_master(primary) {
+            Some(master) if was_left => Verdict::Join(master),
+            _ => Verdict::Join(primary),
+        }
     }
 
     /// Serves from a backend whose content is what was acknowledged last.

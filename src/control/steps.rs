@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{self, Obstacle, RECONCILE_ROUNDS, words};
 use super::incident;
+use super::replication::{self, Other, Promotion};
 use super::shared::Shared;
 use crate::divergence::State;
 use crate::policy::{BackendId, Plan, Situation, Step, Switch, SwitchKind, SwitchResult};
@@ -41,6 +42,8 @@ pub(super) struct Wanted {
     pub(super) kind: SwitchKind,
     pub(super) planned: bool,
     pub(super) plan: Plan,
+    /// All backends of the group, as the engine saw them when it asked for the switch.
+    pub(super) others: Vec<Other>,
 }
 
 /// What a switch came to, beside its result.
@@ -52,6 +55,8 @@ pub(super) struct Outcome {
     pub(super) flushed: bool,
     /// How long requests were held.
     pub(super) held: Duration,
+    /// What became of a replica that was to serve.
+    pub(super) promotion: Promotion,
     /// The steps that were carried out, the one that failed included.
     pub(super) steps: Vec<(Step, Duration)>,
 }
@@ -59,7 +64,7 @@ pub(super) struct Outcome {
 impl From<&Switch> for Wanted {
     fn from(switch: &Switch) -> Self {
         let &Switch { id, from, to, kind, planned, plan, .. } = switch;
-        Self { id: id.0, from, to, kind, planned, plan }
+        Self { id: id.0, from, to, kind, planned, plan, others: Vec::new() }
     }
 }
 
@@ -77,6 +82,7 @@ impl Shared {
             moves: wanted.moves(),
             planned: wanted.planned,
             mirrored,
+            hands_over: self.is_replicated(wanted.from) && self.is_replicated(wanted.to) && self.is_replica(wanted.to),
             // Also when a mirror has closed just now: what was sent while it was open is in no record.
             doubtful: mirrored || self.mirrors_any(),
         })
@@ -94,7 +100,7 @@ impl Shared {
             }
             Step::Drain => format!("{text} ({DRAIN_MAX:?} at most, else the switch is given up)"),
             Step::CatchUp => format!("{text} ({CATCH_UP_MAX:?} at most, else the switch is given up)"),
-            Step::Look | Step::Hold | Step::Doubt | Step::Enter => text.to_owned(),
+            Step::Look | Step::Hold | Step::HandOver | Step::Doubt | Step::Enter => text.to_owned(),
         }
     }
 }
@@ -107,6 +113,7 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
         removed: 0,
         flushed: false,
         held: Duration::ZERO,
+        promotion: Promotion::NotNeeded,
         steps: Vec::new(),
     };
     let mut run = Run { shared: &shared, wanted: &wanted, outcome, holding_since: None };
@@ -131,6 +138,10 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn all(&mut self) -> Result<(), Obstacle> {
+        if self.shared.content_is_replicated(self.wanted.to) {
+            // What was recorded of it before it followed means nothing any more.
+            self.shared.group.record(self.wanted.to).settle(State::Clean);
+        }
         let mut ended = Ok(());
         for step in self.shared.steps(self.wanted) {
             let began = Instant::now();
@@ -154,6 +165,7 @@ impl Run<'_> {
             Step::Hold => self.hold().await,
             Step::Drain => self.drain().await,
             Step::CatchUp => self.catch_up().await,
+            Step::HandOver => self.hand_over().await,
             Step::Doubt => self.doubt().await,
             Step::Enter => self.enter().await,
         }
@@ -166,6 +178,7 @@ impl Run<'_> {
     async fn look(&mut self) -> Result<(), Obstacle> {
         let (shared, to) = (self.shared, self.wanted.to);
         entry::bury_the_undead(shared, to).await?;
+        replication::expect_ready(shared, self.wanted.from, to).await?;
         if shared.may_mirror(to) {
             entry::expect_in_step(shared, to)?;
         }
@@ -261,6 +274,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    async fn hand_over(&mut self) -> Result<(), Obstacle> {
+        if self.is_superseded() {
+            return Err(superseded());
+        }
+        self.outcome.promotion = replication::hand_over(self.shared, self.wanted.from, self.wanted.to).await?;
+        Ok(())
+    }
+
     /// Holds requests until every worker has entered what it has in flight into the records of the mirrored backends: it
     /// may have been executed, and read by others, and no answer will tell.
     async fn doubt(&mut self) -> Result<(), Obstacle> {
@@ -286,6 +307,11 @@ impl Run<'_> {
         let (shared, wanted) = (self.shared, self.wanted);
         if wanted.moves() {
             shared.hear_everything(wanted.planned).await;
+        }
+        if self.outcome.promotion == Promotion::NotNeeded {
+            let is_chosen = wanted.kind == SwitchKind::Manual;
+            let (from, to) = (wanted.from, wanted.to);
+            self.outcome.promotion = replication::promote(shared, from, to, &wanted.others, is_chosen).await?;
         }
         let identity = entry::enter(shared, wanted, &mut self.outcome, true).await?;
         incident::announce(shared, wanted.to).await;

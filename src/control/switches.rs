@@ -9,6 +9,7 @@ use super::api::{CommandError, CommandOutcome, SwitchReport};
 use super::entry;
 use super::facts;
 use super::group::{GroupControl, Message};
+use super::replication::Promotion;
 use super::steps::{self, Outcome, Wanted};
 use crate::backend::clock;
 use crate::policy::{BackendId, Event, Switch, SwitchKind, SwitchResult};
@@ -20,9 +21,11 @@ impl GroupControl {
         self.started = true;
         let shared = Rc::clone(&self.shared);
         shared.newest_switch.set(switch.id.0);
+        let others = self.others();
         let began = Instant::now();
         tokio::task::spawn_local(async move {
-            let outcome = steps::carry_out(Rc::clone(&shared), Wanted::from(&switch)).await;
+            let wanted = Wanted { others, ..Wanted::from(&switch) };
+            let outcome = steps::carry_out(Rc::clone(&shared), wanted).await;
             let _ = shared.messages.send(Message::SwitchDone(switch, outcome, began.elapsed()));
         });
     }
@@ -78,6 +81,9 @@ impl GroupControl {
         if why == entry::STILL_FILLING {
             return "wait until `standin status` shows it in step".to_owned();
         }
+        if self.shared.promotes() && self.shared.is_replicated(id) && self.shared.is_replica(id) {
+            return "wait until `standin status` shows it in step with the server that serves".to_owned();
+        }
         facts::mend(self.shared.rules(id), &self.shared.facts.borrow()[id.index()])
     }
 
@@ -100,7 +106,8 @@ impl GroupControl {
                     SwitchKind::Reentry => "was entered again".to_owned(),
                     _ => format!("serves now instead of {from}"),
                 };
-                (kind, "done", format!("backend {to} {what}{content}: {reason}"))
+                let promotion = promotion_text(&outcome.promotion);
+                (kind, "done", format!("backend {to} {what}{content}{promotion}: {reason}"))
             }
             SwitchResult::Refused { why } => {
                 let mend = self.mend(switch.to, why);
@@ -141,6 +148,7 @@ impl GroupControl {
             "planned": switch.planned,
             "plan": switch.plan.name(),
             "steps": steps,
+            "promotion": promotion_detail(&outcome.promotion),
             "reason": reason,
             // What it was decided from; absent for an attempt that follows a fruitless one like it.
             "decision": began,
@@ -157,5 +165,34 @@ impl GroupControl {
         }
         let id = self.shared.record(event);
         self.account.flights.decided(id, clock::now());
+    }
+}
+
+fn promotion_text(promotion: &Promotion) -> String {
+    match promotion {
+        Promotion::NotNeeded => String::new(),
+        Promotion::Withheld(why) => format!(", for reads only ({why})"),
+        Promotion::Done(promoted) => match promoted.lack {
+            Some(lack) if lack.writes == 0 => ", and was promoted with everything that was acknowledged".to_owned(),
+            Some(lack) => {
+                format!(", and was promoted; at most {} writes of the last {:?} may be missing", lack.writes, lack.age)
+            }
+            None => ", and was promoted; how much it was behind is not known".to_owned(),
+        },
+    }
+}
+
+fn promotion_detail(promotion: &Promotion) -> serde_json::Value {
+    match promotion {
+        Promotion::NotNeeded => serde_json::Value::Null,
+        Promotion::Withheld(why) => json!({ "done": false, "why": why }),
+        Promotion::Done(promoted) => json!({
+            "done": true,
+            "way": promoted.way.name(),
+            "took_us": promoted.took.as_micros() as u64,
+            "writes_missing_max": promoted.lack.map(|lack| lack.writes),
+            "age_missing_max_us": promoted.lack.map(|lack| lack.age.as_micros() as u64),
+            "bytes_missing": promoted.lack.map(|lack| lack.bytes),
+        }),
     }
 }

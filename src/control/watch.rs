@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::group::GroupControl;
+use super::publish::Reports;
 use crate::backend::clock;
 use crate::policy::{Decision, DecisionKind};
 use crate::telemetry::events::{Event as Entry, EventKind, Severity};
@@ -26,10 +27,14 @@ impl GroupControl {
         for (recent, backend) in self.recent.iter_mut().zip(&group.backends) {
             recent.sample(backend);
         }
-        let mirrors: Vec<_> = group.backends.iter().map(|backend| self.mirror_report(backend.id)).collect();
-        let samples: Vec<_> = group.backends.iter().map(|backend| self.sampling_report(backend.id)).collect();
+        let ids = || group.backends.iter().map(|backend| backend.id);
+        let reports = Reports {
+            mirrors: ids().map(|id| self.mirror_report(id)).collect(),
+            replications: ids().map(|id| self.shared.replication_report(id)).collect(),
+            samples: ids().map(|id| self.sampling_report(id)).collect(),
+        };
         let (facts, clients) = (self.shared.facts.borrow(), &self.surroundings.clients);
-        self.publisher.publish(group, &view, &facts, &mirrors, &samples, clients);
+        self.publisher.publish(group, &view, &facts, &reports, clients);
     }
 
     /// Keeps the moment from which the present status holds.

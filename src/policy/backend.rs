@@ -512,7 +512,7 @@ impl Backend {
         self.probes_failed_in_row = 0;
         self.probes_failing_since = None;
         self.breaker_trial(now, true);
-        if role == Role::Replica && self.settings.data != DataMode::Replica || role == Role::Sentinel {
+        if role == Role::Replica && !self.may_follow() || role == Role::Sentinel {
             self.wrong_role_sign(now);
             return;
         }
@@ -615,6 +615,25 @@ impl Backend {
             let (succeeded, failed) = (u64::from(succeeded), u64::from(!succeeded));
             self.breaker.record_trial(now, Calls { succeeded, failed, slow: 0 });
         }
+    }
+
+    /// Whether it may be a replica without that being a fault.
+    fn may_follow(&self) -> bool {
+        self.settings.data == DataMode::Replica || self.settings.promotable
+    }
+
+    /// As it last said, a replica; where it does not say, as configured.
+    pub(super) fn follows(&self) -> bool {
+        match self.signals.role {
+            Role::Replica => true,
+            Role::Master => false,
+            Role::Sentinel | Role::Unknown => self.settings.data == DataMode::Replica,
+        }
+    }
+
+    /// Whether writes are taken once it serves.
+    pub(super) fn takes_writes(&self) -> bool {
+        !self.follows() || self.settings.promotable
     }
 
     pub(super) fn slow_in_flight(&self, now: Time) -> bool {

@@ -444,6 +444,7 @@ impl Engine {
             breaker: backend.breaker.state(now),
             standing: backend.standing.clone(),
             in_flight: backend.in_flight,
+            failed: backend.failure.is_some(),
             last_progress: backend.last_progress,
             excluded: self.operators.excluded[backend.settings.id.index()].clone(),
             last_failure: backend.last_failure.clone(),

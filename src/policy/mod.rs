@@ -44,6 +44,7 @@ mod proposals;
 mod recording;
 mod recovery;
 mod reliability;
+mod replication;
 mod score;
 mod seed;
 mod selection;
@@ -77,6 +78,7 @@ pub use plan::{Plan, Situation, Step};
 pub use proposals::{Proposal, ProposalId};
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Rerun, Told};
 pub use reliability::{LastFailure, ReliabilityView, Tally};
+pub use replication::{Lack, Look, Stream};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,

@@ -25,6 +25,8 @@ pub struct Situation {
     pub planned: bool,
     /// The next backend is of those that are kept in step while another serves.
     pub mirrored: bool,
+    /// The next backend is a replica of servers to which the old one belongs: it must become the master.
+    pub hands_over: bool,
     /// Some backend is kept in step, so that what is under way must be entered into its record if nobody waits for it.
     pub doubtful: bool,
 }
@@ -43,6 +45,8 @@ pub enum Step {
     Drain,
     /// The last writes reach the next backend.
     CatchUp,
+    /// The replica has everything, and becomes the master; the old one follows it.
+    HandOver,
     /// What is under way may or may not be executed: its keys are entered into what the next backend has missed.
     Doubt,
     /// The rest of what it has missed is put right, and the route leads there.
@@ -82,15 +86,19 @@ impl Plan {
     /// The steps of a switch by this plan.
     #[must_use]
     pub fn steps(self, situation: Situation) -> Vec<Step> {
-        let Situation { moves, planned, mirrored, doubtful } = situation;
+        let Situation { moves, planned, mirrored, hands_over, doubtful } = situation;
         if !moves {
             return vec![Step::Enter];
         }
         match self {
-            Self::Drain if planned => {
+            // A living master hands over only what it has acknowledged and no more: also where nothing was to be waited for.
+            Self::Drain | Self::Immediate if planned && (self == Self::Drain || hands_over) => {
                 let mut steps = vec![Step::Look, Step::Reconcile, Step::Hold, Step::Drain];
                 if mirrored {
                     steps.push(Step::CatchUp);
+                }
+                if hands_over {
+                    steps.push(Step::HandOver);
                 }
                 steps.push(Step::Enter);
                 steps
@@ -110,6 +118,7 @@ impl Step {
             Self::Hold => "hold",
             Self::Drain => "drain",
             Self::CatchUp => "catch_up",
+            Self::HandOver => "hand_over",
             Self::Doubt => "doubt",
             Self::Enter => "enter",
         }
@@ -125,6 +134,7 @@ impl Step {
             Self::Hold => "hold new requests",
             Self::Drain => "let the requests under way be answered",
             Self::CatchUp => "let the last writes reach the next backend",
+            Self::HandOver => "make the replica, which has everything, the master, and have the old one follow it",
             Self::Doubt => "hold new requests, and note the keys of those under way: their outcome will not be known",
             Self::Enter => "put the rest of what it has missed right, publish the new route, and let requests go on",
         }
@@ -134,7 +144,7 @@ impl Step {
     pub const fn holds(self) -> bool {
         match self {
             Self::Look | Self::Reconcile => false,
-            Self::Hold | Self::Drain | Self::CatchUp | Self::Doubt | Self::Enter => true,
+            Self::Hold | Self::Drain | Self::CatchUp | Self::HandOver | Self::Doubt | Self::Enter => true,
         }
     }
 }
@@ -149,7 +159,8 @@ impl fmt::Display for Plan {
 mod tests {
     use super::*;
 
-    const LIVING: Situation = Situation { moves: true, planned: true, mirrored: true, doubtful: true };
+    const LIVING: Situation =
+        Situation { moves: true, planned: true, mirrored: true, hands_over: false, doubtful: true };
 
     fn names(plan: Plan, situation: Situation) -> String {
         plan.steps(situation).into_iter().map(Step::name).collect::<Vec<_>>().join(" ")
@@ -169,6 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn a_living_master_hands_over_with_everything_whatever_the_plan() {
+        let replica = Situation { mirrored: false, doubtful: false, hands_over: true, ..LIVING };
+        for plan in Plan::ALL {
+            assert_eq!(names(plan, replica), "look reconcile hold drain hand_over enter");
+            assert_eq!(
+                names(plan, Situation { planned: false, ..replica }),
+                "enter",
+                "a dead one has nothing to hand over"
+            );
+        }
+    }
+
+    #[test]
     fn a_dead_backend_is_left_at_once_whatever_the_plan() {
         let dead = Situation { planned: false, doubtful: false, ..LIVING };
         for plan in Plan::ALL {
@@ -180,9 +204,10 @@ mod tests {
 
     #[test]
     fn every_list_ends_with_the_entry_and_looks_before_it_holds() {
-        for bits in 0..16u8 {
+        for bits in 0..32u8 {
             let bit = |n: u8| bits & (1 << n) != 0;
-            let situation = Situation { moves: bit(0), planned: bit(1), mirrored: bit(2), doubtful: bit(3) };
+            let (moves, planned, mirrored, doubtful, hands_over) = (bit(0), bit(1), bit(2), bit(3), bit(4));
+            let situation = Situation { moves, planned, mirrored, hands_over, doubtful };
             for plan in Plan::ALL {
                 let steps = plan.steps(situation);
                 assert_eq!(steps.last(), Some(&Step::Enter), "{plan} {situation:?}");

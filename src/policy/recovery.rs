@@ -134,7 +134,11 @@ impl Engine {
         vec![
             Check::new(CheckName::Memory, !full, room),
             Check::new(CheckName::Connect, ok >= recovery.threshold, format!("{ok} good probes in a row")),
-            Check::new(CheckName::Role, !backend.wrong_role.any(now), "it is a master, or takes writes"),
+            Check::new(
+                CheckName::Role,
+                !backend.wrong_role.any(now),
+                "it is a master, or follows the active by rights",
+            ),
             Check::new(CheckName::Ready, !backend.not_ready.signs.any(now), "it is not loading, and can write"),
             Check::new(CheckName::Standing, !matches!(backend.standing, Standing::Refused { .. }), standing),
             Check::new(

@@ -1,6 +1,6 @@
 //! Who could serve instead, best first, and what speaks against the others.
 //!
-//! Order: real backends before the last resort; heard from before never heard; a master before a replica; known to be
+//! Order: real backends before the last resort; heard from before never heard; who takes writes before who does not; known to be
 //! enterable before unknown; breaker closed before open; then the value: score x weight, with small bonuses for our
 //! region and zone, for the backend that served last and, when nobody serves, for the one that should; less something for
 //! one that failed lately, whose zone has just lost another, and for a replica's lag.
@@ -30,7 +30,9 @@ const DOMAIN_MALUS: u32 = 800;
 /// Each second that a replica is behind, and the most of it.
 const LAG_MALUS: u32 = 20;
 /// It keeps the hits: worth more than its place, less than half a healthy score.
-const MIRRORED_BONUS: u32 = 2_000;
+const HITS_BONUS: u32 = 2_000;
+/// A replica that was promoted already spares a second promotion, which would leave two masters.
+const PROMOTED_BONUS: u32 = 3_000;
 const LAG_MALUS_MAX: u32 = 1_200;
 /// Keeps the value above zero when a malus is taken off.
 const VALUE_BASE: u32 = 10_000;
@@ -50,6 +52,8 @@ pub(super) struct Weighing<'a> {
     pub(super) home: Option<BackendId>,
     /// Only who is plainly fit: the active lives and there is no need.
     pub(super) only_well: bool,
+    /// Only who takes writes: the active does.
+    pub(super) only_writable: bool,
     /// `failover.cascade` is off and the backup was spent: only this one and the last resort.
     pub(super) no_cascade_but: Option<BackendId>,
     /// `failover.max_attempts` are spent: only the last resort.
@@ -155,6 +159,9 @@ pub(super) fn against<'a>(backend: &'a Backend, settings: &Settings, weighing: W
     if weighing.no_cascade_but.is_some_and(|home| home != id) && !backend.settings.last_resort {
         return Some(Against::NoCascade);
     }
+    if weighing.only_writable && !backend.takes_writes() {
+        return Some(Against::Replica);
+    }
     if weighing.only_well { not_well(backend, settings, weighing) } else { None }
 }
 
@@ -188,7 +195,7 @@ impl fmt::Display for Against<'_> {
             Self::Blocked(why) => write!(f, "could not be entered a moment ago: {why}"),
             Self::Authentication => f.write_str("authentication refused"),
             Self::NotReady => f.write_str("not ready"),
-            Self::Replica => f.write_str("it is a replica"),
+            Self::Replica => f.write_str("it is a replica, and takes no writes"),
             Self::NoCascade => f.write_str("failover.cascade is off: after one backup only the primary follows"),
             Self::Spent => f.write_str("failover.max_attempts are spent in this outage"),
             Self::LastResort => f.write_str("the last resort is not needed"),
@@ -209,7 +216,7 @@ fn rank(backend: &Backend, backends: &[Backend], settings: &Settings, weighing: 
     (
         !backend.settings.last_resort,
         backend.heard,
-        backend.settings.data != DataMode::Replica,
+        backend.takes_writes(),
         backend.standing == Standing::Enterable,
         backend.breaker.state(weighing.now) == BreakerState::Closed,
         value(backend, backends, settings, weighing),
@@ -227,8 +234,12 @@ fn value(backend: &Backend, backends: &[Backend], settings: &Settings, weighing:
     if same(&settings.zone, &own.zone) {
         value += ZONE_BONUS;
     }
-    if own.data == DataMode::Mirrored {
-        value += MIRRORED_BONUS;
+    let is_replica_that_writes = own.data == DataMode::Replica && backend.takes_writes();
+    if own.data == DataMode::Mirrored || is_replica_that_writes {
+        value += HITS_BONUS;
+    }
+    if is_replica_that_writes && !backend.follows() {
+        value += PROMOTED_BONUS;
     }
     if weighing.sticky == Some(own.id) {
         value += STICKY_BONUS;
@@ -251,7 +262,7 @@ fn malus(backend: &Backend, backends: &[Backend], settings: &Settings, now: Time
     if backends.iter().any(|other| other.settings.id != own.id && in_its_zone(other) && other.failure.is_some()) {
         malus += DOMAIN_MALUS;
     }
-    if own.data == DataMode::Replica {
+    if backend.follows() {
         let behind = backend.signals.replication_lag.map_or(0, |lag| u32::try_from(lag.as_secs()).unwrap_or(u32::MAX));
         malus += behind.saturating_mul(LAG_MALUS).min(LAG_MALUS_MAX);
     }
@@ -273,7 +284,7 @@ fn worse(
     } else if ours.1 != theirs.1 {
         "never heard from"
     } else if ours.2 != theirs.2 {
-        "a replica"
+        "a replica that takes no writes"
     } else if ours.3 != theirs.3 {
         "not known whether it may be entered"
     } else if ours.4 != theirs.4 {

@@ -188,6 +188,10 @@ pub struct BackendSettings {
     pub zone: Option<String>,
     pub region: Option<String>,
     pub data: DataMode,
+    /// While it follows another server, it can be promoted by entering it (`replica.promote`); so it may follow one by rights
+    /// though its data mode is not `Replica`: a primary that was left.
+    #[serde(default)]
+    pub promotable: bool,
     /// The embedded store: entered only when nobody else can be, left as soon as somebody else can.
     pub last_resort: bool,
 }
@@ -203,6 +207,7 @@ impl BackendSettings {
             zone: None,
             region: None,
             data: DataMode::Cold,
+            promotable: false,
             last_resort: false,
         }
     }

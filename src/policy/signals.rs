@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::{ClassBaseline, Learnt};
 use super::breaker::Calls;
-use super::event::{CommandClass, MemoryUse, ProbeAnswer, WindowSummary};
+use super::event::{CommandClass, MemoryUse, ProbeAnswer, Role, WindowSummary};
 use super::evidence::Blind;
 use super::performance::Shift;
 use super::phi::Phi;
@@ -50,6 +50,9 @@ pub(super) struct Signals {
     pub(super) shifts: [Shift; JUDGED.len()],
     /// Requests that failed since the last one that did not.
     pub(super) failed_in_row: u64,
+    /// As it said last.
+    #[serde(default)]
+    pub(super) role: Role,
     /// Of a replica, when it was told last.
     pub(super) replication_lag: Option<Duration>,
     pub(super) replication_offset: Option<u64>,
@@ -110,6 +113,7 @@ impl Signals {
             baselines: Default::default(),
             shifts: Default::default(),
             failed_in_row: 0,
+            role: Role::Unknown,
             replication_lag: None,
             replication_offset: None,
             memory: None,
@@ -192,6 +196,7 @@ impl Signals {
         self.reliability.attempt(now, None);
         let probes = self.probes.at(now);
         probes.answered = probes.answered.saturating_add(1);
+        self.role = answer.role;
         self.replication_lag = answer.replication_lag;
         self.replication_offset = answer.replication_offset;
         self.memory = answer.memory.or(self.memory);

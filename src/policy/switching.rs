@@ -86,6 +86,7 @@ impl Engine {
             sticky: self.sticky,
             home: None,
             only_well,
+            only_writable: false,
             no_cascade_but: None,
             spent: false,
             faster_than: None,
@@ -468,7 +469,9 @@ impl Engine {
         let slow = self.backend(self.active).slowdown(now, &self.settings);
         let slow = slow.filter(|_| failure.trigger == Trigger::Performance);
         let faster_than = slow.as_ref().map(|slow| (slow.class, slow.degraded_from));
-        let weighing = Weighing { faster_than, ..self.weighing(now, true) };
+        // One that answers nothing is left for whoever answers reads; else a replica that nobody promotes is no gain.
+        let only_writable = !failure.total || self.backend(self.active).wrong_role.any(now);
+        let weighing = Weighing { faster_than, only_writable, ..self.weighing(now, true) };
         let best = selection::best(&self.backends, &self.settings, weighing);
         let mut checks = vec![self.trigger_check(failure)];
         checks.extend(self.guard_soft(now, failure, faster_than, best));
@@ -489,7 +492,8 @@ impl Engine {
                     to,
                     trigger: self.trigger_of(failure),
                     kind: SwitchKind::Failover,
-                    planned: false,
+                    // The active lives: a replica of it takes over only by plan, in step, and never while it is a master.
+                    planned: !failure.total && self.backend(to).follows(),
                     plan: Plan::Immediate,
                     purpose: if failure.total { Purpose::Automatic } else { Purpose::Improve },
                     confidence,

@@ -60,6 +60,9 @@ pub struct BackendView {
     pub breaker: BreakerState,
     pub standing: Standing,
     pub in_flight: u32,
+    /// The verdict stands that it serves nobody.
+    #[serde(default)]
+    pub failed: bool,
     pub last_progress: Option<Time>,
     /// By an operator.
     pub excluded: Option<Exclusion>,

@@ -76,6 +76,8 @@ pub enum EventKind {
     DivergenceOverflow,
     /// What a backend had missed was removed from it or copied to it.
     Reconciled,
+    /// A server was promoted, or made to follow another, or could not be.
+    Replication,
     /// A mirrored backend or a replica holds something else than the active, though nothing was under way.
     Difference,
     /// Configuration was read, reloaded or refused.
@@ -95,7 +97,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -115,6 +117,7 @@ impl EventKind {
         Self::LinksLost,
         Self::DivergenceOverflow,
         Self::Reconciled,
+        Self::Replication,
         Self::Difference,
         Self::Config,
         Self::Operator,
@@ -147,6 +150,7 @@ impl EventKind {
             Self::LinksLost => "links_lost",
             Self::DivergenceOverflow => "divergence_overflow",
             Self::Reconciled => "reconciled",
+            Self::Replication => "replication",
             Self::Difference => "difference",
             Self::Config => "config",
             Self::Operator => "operator",
@@ -169,6 +173,7 @@ impl EventKind {
             | Self::BackendUp
             | Self::Enterable
             | Self::Reconciled
+            | Self::Replication
             | Self::Config
             | Self::Operator
             | Self::Plan

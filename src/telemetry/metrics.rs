@@ -122,6 +122,14 @@ metrics! {
         "Keys whose value was copied to this backend.";
     MIRROR_DROPPED = "standin_mirror_dropped_total", Counter, Count, PER_BACKEND,
         "Writes for which there was no room on the way to this backend; their keys were copied later.";
+    REPLICATION_OFFSET = "standin_replication_offset_bytes", Gauge, Bytes, PER_BACKEND,
+        "Bytes of the replication stream that this server has produced, or taken in; its rate is the bandwidth.";
+    REPLICATION_BEHIND = "standin_replication_behind_bytes", Gauge, Bytes, PER_BACKEND,
+        "Bytes of the stream that this replica is known to lack.";
+    REPLICATION_LAG = "standin_replication_lag_seconds", Gauge, Seconds, PER_BACKEND,
+        "Nothing older than this, of what was acknowledged to clients, is missing on this replica.";
+    REPLICATION_LINK = "standin_replication_link_up", Gauge, Count, PER_BACKEND,
+        "1 while this replica's link to its master is up, and for a master; 0 else, and for backends that do not replicate.";
     SAMPLING_COMPARED = "standin_sampling_compared_total", Counter, Count, PER_BACKEND,
         "Keys of which this backend's content was compared with that of the active.";
     SAMPLING_DIFFERING = "standin_sampling_differing_total", Counter, Count, PER_BACKEND,
@@ -290,6 +298,12 @@ impl GroupMetrics {
             divergence_bytes: metrics.gauge(&DIVERGENCE_BYTES, both),
             divergence_state: metrics.gauge(&DIVERGENCE_STATE, both),
             enterable: metrics.gauge(&BACKEND_ENTERABLE, both),
+            replication: ReplicationMetrics {
+                offset: metrics.gauge(&REPLICATION_OFFSET, both),
+                behind: metrics.gauge(&REPLICATION_BEHIND, both),
+                lag: metrics.gauge(&REPLICATION_LAG, both),
+                link: metrics.gauge(&REPLICATION_LINK, both),
+            },
             mirror: MirrorMetrics {
                 lag: metrics.gauge(&MIRROR_LAG, both),
                 waiting: metrics.gauge(&MIRROR_WAITING, both),
@@ -331,8 +345,21 @@ pub struct BackendMetrics {
     pub divergence_bytes: Gauge,
     pub divergence_state: Gauge,
     pub enterable: Gauge,
+    pub replication: ReplicationMetrics,
     pub mirror: MirrorMetrics,
     pub sampling: SamplingMetrics,
+}
+
+/// Of servers that replicate each other.
+#[derive(Debug, Clone)]
+pub struct ReplicationMetrics {
+    /// Bytes.
+    pub offset: Gauge,
+    /// Bytes.
+    pub behind: Gauge,
+    /// Seconds.
+    pub lag: Gauge,
+    pub link: Gauge,
 }
 
 /// How a backend is kept in step.

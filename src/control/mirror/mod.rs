@@ -134,7 +134,9 @@ impl Shared {
     /// when it is well again until it serves.
     pub(super) fn may_mirror(&self, id: BackendId) -> bool {
         let rules = self.rules(id);
-        let is_kept_up = self.mirror_settings.primary && self.rules.len() > 1;
+        // With `replica.promote` the primary is made to follow the server that serves.
+        let follows = rules.is_replicated && self.promotes();
+        let is_kept_up = self.mirror_settings.primary && self.rules.len() > 1 && !follows;
         rules.data == DataMode::Mirrored || (rules.role == BackendRole::Primary && is_kept_up)
     }
 
@@ -149,7 +151,8 @@ impl Shared {
             }
             // Without content worth knowing there is nothing that could become more stale; a replica follows by itself.
             let state = self.group.record(rules.id).state();
-            if phase != Phase::Open && matches!(state, State::Clean | State::Keys) && rules.data != DataMode::Replica {
+            let follows = rules.data == DataMode::Replica || rules.is_replicated && self.promotes();
+            if phase != Phase::Open && matches!(state, State::Clean | State::Keys) && !follows {
                 keeping.recording |= bit(rules.id);
             }
         }

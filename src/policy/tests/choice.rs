@@ -143,3 +143,72 @@ fn a_mirrored_backup_goes_before_a_cold_one_and_a_replica_that_lags_after_one_th
     world.die(PRIMARY);
     world.switched(BACKUP_B, Trigger::Connection, SwitchKind::Failover);
 }
+
+fn replica_answer() -> ProbeOutcome {
+    ProbeOutcome::Ok(ProbeAnswer::new(MS, Role::Replica))
+}
+
+/// A cold backup, and a replica that is promoted when it is entered or not.
+fn cold_and_replica(promotable: bool) -> World {
+    let mut backends = group();
+    backends[2].data = DataMode::Replica;
+    (backends[0].promotable, backends[2].promotable) = (promotable, promotable);
+    let mut world = World::with(Settings::default(), backends);
+    world.probe(BACKUP_B, replica_answer());
+    world
+}
+
+#[test]
+fn a_replica_that_can_be_promoted_goes_before_a_cold_backup_and_one_that_cannot_after_it() {
+    for (promotable, follows) in [(true, BACKUP_B), (false, BACKUP_A)] {
+        let mut world = cold_and_replica(promotable);
+        world.die(PRIMARY);
+        let switch = world.the_switch();
+        assert_eq!((switch.to, switch.planned), (follows, false), "the primary is dead: nothing can be handed over");
+    }
+}
+
+#[test]
+fn of_two_replicas_the_one_that_somebody_has_promoted_is_gone_to() {
+    let mut backends = group();
+    for backend in &mut backends[1..] {
+        (backend.data, backend.promotable) = (DataMode::Replica, true);
+    }
+    let mut world = World::with(Settings::default(), backends);
+    world.probe(BACKUP_A, replica_answer());
+    world.probe(BACKUP_B, ok());
+    world.die(PRIMARY);
+    world.switched(BACKUP_B, Trigger::Connection, SwitchKind::Failover);
+}
+
+#[test]
+fn a_primary_that_lives_is_left_for_its_replica_by_plan_or_not_at_all() {
+    for promotable in [true, false] {
+        let mut world = cold_and_replica(promotable);
+        // Answered below, as a replica answers.
+        world.answers = false;
+        world.standing(BACKUP_A, Standing::Refused { why: "foreign keys".into() });
+        world.pass_well(2 * SECOND, &[PRIMARY]);
+        world.probe(BACKUP_B, replica_answer());
+        for _ in 0..20 {
+            world.pass(50 * MS);
+            let errors = ErrorCounts { timeout: 5, ..ErrorCounts::default() };
+            world.window(PRIMARY, WindowSummary { requests: 10, errors, ..WindowSummary::default() });
+            // It is asked afresh before a living active is left for it.
+            world.pass(2 * MS);
+            world.probe(BACKUP_B, replica_answer());
+        }
+        let switches = world.switches();
+        assert_eq!(switches.len(), usize::from(promotable), "{switches:?}");
+        assert!(switches.iter().all(|switch| switch.to == BACKUP_B && switch.planned), "{switches:?}");
+    }
+}
+
+#[test]
+fn a_primary_that_was_left_and_follows_is_well_where_it_may_follow_and_has_the_wrong_role_where_not() {
+    for (promotable, health) in [(true, Health::Healthy), (false, Health::Critical)] {
+        let mut world = cold_and_replica(promotable);
+        world.probe(PRIMARY, replica_answer());
+        assert_eq!(world.engine.view(world.now).backends[0].health, health, "promotable: {promotable}");
+    }
+}
