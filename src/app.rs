@@ -39,7 +39,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When a socket cannot be bound or a thread cannot be started. Nothing is served then.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config) -> anyhow::Result<()> {
+    let descriptors = client::raise_descriptor_limit();
+    let clients_max = client::clients_within(descriptors, config.groups.len());
+    for group in config.groups.iter_mut().filter(|group| group.listen.clients_max > clients_max) {
+        let (group, given) = (&group.name, std::mem::replace(&mut group.listen.clients_max, clients_max));
+        tracing::info!(
+            group,
+            descriptors,
+            "the limit of open files allows {clients_max} clients instead of {given}; raise it (ulimit -n, LimitNOFILE=)"
+        );
+    }
     let bound = Bound::bind(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(serve(config, bound))

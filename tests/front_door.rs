@@ -205,6 +205,37 @@ fn a_big_value_on_a_slow_line_is_neither_a_stall_nor_late() {
 }
 
 #[test]
+fn who_waits_behind_many_megabytes_on_a_slow_line_is_not_late() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let relay = FaultRelay::start(primary.address());
+    // Whether such a backend is still good enough is another question, and has a key of its own.
+    let config = StandinConfig::pair(relay.address(), backup.address()).table("[health]\nresponse_time = \"30s\"");
+    let mut standin = config.table("[failover]\ntriggers = [\"health_check\", \"connection\", \"timeout\"]").start();
+    standin.declare(&["is degraded"]);
+    let (mut hog, mut other) = (standin.connect(), standin.connect());
+    assert_eq!(hog.command(&["SET", "k", &"v".repeat(100_000)]), Reply::ok());
+    // 100 MB take 5 s: longer than a request may live.
+    relay.set(Fault::Throttle { bytes_per_second: 20_000_000 });
+    let start = Instant::now();
+    let mut writer = hog.writer();
+    let asking =
+        std::thread::spawn(move || writer.write_all(&b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(1_000)).unwrap());
+    for at in 0..1_000 {
+        let reply = hog.read();
+        assert!(!reply.is_error(), "reply {at} after {:?}: {reply:?}", start.elapsed());
+        if at == 100 {
+            // Its reply comes behind all the others.
+            other.send(&["GET", "none"]);
+        }
+    }
+    asking.join().unwrap();
+    assert_eq!(other.read(), Reply::Nil);
+    assert!(start.elapsed() > secs(2), "the line was not slow: {:?}", start.elapsed());
+    standin.assert_no_switch_since(1);
+    standin.finish();
+}
+
+#[test]
 fn a_big_value_does_not_stop_other_clients() {
     let stage = Stage::start();
     let (mut big, mut small) = (stage.connect(), stage.connect());

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Authority, Client, RedisServer, Reply, StandinConfig, StandinProcess, TlsRelay, eventually, secs};
+use support::{Authority, Client, RedisServer, Reply, StandinConfig, StandinProcess, TlsRelay, eventually, ms, secs};
 
 /// Two servers behind a Standin whose listener speaks TLS with the certificate `front`.
 struct Stage {
@@ -69,6 +69,26 @@ fn a_client_that_speaks_no_tls_is_not_served_and_hurts_nobody() {
     }
     assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
     stage.standin.finish();
+}
+
+#[test]
+fn clients_that_do_not_finish_their_handshake_are_bounded_as_others_are() {
+    let authority = Authority::new();
+    authority.issue("front");
+    let (cert, key) = (authority.cert("front"), authority.key("front"));
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let keys = format!("clients_max = 3\n[listen.tls]\ncert = \"{}\"\nkey = \"{}\"\n", cert.display(), key.display());
+    let standin = StandinConfig::pair(primary.address(), backup.address()).listen_keys(&keys).start();
+    let waiting: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(standin.address()).unwrap()).collect();
+    let mut refused = 0;
+    eventually(secs(5), "the next one is closed", || {
+        let mut next = std::net::TcpStream::connect(standin.address()).unwrap();
+        next.set_read_timeout(Some(ms(200))).unwrap();
+        refused += usize::from(matches!(std::io::Read::read(&mut next, &mut [0; 16]), Ok(0)));
+        refused > 0
+    });
+    drop(waiting);
+    standin.finish();
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod load;
 
 use std::time::Duration;
 
-use load::{Bench, Fault, Outcome};
+use load::{Bench, Fault, Outcome, Ratio};
 use standin::policy::{Settings, Trigger};
 
 const MS: Duration = Duration::from_millis(1);
@@ -97,6 +97,35 @@ fn a_shift_under_five_milliseconds_or_under_half_the_baseline_is_no_reason() {
     assert_eq!(bench.run(Duration::from_secs(40)), Outcome::Stayed);
     bench.fault(Fault::SlowReads(12 * MS));
     assert_eq!(bench.run(Duration::from_secs(20)), Outcome::Stayed);
+}
+
+#[test]
+fn no_plain_ratio_is_as_quick_and_as_calm_as_phi_at_every_load() {
+    const TIMES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 64.0, 256.0];
+    // False suspicions may be 0.03 % of the intervals, and 1.5 s is the time for acting on a silence.
+    let is_good = |share: f64, after: Duration| share < 0.000_3 && after <= 1_500 * MS;
+    let mut good = [true; TIMES.len()];
+    println!("load: detector, share of healthy intervals suspected, silence until suspicion");
+    for per_second in [0.5, 5.0, 50.0] {
+        let mut bench = Bench::new(Settings::default(), 42, per_second);
+        bench.jitter = 0.3;
+        bench.pauses = Some(500 * MS);
+        bench.ratios = TIMES.map(|times| Ratio { times, suspicions: 0 }).to_vec();
+        assert_eq!(bench.run(HOUR / 4), Outcome::Stayed, "at {per_second}/s");
+        let (by_phi, by_ratio) = bench.suspected_after();
+        let share = |suspicions: u64| suspicions as f64 / bench.intervals as f64;
+        println!("{per_second}/s: phi 8, {:.4} %, {by_phi:?}", share(bench.suspicions) * 100.0);
+        assert!(is_good(share(bench.suspicions), by_phi), "phi at {per_second}/s: {by_phi:?}");
+        for ((ratio, after), good) in bench.ratios.iter().zip(by_ratio).zip(&mut good) {
+            println!(
+                "{per_second}/s: {} times the mean, {:.4} %, {after:?}",
+                ratio.times,
+                share(ratio.suspicions) * 100.0
+            );
+            *good &= is_good(share(ratio.suspicions), after);
+        }
+    }
+    assert_eq!(good, [false; TIMES.len()], "for {TIMES:?}");
 }
 
 #[test]

@@ -156,6 +156,7 @@ fn no_client_of_either_reads_an_old_value() {
                 operations: u64::MAX / 2,
                 keys_per_client: 48,
                 seed: 7,
+                padding: 0,
                 pause: ms(5),
             };
             load.start_numbered_from(first_client)

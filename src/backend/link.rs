@@ -34,7 +34,7 @@ const OVERTAKING_MAX: usize = 1024;
 
 /// The slowest line that a long request is given time for: 10 MB/s. That it was written says little: buffers on the way
 /// take megabytes at once.
-const SLOWEST_BYTES_PER_MICRO: u64 = 10;
+pub(super) const SLOWEST_BYTES_PER_MICRO: u64 = 10;
 
 /// Flags of an entry.
 pub mod flag {
@@ -204,6 +204,9 @@ pub struct Link<S: Owner> {
     /// When the handshake of its present connection began, which proves connections dead that were lost before.
     pub(super) greeted_us: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
+    /// Of replies, and how many there were at two earlier times, the older first.
+    pub(super) received_bytes: Cell<u64>,
+    pub(super) received_marks: Cell<[(u64, u64); 2]>,
     /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
     pub(super) unanswered_since_us: Cell<u64>,
     /// Since when a long reply has been coming in pieces; 0 when none is.
@@ -250,6 +253,8 @@ impl<S: Owner> Link<S> {
             client_id: Cell::new(0),
             greeted_us: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
+            received_bytes: Cell::new(0),
+            received_marks: Cell::new([(clock::micros(), 0); 2]),
             unanswered_since_us: Cell::new(0),
             long_reply_since_us: Cell::new(0),
             settings,

@@ -94,6 +94,7 @@ impl<S: Owner> Cutter<S> {
     pub(super) fn received(&mut self, link: &Link<S>, n: usize, now_us: u64) -> Result<(), CutError> {
         self.end += n;
         link.counters().last_progress_us.set(now_us);
+        link.received_bytes.set(link.received_bytes.get() + n as u64);
         let mut queue = link.queue.borrow_mut();
         let before = queue.entries.len();
         let result = self.cut(link, &mut queue, now_us);

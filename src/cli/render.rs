@@ -143,7 +143,7 @@ fn group_text(group: &GroupReport, coloured: bool) -> String {
 fn backend_row(backend: &BackendReport) -> Vec<Cell> {
     let health = Tone::of_health(&backend.health);
     let probes = match (backend.probes.ok_in_a_row, backend.probes.failed_in_a_row) {
-        (0, 0) => "none yet".to_owned(),
+        (0, 0) => "none ok".to_owned(),
         (ok, 0) => format!("{ok} ok"),
         (_, failed) => format!("{failed} failed"),
     };
@@ -255,9 +255,9 @@ mod tests {
 standin 0.1.0  process 4242  up 2 h 5 min  50 clients
 
 group default on 127.0.0.1:6380: primary serves, active since 2026-11-22T02:47:19.120Z, epoch 1, 50 clients
-   BACKEND   ROLE     HEALTH    SCORE  P50   P99    IN FLIGHT  LINKS  PROBES    CONTENT  ADDRESS
-*  primary   primary  healthy   100    88us  1.9ms  12         1      17 ok     clean    127.0.0.1:6379
-   backup-a  backup   degraded  84     -     -      12         1      none yet  unknown  127.0.0.1:6390
+   BACKEND   ROLE     HEALTH    SCORE  P50   P99    IN FLIGHT  LINKS  PROBES   CONTENT  ADDRESS
+*  primary   primary  healthy   100    88us  1.9ms  12         1      17 ok    clean    127.0.0.1:6379
+   backup-a  backup   degraded  84     -     -      12         1      none ok  unknown  127.0.0.1:6390
   an operator chose the active backend; `standin recover` returns to the primary
   backup-a: probes take 4 times their baseline
   backup-a: last probe failed: LOADING ?[2J

@@ -44,6 +44,8 @@ pub(super) struct Context {
     retired: RefCell<Vec<Rc<Link<Session>>>>,
     /// Pinned connections that no session owns now, with the time since when.
     pool: RefCell<Vec<(u64, Rc<Link<Session>>)>>,
+    /// Connections that are being set up, and count as clients meanwhile.
+    pub(super) opening: Cell<usize>,
     pub(super) sessions: RefCell<HashMap<u64, Session, RandomState>>,
     /// Sessions whose next write must first be told to the server that serves, see `ahead`.
     pub(super) waiting_for_copy: RefCell<Vec<Session>>,
@@ -89,6 +91,7 @@ impl Context {
             links: RefCell::default(),
             retired: RefCell::default(),
             pool: RefCell::default(),
+            opening: Cell::new(0),
             sessions: RefCell::default(),
             waiting_for_copy: RefCell::default(),
             process: group.backends.first().map_or_else(String::new, |backend| backend.client_name.clone()),

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,9 @@ pub enum Listener {
 
 /// Connections that may wait to be accepted; bursts of reconnecting clients are common after a failover.
 const BACKLOG: i32 = 1024;
+
+/// While nothing can be accepted, it is said this often.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 impl Listener {
     /// Binds; nothing is accepted yet.
@@ -83,6 +86,7 @@ pub async fn listen(
         Listener::Tcp(listener) => Socket::Tcp(tokio::net::TcpListener::from_std(listener)?),
         Listener::Unix(listener, _) => Socket::Unix(tokio::net::UnixListener::from_std(listener)?),
     };
+    let mut said_at: Option<Instant> = None;
     loop {
         let accepted = async {
             match &socket {
@@ -106,7 +110,10 @@ pub async fn listen(
             }
             Err(error) => {
                 // Out of descriptors, most likely: waiting lets some close; spinning would not.
-                tracing::warn!(%error, "accept failed");
+                if said_at.is_none_or(|said_at| said_at.elapsed() >= SAY_EVERY) {
+                    said_at = Some(Instant::now());
+                    tracing::warn!(%error, "accept failed; clients wait until others have left");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

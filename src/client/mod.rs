@@ -7,6 +7,7 @@ mod ahead;
 mod clients;
 mod context;
 mod cursors;
+mod descriptors;
 mod listener;
 mod login;
 mod modes;
@@ -28,6 +29,7 @@ mod transaction;
 mod tunnel;
 mod worker;
 
+pub use descriptors::{clients_within, raise_descriptor_limit};
 pub use listener::{Listener, listen};
 pub use registry::Registry;
 pub use settings::{Denied, Settings, User};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::modes::Watch;
 use super::session::{Left, Session};
 use super::task::SessionTask;
-use super::transaction::{in_databases, wrong_arity};
+use super::transaction::{EXEC_ABORT, in_databases, wrong_arity};
 use crate::backend::{Entry, Host as _, Link, Owner as _, flag};
 use crate::command::{self, Class, Handling};
 use crate::policy::BackendId;
@@ -92,8 +92,10 @@ impl SessionTask {
         if let Some(transaction) = &mut self.state.transaction
             && (self.state.watch == Watch::Broken || transaction.log.is_none())
         {
-            // What was watched may have changed, or what was queued is too long to be queued again.
+            // What was watched may have changed, or what was queued is too long to be queued again. Only the former is a
+            // nil: who has watched nothing expects none.
             transaction.is_doomed = true;
+            transaction.is_spoiled |= self.state.watch != Watch::Broken;
         }
         if availability != Availability::Serving && waited >= self.request_timeout_us() {
             return self.fail_orphans();
@@ -207,12 +209,17 @@ impl SessionTask {
             }
             return left;
         }
+        let is_spoiled = transaction.is_spoiled;
         for (entry, bytes) in left {
             let spec = command::of_request(&bytes);
             match spec.handling {
                 Handling::Exec => {
                     let mut out = Vec::new();
-                    write::null_array(&mut out, self.state.protocol);
+                    if is_spoiled {
+                        write::error(&mut out, EXEC_ABORT);
+                    } else {
+                        write::null_array(&mut out, self.state.protocol);
+                    }
                     self.finish_special(entry.seq, out);
                 }
                 Handling::Discard | Handling::Multi | Handling::Watch => {

@@ -14,6 +14,9 @@ use crate::command::{self, Handling, Spec};
 use crate::divergence::{Ahead, Record, note_write, note_write_ahead};
 use crate::resp::{self, write};
 
+/// What a server answers to EXEC when it has refused something that was to be queued.
+pub(super) const EXEC_ABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
+
 /// A request that every server refuses and that changes nothing.
 pub(super) fn wrong_arity() -> Vec<u8> {
     let mut request = Vec::new();
@@ -84,12 +87,13 @@ impl SessionTask {
         if transaction.is_doomed {
             let is_spoiled = transaction.is_spoiled;
             if !ends {
-                return Some(if is_spoiled { self.no_backend() } else { self.local(b"+QUEUED\r\n") });
+                let is_refused = is_spoiled && self.is_unserved();
+                return Some(if is_refused { self.no_backend() } else { self.local(b"+QUEUED\r\n") });
             }
             self.end_transaction();
             let mut out = Vec::new();
             if spec.handling == Handling::Exec && is_spoiled {
-                write::error(&mut out, "EXECABORT Transaction discarded because of previous errors.");
+                write::error(&mut out, EXEC_ABORT);
             } else if spec.handling == Handling::Exec {
                 write::null_array(&mut out, self.state.protocol);
             } else {

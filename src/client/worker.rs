@@ -196,7 +196,16 @@ async fn tidy(context: Rc<Context>) {
 /// One client from its connection to its end.
 async fn serve(context: Rc<Context>, accepted: Accepted, tls: Option<TlsAcceptSource>, scratch: Rc<RefCell<Vec<u8>>>) {
     let settings = Arc::clone(&context.settings);
-    let (mut io, address, local_address) = match open(accepted, tls, &settings).await {
+    let has_handshake = tls.is_some();
+    let opening = context.opening.get();
+    if has_handshake && context.registry.count(context.group.index) + opening >= settings.clients_max {
+        // It could not be told without a handshake, and who does not finish one must not take up more than a client.
+        return;
+    }
+    context.opening.set(opening + 1);
+    let opened = open(accepted, tls, &settings).await;
+    context.opening.set(context.opening.get() - 1);
+    let (mut io, address, local_address) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%error, "a client's connection could not be set up");

@@ -10,7 +10,9 @@ use super::shared::twin_text;
 use super::steps::Wanted;
 use super::{entry, facts};
 use crate::backend::clock;
-use crate::policy::{Action, BackendId, DecisionKind, Engine, Event, OperatorCommand, Order, ProposalId, Step, Switch};
+use crate::policy::{
+    Action, BackendId, DecisionKind, Engine, Event, OperatorCommand, Order, ProposalId, Roughly, Step, Switch,
+};
 use crate::telemetry::events::{Event as Entry, EventKind};
 
 impl GroupControl {
@@ -250,7 +252,7 @@ fn words(order: &api::Order) -> String {
         api::Order::Failover { to: Some(to) } => format!("a failover to {to}"),
         api::Order::Failover { to: None } => "a failover to the best backup".to_owned(),
         api::Order::Recover => "a recovery".to_owned(),
-        api::Order::Pin { backend, lasts } => format!("a pin to {backend} for {lasts:?}"),
+        api::Order::Pin { backend, lasts } => format!("a pin to {backend} for {}", Roughly(*lasts)),
         api::Order::Unpin => "the end of the pin".to_owned(),
         api::Order::Drain { backend } => format!("{backend} to be drained"),
         api::Order::Exclude { backend } => format!("{backend} to be excluded"),

@@ -16,7 +16,7 @@ use super::score;
 use super::seed::mix;
 use super::settings::{BackendSettings, DataMode, Settings};
 use super::signals::{Moment, Signals};
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 use super::view::Health;
 
 /// An answer older than this is asked for anew before a living active is left.
@@ -338,7 +338,8 @@ impl Backend {
         }
         let slow = self.slowdown(now, group)?;
         let (class, latency, baseline) = (slow.class.name(), slow.latency, slow.baseline);
-        let why = format!("{class} requests take {latency:?} for {} now, usually {baseline:?}", Told(now - slow.since));
+        let why =
+            format!("{class} requests take {latency:?} for {} now, usually {baseline:?}", Roughly(now - slow.since));
         Some(failure(Trigger::Performance, Some(slow.since), slow.confidence, why))
     }
 

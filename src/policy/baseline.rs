@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::performance::Lines;
 use super::settings::PerformanceSettings;
 use super::sketch::Sketch;
 use super::time::Time;
@@ -23,6 +24,8 @@ const FASTER_PARTS: f64 = 16.0;
 /// What was remembered from another life counts as so many lessons: where it does not fit any more it is unlearnt in
 /// minutes.
 const REMEMBERED_LESSONS_MAX: u32 = 64;
+/// A shift so many times as large as one that degrades is plain.
+const FAR_SHIFTS: f64 = 9.0;
 /// Service that has been degraded for so long without a break, and was not left for it, is how things are now.
 const RELEARN_AFTER: Duration = Duration::from_secs(30 * 60);
 
@@ -82,9 +85,13 @@ impl ClassBaseline {
         (self.learnt.lessons >= LESSONS_MIN).then_some(self.learnt.tail_us)
     }
 
-    /// From where on a reply is degraded: half as slow again (`degradation_threshold`), and by `min_shift` at least.
-    pub(super) fn degraded_from_us(&self, settings: &PerformanceSettings) -> Option<f64> {
-        self.median_us().map(|median| degraded_from_us(median, settings))
+    /// From where on a reply is degraded: half as slow again (`degradation_threshold`), and by `min_shift` at least. Far
+    /// more than degraded: nine times that shift.
+    pub(super) fn lines(&self, settings: &PerformanceSettings) -> Option<Lines> {
+        self.median_us().map(|median_us| {
+            let degraded_us = degraded_from_us(median_us, settings);
+            Lines { degraded_us, far_us: median_us + (degraded_us - median_us) * FAR_SHIFTS }
+        })
     }
 
     pub(super) fn learnt(&self) -> Learnt {
@@ -100,7 +107,7 @@ impl ClassBaseline {
     }
 
     fn take(&mut self, now: Time, median: f64, tail: f64, settings: &PerformanceSettings) {
-        if self.degraded_from_us(settings).is_some_and(|limit| median > limit) {
+        if self.lines(settings).is_some_and(|lines| median > lines.degraded_us) {
             let since = *self.degraded_since.get_or_insert(now);
             if now - since >= RELEARN_AFTER {
                 *self = Self::default();
@@ -120,7 +127,7 @@ impl ClassBaseline {
     }
 }
 
-/// See [`ClassBaseline::degraded_from_us`].
+/// See [`ClassBaseline::lines`].
 pub(super) fn degraded_from_us(median_us: f64, settings: &PerformanceSettings) -> f64 {
     let share = median_us * settings.degradation_threshold.max(0.0);
     median_us + share.max(settings.min_shift.as_micros() as f64)

@@ -18,7 +18,7 @@ use super::score;
 use super::selection::{self, Weighing};
 use super::settings::{BackendRole, BackendSettings, Settings};
 use super::switching::{Delays, PROBE_ALL_EVERY};
-use super::time::Time;
+use super::time::{Roughly, Time};
 use super::view::{BackendView, Status, View};
 
 /// A stalled tick shorter than this is set aside silently.
@@ -361,7 +361,7 @@ impl Engine {
         let news = self.stall_noted.is_none_or(is_news);
         if late >= STALL_RECORDED_MIN && news {
             self.stall_noted = Some((now, late));
-            let why = format!("this process ran {late:?} late: silence in that time is its own");
+            let why = format!("this process ran {} late: silence in that time is its own", Roughly(late));
             self.note(Decision::about(now, DecisionKind::SelfSuspected, self.active, why), actions);
         }
     }

@@ -16,7 +16,7 @@ use super::event::{BackendId, CommandClass};
 use super::evidence::Failure;
 use super::score::score;
 use super::settings::{FailoverSettings, RecoverySettings, Settings};
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// After a stall of our own, what looks slow or failing is not believed for this long at least: every figure of that time
@@ -160,13 +160,13 @@ impl Engine {
             Some(until) => check(
                 CheckName::Cooldown,
                 false,
-                format!("the last switch is too recent, for another {}", Told(until - now)),
+                format!("the last switch is too recent, for another {}", Roughly(until - now)),
             ),
             None => check(CheckName::Cooldown, true, "no switch lately".to_owned()),
         }
         match full_until {
             Some(until) => {
-                let left = Told(until - now);
+                let left = Roughly(until - now);
                 let text = format!("{} switches within an hour, for another {left}", failover.max_per_hour);
                 check(CheckName::PerHour, false, text);
             }
@@ -174,7 +174,7 @@ impl Engine {
         }
         match self.guards.suspect_until(now) {
             Some(until) => {
-                let left = Told(until - now);
+                let left = Roughly(until - now);
                 let text = format!("this process ran late: what looks slow may be itself, for another {left}");
                 check(CheckName::Ourselves, false, text);
             }

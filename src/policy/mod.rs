@@ -84,7 +84,7 @@ pub use settings::{
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,
 };
 pub use sketch::{LATENCY_BUCKETS, Sketch, latency_bucket, latency_bucket_bound};
-pub use time::Time;
+pub use time::{Roughly, Time};
 pub use view::{BackendView, Factor, Health, Reason, Status, View};
 
 #[cfg(test)]

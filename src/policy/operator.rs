@@ -14,7 +14,7 @@ use super::event::BackendId;
 use super::plan::Plan;
 use super::proposals::ProposalId;
 use super::selection::{self, Weighing};
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 
 /// A pin lasts no longer than this: what is meant for longer is a failover, or a change of the configuration.
 const PIN_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -32,7 +32,7 @@ pub struct OperatorCommand {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// To this backend, or to the best other one. The engine then stays away from the primary until `Recover`.
+    /// To this backend, or to the best other one (the last resort has to be named while another serves). The engine then stays away from the primary until `Recover`.
     Failover {
         to: Option<BackendId>,
     },
@@ -127,7 +127,15 @@ impl Engine {
             Order::Failover { to: Some(to) } if to == self.primary => self.recover(now, plan, reason, actions),
             Order::Failover { to: Some(to) } => self.fail_over_to(now, to, plan, reason, actions),
             Order::Failover { to: None } => {
-                match selection::best(&self.backends, &self.settings, self.weighing(now, false)) {
+                let best = selection::best(&self.backends, &self.settings, self.weighing(now, false));
+                let serves = self.backend(self.active).failure.is_none();
+                match best {
+                    // Nobody loses a server that works to a store in this process's memory for want of a name.
+                    Some(to) if serves && self.backend(to).settings.last_resort => {
+                        let name = self.name(to);
+                        let why = format!("only {name} could be entered, the last resort: name it to enter it");
+                        self.reject(now, self.active, why, actions);
+                    }
                     Some(to) => self.fail_over_to(now, to, plan, reason, actions),
                     None => self.reject(now, self.active, "no other backend can be entered".to_owned(), actions),
                 }
@@ -204,7 +212,7 @@ impl Engine {
         let pin = Pin { backend: to, until, reason: reason.clone(), entering: None };
         if to == self.active && self.pending.is_none() {
             self.operators.pin = Some(pin);
-            let why = format!("{} serves already, and is pinned for {}: {reason}", self.name(to), Told(lasts));
+            let why = format!("{} serves already, and is pinned for {}: {reason}", self.name(to), Roughly(lasts));
             return self.answer(now, DecisionKind::Commanded, to, why, actions);
         }
         if to == self.active {

@@ -15,7 +15,7 @@ use super::event::BackendId;
 use super::plan::Plan;
 use super::selection;
 use super::settings::Mode;
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 
 /// A declined wish is not proposed again for this many times `failover.confirm_within`, unless it ended in between.
 const DECLINED_FOR: u32 = 6;
@@ -136,7 +136,7 @@ impl Engine {
         let within = self.settings.failover.confirm_within;
         let expires_at = now + within;
         let (candidates, estimated_delay) = (self.explain(now, wanted.to), self.delays.estimate(wanted.planned));
-        let why = format!("{}: waits {} for `standin confirm {id}`", wanted.why, Told(within));
+        let why = format!("{}: waits {} for `standin confirm {id}`", wanted.why, Roughly(within));
         let decision = Decision {
             trigger: Some(wanted.trigger),
             candidates,

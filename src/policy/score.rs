@@ -28,7 +28,7 @@ use super::backend::Backend;
 use super::breaker::BreakerState;
 use super::event::CommandClass;
 use super::settings::Settings;
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 use super::view::{Factor, Health, Reason};
 
 /// A health is left upwards only when the score clears its threshold by this much.
@@ -91,7 +91,7 @@ fn rank(health: Health) -> u8 {
 /// Calls `take` for everything that speaks against the backend. The text is formatted only by who wants it.
 fn deductions(backend: &Backend, settings: &Settings, now: Time, mut take: impl FnMut(Factor, u8, fmt::Arguments<'_>)) {
     if let Some(failure) = &backend.failure {
-        take(Factor::Failed, 100, format_args!("{} ({} ago)", failure.why, Told(now - failure.at)));
+        take(Factor::Failed, 100, format_args!("{} ({} ago)", failure.why, Roughly(now - failure.at)));
     }
     if !backend.heard {
         take(Factor::Unknown, 40, format_args!("never heard from"));
@@ -142,7 +142,7 @@ fn deductions(backend: &Backend, settings: &Settings, now: Time, mut take: impl 
 
 fn silence(backend: &Backend, settings: &Settings, now: Time, take: &mut impl FnMut(Factor, u8, fmt::Arguments<'_>)) {
     if let Some(since) = backend.stalled_since {
-        take(Factor::Silence, 30, format_args!("owes replies and is silent for {}", Told(now - since)));
+        take(Factor::Silence, 30, format_args!("owes replies and is silent for {}", Roughly(now - since)));
     }
     let phi = backend.signals.phi(now, settings, backend.blind);
     let (suspect, failed) = backend.signals.phi.thresholds(&settings.phi);

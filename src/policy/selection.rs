@@ -289,6 +289,9 @@ fn worse(
         "not known whether it may be entered"
     } else if ours.4 != theirs.4 {
         "its breaker is not closed"
+    } else if ours.5 == theirs.5 {
+        let first = if winner.settings.id < backend.settings.id { ", which is named first" } else { "" };
+        return format!("as good as {}{first}", winner.settings.name);
     } else {
         return format!(
             "worth {} where {} is worth {}: score {} x weight {}, with its place, lag and late failures",

@@ -169,8 +169,8 @@ impl Signals {
                 baseline.disturb();
                 continue;
             }
-            if let Some(line) = baseline.degraded_from_us(&group.performance) {
-                self.shifts[place].update(now, latencies, line);
+            if let Some(lines) = baseline.lines(&group.performance) {
+                self.shifts[place].update(now, latencies, lines);
             }
             if well && !suspected {
                 baseline.learn(now, latencies, &group.performance);

@@ -16,7 +16,7 @@ use super::incident::Resolution;
 use super::plan::Plan;
 use super::selection::{self, Weighing};
 use super::settings::{DataMode, Mode};
-use super::time::{Time, Told};
+use super::time::{Roughly, Time};
 
 /// A planned switch (a recovery) that was refused is not tried again sooner than this.
 const PLANNED_RETRY: Duration = Duration::from_secs(1);
@@ -377,7 +377,7 @@ impl Engine {
             return false;
         }
         if !matches!(self.availability, Availability::Holding { .. }) {
-            let why = format!("requests wait {} for a restart: {}", Told(until - now), failure.why);
+            let why = format!("requests wait {} for a restart: {}", Roughly(until - now), failure.why);
             let decision = Decision::about(now, DecisionKind::Held, self.active, why);
             let confidence = Some(failure.confidence());
             self.note(Decision { trigger: Some(failure.trigger), confidence, ..decision }, actions);

@@ -78,9 +78,9 @@ impl fmt::Display for Time {
 ///
 /// Sentences tell spans and not moments: this process's own clock says nothing to who reads them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told(pub(super) Duration);
+pub struct Roughly(pub Duration);
 
-impl fmt::Display for Told {
+impl fmt::Display for Roughly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         let (seconds, minutes, hours) = (millis / 1_000, millis / 60_000, millis / 3_600_000);
@@ -124,7 +124,7 @@ mod tests {
             (3_600_000, "1h"),
             (90_061_000, "25h 1m"),
         ] {
-            assert_eq!(Told(Duration::from_millis(millis)).to_string(), told);
+            assert_eq!(Roughly(Duration::from_millis(millis)).to_string(), told);
         }
     }
 

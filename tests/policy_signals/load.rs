@@ -46,6 +46,8 @@ pub(crate) struct Bench {
     /// Intervals between heartbeats, and those that phi found suspicious.
     pub(crate) intervals: u64,
     pub(crate) suspicions: u64,
+    /// The same for plain ratios of the mean interval.
+    pub(crate) ratios: Vec<Ratio>,
     settings: Settings,
     per_second: f64,
     fault: Fault,
@@ -88,6 +90,19 @@ struct Probe {
     under_way: Option<(Time, Option<Time>)>,
 }
 
+/// A plain detector: suspicious is what is silent for so many mean intervals, over the same window as phi.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ratio {
+    pub(crate) times: f64,
+    pub(crate) suspicions: u64,
+}
+
+impl Ratio {
+    fn is_suspicious(&self, phi: &Phi, now: Time, expected: Duration) -> bool {
+        phi.last().is_some_and(|last| now - last > phi.mean().max(expected).mul_f64(self.times))
+    }
+}
+
 impl Bench {
     pub(crate) fn new(settings: Settings, seed: u64, per_second: f64) -> Self {
         let group = vec![
@@ -103,6 +118,7 @@ impl Bench {
             pauses: None,
             intervals: 0,
             suspicions: 0,
+            ratios: Vec::new(),
             phi: Phi::new(&settings.phi, settings.timeout.floor),
             settings,
             per_second,
@@ -152,6 +168,11 @@ impl Bench {
 
     fn switch(&mut self) -> Option<Switch> {
         let actions = std::mem::take(&mut self.actions);
+        for action in &actions {
+            if let Action::ProbeNow { backend } = action {
+                self.probes[backend.index()].next = self.now;
+            }
+        }
         actions.into_iter().find_map(|action| if let Action::Switch(switch) = action { Some(switch) } else { None })
     }
 
@@ -300,7 +321,21 @@ impl Bench {
         let expected = if self.outstanding > 0 { Duration::ZERO } else { self.settings.phi.interval * 11 / 10 };
         self.intervals += 1;
         self.suspicions += u64::from(self.phi.phi(self.now, expected) > self.settings.phi.suspect);
+        let suspicious = |ratio: &Ratio| ratio.is_suspicious(&self.phi, self.now, expected);
+        let suspected: Vec<_> = self.ratios.iter().map(suspicious).collect();
+        self.ratios.iter_mut().zip(suspected).for_each(|(ratio, is)| ratio.suspicions += u64::from(is));
         self.phi.heartbeat(self.now);
+    }
+
+    /// How long a silence that begins now, with replies due, must last until phi and each ratio find it suspicious.
+    pub(crate) fn suspected_after(&self) -> (Duration, Vec<Duration>) {
+        let last = self.phi.last().unwrap_or(self.now);
+        let first = |is: &dyn Fn(Time) -> bool| {
+            (0..).map(|step| step * MS).find(|silence| *silence > 600 * 1_000 * MS || is(last + *silence)).unwrap_or(MS)
+        };
+        let by_phi = first(&|now| self.phi.phi(now, Duration::ZERO) > self.settings.phi.suspect);
+        let by_ratio = |ratio: &Ratio| first(&|now| ratio.is_suspicious(&self.phi, now, Duration::ZERO));
+        (by_phi, self.ratios.iter().map(by_ratio).collect())
     }
 
     fn tell(&mut self, event: Event) {

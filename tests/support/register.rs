@@ -30,6 +30,8 @@ pub(crate) struct RegisterLoad {
     pub(crate) operations: u64,
     pub(crate) keys_per_client: u64,
     pub(crate) seed: u64,
+    /// Bytes that make names, and so requests, longer.
+    pub(crate) padding: usize,
     /// Between two pipelines of one client: pause, so that a number of operations spans enough faults.
     pub(crate) pause: Duration,
 }
@@ -303,7 +305,9 @@ impl RegisterClient {
                 self.report.stale_count += 1;
                 if self.report.stale.len() < KEPT_MAX {
                     let operation = self.progress.load(Ordering::Relaxed);
-                    self.report.stale.push(format!("{name} at operation {operation}: {verdict:?}"));
+                    self.report
+                        .stale
+                        .push(format!("{} at operation {operation}: {verdict:?}", name.trim_end_matches('_')));
                 }
             }
         }
@@ -320,7 +324,7 @@ impl RegisterClient {
     }
 
     fn name(&self, key: u64) -> String {
-        format!("register:{}:{key}", self.number)
+        format!("register:{}:{key}{}", self.number, "_".repeat(self.load.padding))
     }
 
     fn next_value(&mut self, key: u64) -> (u64, String) {

@@ -272,7 +272,7 @@ fn unknown_backend(name: &str) -> Row {
 fn known_backend(report: &BackendReport) -> Row {
     let health = Tone::of_health(&report.health);
     let probes = match (report.probes.ok_in_a_row, report.probes.failed_in_a_row) {
-        (0, 0) => "none yet".to_owned(),
+        (0, 0) => "none ok".to_owned(),
         (ok, 0) => format!("{ok} ok"),
         (_, failed) => format!("{failed} failed"),
     };
@@ -423,10 +423,10 @@ Standin demo  12 s of 1 min 0 s; Ctrl-C ends it
   kill -STOP 4711       freezes it instead; kill -CONT 4711 thaws it
 
   primary serves (active) since 02:47:19, epoch 1
-     backend   health    score  p50   p99    probes    content  process
-  *  primary   healthy   100    88us  1.9ms  17 ok     clean    4711
-     backup-a  degraded  84     -     -      none yet  unknown  4712
-     backup-b  -         -      -     -      -         -        ended, again in 3 s
+     backend   health    score  p50   p99    probes   content  process
+  *  primary   healthy   100    88us  1.9ms  17 ok    clean    4711
+     backup-a  degraded  84     -     -      none ok  unknown  4712
+     backup-b  -         -      -     -      -        -        ended, again in 3 s
      backup-a: probes take 4 times their baseline
 
     requests/s  p50  p99  operations  errors  stale reads  longest gap

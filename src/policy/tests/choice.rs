@@ -18,6 +18,15 @@ fn the_best_by_score_and_weight_is_taken_and_the_losers_are_recorded() {
 }
 
 #[test]
+fn of_equals_the_first_is_taken_and_the_other_is_told_to_be_as_good() {
+    let mut world = World::new();
+    world.die(PRIMARY);
+    let began = world.records(DecisionKind::SwitchBegan)[0].clone();
+    assert_eq!(began.backend, BACKUP_A);
+    assert_eq!(began.candidates[1].against.as_deref(), Some("as good as backup-a, which is named first"));
+}
+
+#[test]
 fn enterable_goes_before_unknown_and_refused_is_never_taken() {
     let mut world = World::new();
     world.standing(BACKUP_A, Standing::Unknown);
@@ -117,11 +126,13 @@ fn our_own_zone_goes_first_and_a_zone_that_has_lost_one_goes_last() {
 
 #[test]
 fn the_loser_is_told_by_how_much_it_lost() {
-    let mut world = World::new();
+    let mut backends = group();
+    backends[1].weight = 110;
+    let mut world = World::with(Settings::default(), backends);
     world.die(PRIMARY);
     let began = world.records(DecisionKind::SwitchBegan)[0];
     let loser = began.candidates.iter().find(|candidate| candidate.backend == BACKUP_B).unwrap();
-    assert!(loser.value <= began.candidates[0].value);
+    assert!(loser.value < began.candidates[0].value);
     assert!(loser.against.as_ref().unwrap().contains("score 100 x weight 100"), "{loser:?}");
 }
 

@@ -44,6 +44,19 @@ fn what_cannot_be_is_rejected_with_a_reason() {
 }
 
 #[test]
+fn a_living_active_is_left_for_the_last_resort_only_by_its_name() {
+    let mut backends = group();
+    backends[2].last_resort = true;
+    let mut world = World::with(Settings::default(), backends);
+    world.operator(order(Order::Exclude { backend: BACKUP_A }));
+    world.operator(failover(None));
+    assert!(world.records(DecisionKind::Rejected)[0].why.contains("only backup-b could be entered"));
+    assert_eq!(world.switches(), []);
+    world.operator(failover(Some(BACKUP_B)));
+    world.switched(BACKUP_B, Trigger::Manual, SwitchKind::Manual);
+}
+
+#[test]
 fn a_chosen_backend_that_fails_is_still_left() {
     let mut world = World::new();
     world.operator(failover(None));
