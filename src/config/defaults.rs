@@ -48,6 +48,7 @@ impl Group {
             mirror: Mirror::default(),
             replica: Replica::default(),
             sampling: Sampling::default(),
+            objectives: Objectives::default(),
             embedded: Embedded::default(),
         }
     }

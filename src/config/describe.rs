@@ -182,6 +182,10 @@ fn policies(group: &Group) -> Map<String, Json> {
             "value_max": show_size(group.sampling.value_max),
             "ttl_tolerance": show_duration(group.sampling.ttl_tolerance),
         },
+        "objectives": {
+            "rto": group.objectives.rto.map(show_duration),
+            "rpo": group.objectives.rpo.map(show_duration),
+        },
         "embedded": {
             "memory": show_size(group.embedded.memory),
             "locks_and_counters": group.embedded.locks_and_counters,

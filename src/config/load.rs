@@ -127,6 +127,7 @@ fn read_group<'r>(name: String, own: &Section<'r>, policy: impl Fn(&'static str)
         mirror: read::mirror(policy("mirror")),
         replica: read::replica(policy("replica")),
         sampling: read::sampling(policy("sampling")),
+        objectives: read::objectives(policy("objectives")),
         embedded: read::embedded(policy("embedded")),
     }
 }

@@ -329,6 +329,12 @@ pub(super) fn sampling(section: Section<'_>) -> Sampling {
     sampling
 }
 
+pub(super) fn objectives(section: Section<'_>) -> Objectives {
+    let objectives = Objectives { rto: section.optional("rto"), rpo: section.optional("rpo") };
+    section.finish();
+    objectives
+}
+
 pub(super) fn embedded(section: Section<'_>) -> Embedded {
     let default = Embedded::default();
     let embedded = Embedded {

@@ -44,6 +44,7 @@ pub struct Group {
     pub mirror: Mirror,
     pub replica: Replica,
     pub sampling: Sampling,
+    pub objectives: Objectives,
     pub embedded: Embedded,
 }
 
@@ -473,6 +474,15 @@ pub enum SamplingMode {
     Report,
     /// They are also made right on mirrored backends.
     Repair,
+}
+
+/// `[objectives]`: what an outage may cost; absent means that nothing is promised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objectives {
+    /// From the last success to the next one.
+    pub rto: Option<Duration>,
+    /// Age of the oldest acknowledged write that may be lost.
+    pub rpo: Option<Duration>,
 }
 
 /// `[embedded]`: the in-process store behind `address = "embedded"`.

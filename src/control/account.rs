@@ -43,6 +43,10 @@ impl Account {
         Self { periods, incidents: VecDeque::new(), flights, file, written_at, changed: false, epoch_ms }
     }
 
+    pub(super) fn incidents_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut IncidentReport> {
+        self.incidents.iter_mut()
+    }
+
     pub(super) fn note(&mut self, action: &Action) {
         if matches!(action, Action::Record(_) | Action::Incident(_)) {
             self.periods.note(WallTime::now().as_ms(), action);
@@ -88,6 +92,11 @@ impl GroupControl {
     }
 
     pub(super) fn record_incident(&mut self, incident: &Incident) {
+        if incident.resolved {
+            self.outage_ended(incident);
+        } else {
+            self.outage_began(incident);
+        }
         let name = self.shared.rules(incident.backend).name.clone();
         let report = IncidentReport {
             id: incident.id,
@@ -103,6 +112,7 @@ impl GroupControl {
             resolution: incident.resolution.map(|resolution| Resolution::name(resolution).into()),
             served_by: incident.served_by.map(|id| self.shared.rules(id).name.clone()),
             attempts: incident.attempts,
+            recovery: None,
         };
         let incidents = &mut self.account.incidents;
         incidents.retain(|other| other.id != report.id);

@@ -49,6 +49,8 @@ pub struct GroupReport {
     /// Waits for `standin confirm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<ProposalReport>,
+    #[serde(default)]
+    pub objectives: ObjectivesReport,
     /// Switches and incidents of the last 24 hours.
     #[serde(default)]
     pub switches_today: u64,
@@ -202,6 +204,55 @@ pub struct IncidentReport {
     pub served_by: Option<String>,
     /// Switches that were tried.
     pub attempts: u32,
+    /// Of an outage, once it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryReport>,
+}
+
+/// What an outage took and cost, measured on the data path. The parts add up to `rto_us`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryReport {
+    /// From the last success on the backend that failed to the first one afterwards.
+    pub rto_us: u64,
+    /// To the verdict, to the beginning of the switch that ended it, to its route.
+    pub detection_us: u64,
+    pub decision_us: u64,
+    pub switch_us: u64,
+    /// To the first reply; absent when nobody asked anything within 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_success_us: Option<u64>,
+    /// What is lost of what was acknowledged before: `at_most`, `everything` or `unknown`.
+    pub loss: Word,
+    /// Of `at_most`: no write older than this, and no more than so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes_lost_max: Option<u64>,
+    /// Targets that were missed, one sentence each.
+    pub breaches: Vec<String>,
+}
+
+/// Recovery time and recovery point of a group: targets, as they would be if the active failed now, and the worst since the
+/// start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectivesReport {
+    pub rto_target_us: Option<u64>,
+    pub rpo_target_us: Option<u64>,
+    /// The backend that would serve.
+    pub next: Option<String>,
+    /// Absent while there is nobody to go to.
+    pub rto_present_us: Option<u64>,
+    /// `at_most`, `everything` or `unknown`.
+    pub loss_present: Word,
+    /// Absent while nothing bounds what would be lost.
+    pub rpo_present_us: Option<u64>,
+    pub rto_worst_us: Option<u64>,
+    pub rpo_worst_us: Option<u64>,
+    /// Nothing bounded what one of the outages has cost.
+    pub rpo_worst_is_unbounded: bool,
+    /// Targets that were missed.
+    pub missed: u64,
 }
 
 /// One group's part of `GET /v1/statistics`.
@@ -686,6 +737,7 @@ pub(crate) mod tests {
             resolution: Some("failover".into()),
             served_by: Some("backup-a".to_owned()),
             attempts: 1,
+            recovery: None,
         };
         StatisticsReport {
             group: "default".to_owned(),
@@ -759,6 +811,7 @@ pub(crate) mod tests {
             ..primary.clone()
         };
         let group = GroupReport {
+            objectives: ObjectivesReport::default(),
             name: "default".to_owned(),
             listen: "127.0.0.1:6380".to_owned(),
             status: "active".into(),

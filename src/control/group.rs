@@ -18,6 +18,7 @@ use super::blue_green::Running;
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
+use super::objectives::{Ended, ObjectivesControl};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::replication::{Servers, Told};
@@ -31,8 +32,8 @@ use crate::backend::{Identity, clock};
 use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
 use crate::divergence::Scripts;
 use crate::policy::{
-    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, PlanNews, RecordedEngine,
-    Switch,
+    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, Objectives, PlanNews,
+    RecordedEngine, Switch,
 };
 use crate::route::{Availability, ClientCounts, EdgeReport, Publisher};
 use crate::telemetry::events::History;
@@ -51,6 +52,7 @@ pub struct GroupControlSetup {
     pub tracks_writers: bool,
     pub mark_prefix: String,
     pub promote: bool,
+    pub objectives: Objectives,
     pub mirror: MirrorSettings,
     pub sampling: Sampling,
     pub health_check: HealthCheck,
@@ -94,12 +96,17 @@ pub(super) enum Message {
     /// What was sampled for a plan.
     Plan(PlanNews),
     Replicated(BackendId, Told),
+    /// The first success after an outage has come.
+    Served(Box<Ended>),
 }
 
 pub(super) struct GroupControl {
     pub(super) shared: Rc<Shared>,
     pub(super) engine: RecordedEngine,
     pub(super) account: Account,
+    pub(super) objectives: ObjectivesControl,
+    /// Interval and timeout of probes.
+    pub(super) probe_pace: (Duration, Duration),
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
     pub(super) last_switch: Option<SwitchReport>,
@@ -256,6 +263,8 @@ impl GroupControl {
             shared: Rc::clone(&shared),
             engine,
             account,
+            objectives: ObjectivesControl::new(setup.objectives),
+            probe_pace: (setup.health_check.interval, setup.health_check.timeout),
             began: Vec::new(),
             last_switch: None,
             blue_green: None,
@@ -359,6 +368,7 @@ impl GroupControl {
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Plan(news) => self.tell_plan(news),
+            Message::Served(ended) => self.on_served(&ended),
             Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {
                 self.shared.facts.borrow_mut()[id.index()].emptying = false;

@@ -17,6 +17,7 @@ mod marks;
 mod mirror;
 mod modules;
 mod neighbours;
+mod objectives;
 mod operators;
 mod probe;
 mod publish;

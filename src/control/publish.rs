@@ -1,6 +1,6 @@
 //! Once a second: from counters and views to metrics.
 
-use super::api::{MirrorReport, ReplicationReport, SamplingReport};
+use super::api::{MirrorReport, ObjectivesReport, ReplicationReport, SamplingReport};
 use super::facts::Facts;
 use super::report::class_word;
 use super::window::Sampler;
@@ -9,8 +9,8 @@ use crate::divergence::State;
 use crate::policy::{BackendView, BreakerState, FailureKind, Standing, View};
 use crate::route::{ClientCounts, Group};
 use crate::telemetry::metrics::{
-    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, ReplicationMetrics, SamplingMetrics, breaker_value,
-    divergence_value, health_value,
+    BackendMetrics, GroupMetrics, Metrics, MirrorMetrics, ObjectiveMetrics, ReplicationMetrics, SamplingMetrics,
+    breaker_value, divergence_value, health_value,
 };
 
 /// What the status says too, by backend.
@@ -18,6 +18,7 @@ pub(super) struct Reports {
     pub(super) mirrors: Vec<Option<MirrorReport>>,
     pub(super) replications: Vec<Option<ReplicationReport>>,
     pub(super) samples: Vec<Option<SamplingReport>>,
+    pub(super) objectives: ObjectivesReport,
 }
 
 pub(super) struct MetricsPublisher {
@@ -58,6 +59,7 @@ impl MetricsPublisher {
         self.group.no_backend.absolute(sum(|counters| counters.unserved.get()));
         self.group.clients.set(clients.connected(group.index) as f64);
         self.group.client_connections.absolute(clients.accepted(group.index));
+        objectives(&self.group.objectives, &reports.objectives);
         let route = group.route();
         self.group.route_epoch.set(route.epoch as f64);
         for ((metrics, sampler), backend) in self.backends.iter_mut().zip(&group.backends) {
@@ -90,6 +92,26 @@ fn mirror(metrics: &MirrorMetrics, report: &MirrorReport) {
     metrics.commands.absolute(report.commands);
     metrics.copies.absolute(report.copied);
     metrics.dropped.absolute(report.dropped);
+}
+
+/// What nothing bounds is infinite, so that it is over every threshold.
+fn objectives(metrics: &ObjectiveMetrics, report: &ObjectivesReport) {
+    let seconds = |micros: Option<u64>, none: f64| micros.map_or(none, |micros| micros as f64 / 1e6);
+    let worst_rpo = if report.rpo_worst_is_unbounded { f64::INFINITY } else { 0.0 };
+    let rto = [
+        seconds(report.rto_present_us, f64::INFINITY),
+        seconds(report.rto_worst_us, 0.0),
+        seconds(report.rto_target_us, 0.0),
+    ];
+    let rpo = [
+        seconds(report.rpo_present_us, f64::INFINITY),
+        seconds(report.rpo_worst_us, worst_rpo),
+        seconds(report.rpo_target_us, 0.0),
+    ];
+    for (gauges, values) in [(&metrics.rto, rto), (&metrics.rpo, rpo)] {
+        gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value));
+    }
+    metrics.missed.absolute(report.missed);
 }
 
 fn replication(metrics: &ReplicationMetrics, report: &ReplicationReport) {

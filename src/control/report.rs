@@ -34,6 +34,9 @@ impl GroupControl {
             view.backends.iter().map(|backend| self.backend_report(backend)).collect();
         backends.sort_by_key(|backend| !backend.active);
         let today = self.statistics().day;
+        let objectives = self.objectives_report(&view);
+        let mut notes = self.notes(&view);
+        notes.extend(self.objectives_note(&objectives));
         GroupReport {
             name: self.shared.group.name.clone(),
             listen: self.listen.clone(),
@@ -49,7 +52,8 @@ impl GroupControl {
             incidents_today: today.incidents.values().sum(),
             plan: self.plan_report(),
             last_switch: self.last_switch.clone(),
-            notes: self.notes(&view),
+            objectives,
+            notes,
             backends,
         }
     }

@@ -12,7 +12,8 @@ use super::replication::is_replicated;
 use crate::config::{self, BackendAddress, FailoverMode, Profile, TriggerName};
 use crate::divergence::Scripts;
 use crate::policy::{
-    BackendId, BackendRole, BackendSettings, DataMode, FailoverSettings, Mode, RecoverySettings, Settings, Triggers,
+    BackendId, BackendRole, BackendSettings, DataMode, FailoverSettings, Mode, Objectives, RecoverySettings, Settings,
+    Triggers,
 };
 use crate::route::{EdgeReport, Publisher};
 
@@ -38,6 +39,7 @@ pub fn group_setup(
         tracks_writers: config.divergence.source == config::DivergenceSource::Tracking,
         mark_prefix: config.divergence.mark_prefix.clone(),
         promote: config.replica.promote,
+        objectives: Objectives { rto: config.objectives.rto, rpo: config.objectives.rpo },
         mirror: MirrorSettings {
             fill: config.mirror.fill,
             primary: config.mirror.primary,

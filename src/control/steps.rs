@@ -9,8 +9,9 @@ use super::entry::{self, Obstacle, RECONCILE_ROUNDS, words};
 use super::incident;
 use super::replication::{self, Other, Promotion};
 use super::shared::Shared;
+use crate::backend::clock;
 use crate::divergence::State;
-use crate::policy::{BackendId, Plan, Situation, Step, Switch, SwitchKind, SwitchResult};
+use crate::policy::{BackendId, Plan, Situation, Step, Switch, SwitchKind, SwitchResult, Time};
 use crate::route::Availability;
 
 /// While the old active serves, keys are removed or copied until so few are left; the last ones go inside the hold.
@@ -55,6 +56,8 @@ pub(super) struct Outcome {
     pub(super) flushed: bool,
     /// How long requests were held.
     pub(super) held: Duration,
+    /// When the route was published.
+    pub(super) published: Time,
     /// What became of a replica that was to serve.
     pub(super) promotion: Promotion,
     /// The steps that were carried out, the one that failed included.
@@ -113,6 +116,7 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
         removed: 0,
         flushed: false,
         held: Duration::ZERO,
+        published: Time::ZERO,
         promotion: Promotion::NotNeeded,
         steps: Vec::new(),
     };
@@ -322,6 +326,7 @@ impl Run<'_> {
         entry::settle(shared, wanted.to, &mut self.outcome).await?;
         shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
         self.outcome.epoch = shared.enter(wanted.to).epoch;
+        self.outcome.published = clock::now();
         if shared.may_mirror(wanted.to) {
             // What it holds is what is served from now on.
             shared.tell(wanted.to, vec![words(&["DEL", &shared.mark_keys.mirror])]);

@@ -22,6 +22,7 @@ impl GroupControl {
         let shared = Rc::clone(&self.shared);
         shared.newest_switch.set(switch.id.0);
         let others = self.others();
+        self.attempt_began(&switch);
         let began = Instant::now();
         tokio::task::spawn_local(async move {
             let wanted = Wanted { others, ..Wanted::from(&switch) };
@@ -32,6 +33,7 @@ impl GroupControl {
 
     pub(super) fn on_switch_done(&mut self, switch: &Switch, outcome: Outcome, took: Duration) {
         self.record_switch(switch, &outcome, took);
+        self.attempt_ended(switch, &outcome);
         if outcome.result == SwitchResult::Done && !switch.planned && switch.from != switch.to {
             // That event says what became of the one that was left; it is not said a second time.
             self.last_health[switch.from.index()] = crate::policy::Health::Failed;

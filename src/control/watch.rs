@@ -31,6 +31,7 @@ impl GroupControl {
         let reports = Reports {
             mirrors: ids().map(|id| self.mirror_report(id)).collect(),
             replications: ids().map(|id| self.shared.replication_report(id)).collect(),
+            objectives: self.objectives_report(&view),
             samples: ids().map(|id| self.sampling_report(id)).collect(),
         };
         let (facts, clients) = (self.shared.facts.borrow(), &self.surroundings.clients);

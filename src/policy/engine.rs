@@ -267,9 +267,19 @@ impl Engine {
             incident: self.incident.clone(),
             recovery_held_by_operator: self.operators.held,
             recovery_at: self.recovery_waits_until(now),
+            next: self.next(now),
             relapses: self.recovery.relapses(now, &self.settings.recovery),
             backends: self.backends.iter().map(|backend| self.backend_view(backend, now)).collect(),
         }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How long a switch away from a dead active takes, by those before it.
+    pub fn switch_takes(&self) -> Duration {
+        self.delays.estimate(false)
     }
 
     pub(super) fn backend(&self, id: BackendId) -> &Backend {

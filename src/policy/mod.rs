@@ -35,6 +35,7 @@ mod figures;
 mod guards;
 mod incident;
 mod memory;
+mod objectives;
 mod operator;
 mod performance;
 mod periods;
@@ -71,6 +72,7 @@ pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, St
 pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown};
 pub use incident::{Incident, Resolution};
 pub use memory::BackendMemory;
+pub use objectives::{Conditions, Loss, Moments, Objectives, RecoveryTime};
 pub use operator::{Exclusion, OperatorCommand, Order, Pin};
 pub use periods::{Counts, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Periods};
 pub use phi::Phi;

@@ -105,6 +105,10 @@ impl Engine {
         }
     }
 
+    pub(super) fn next(&self, now: Time) -> Option<BackendId> {
+        selection::best(&self.backends, &self.settings, self.weighing_in_need(now))
+    }
+
     /// Begins a switch; one that is under way is superseded.
     pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
         let Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why } = wanted;

@@ -39,6 +39,9 @@ pub struct View {
     pub recovery_at: Option<Time>,
     /// Recoveries that did not last; the delay doubles with each.
     pub relapses: u32,
+    /// Who would follow the active if it died now.
+    #[serde(default)]
+    pub next: Option<BackendId>,
     /// In the order of their ids.
     pub backends: Vec<BackendView>,
 }

@@ -92,12 +92,16 @@ pub enum EventKind {
     ProposalEnded,
     /// An outage or trouble of the active began (`result` is `open`) or is over (`resolved`).
     Incident,
+    /// An outage is over and was measured: how long it took, by its parts, and what was lost at most.
+    ObjectiveMeasured,
+    /// The same, and a target of `[objectives]` was missed.
+    ObjectiveMissed,
     /// A decision to stay, to hold requests, or to distrust our own clock.
     Decision,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -125,6 +129,8 @@ impl EventKind {
         Self::Proposed,
         Self::ProposalEnded,
         Self::Incident,
+        Self::ObjectiveMeasured,
+        Self::ObjectiveMissed,
         Self::Decision,
     ];
 
@@ -158,6 +164,8 @@ impl EventKind {
             Self::Proposed => "proposed",
             Self::ProposalEnded => "proposal_ended",
             Self::Incident => "incident",
+            Self::ObjectiveMeasured => "objective_measured",
+            Self::ObjectiveMissed => "objective_missed",
             Self::Decision => "decision",
         }
     }
@@ -179,8 +187,10 @@ impl EventKind {
             | Self::Plan
             | Self::ProposalEnded
             | Self::Incident
+            | Self::ObjectiveMeasured
             | Self::Decision => Severity::Info,
             Self::Failover
+            | Self::ObjectiveMissed
             | Self::Proposed
             | Self::SwitchRefused
             | Self::BackendDown

@@ -138,6 +138,20 @@ metrics! {
         "Of those, the ones that were copied again and found alike afterwards.";
     SAMPLING_AGREEMENT = "standin_sampling_agreement_ratio", Gauge, Count, PER_BACKEND,
         "Share of the last 1000 compared keys that agreed; 1 before the first.";
+    RTO_PRESENT = "standin_rto_present_seconds", Gauge, Seconds, PER_GROUP,
+        "Recovery time of an outage that began now; infinite while there is nobody to go to.";
+    RTO_WORST = "standin_rto_worst_seconds", Gauge, Seconds, PER_GROUP,
+        "Longest recovery time of an outage since the start.";
+    RTO_TARGET = "standin_rto_target_seconds", Gauge, Seconds, PER_GROUP,
+        "`objectives.rto`; 0 without a target.";
+    RPO_PRESENT = "standin_rpo_present_seconds", Gauge, Seconds, PER_GROUP,
+        "Age of the oldest acknowledged write that an outage would lose that began now; infinite where nothing bounds it.";
+    RPO_WORST = "standin_rpo_worst_seconds", Gauge, Seconds, PER_GROUP,
+        "Age of the oldest acknowledged write that an outage has lost at most since the start; infinite where nothing bounded it.";
+    RPO_TARGET = "standin_rpo_target_seconds", Gauge, Seconds, PER_GROUP,
+        "`objectives.rpo`; 0 without a target.";
+    OBJECTIVES_MISSED = "standin_objectives_missed_total", Counter, Count, PER_GROUP,
+        "Targets of `[objectives]` that outages have missed.";
     BACKEND_ENTERABLE = "standin_backend_enterable", Gauge, Count, PER_BACKEND,
         "1 while this backend could begin to serve as things stand; `standin status` says why not.";
     RESIDENT_BYTES = "standin_process_resident_bytes", Gauge, Bytes, PER_PROCESS,
@@ -236,6 +250,11 @@ impl Metrics {
             clients: self.gauge(&CLIENTS, &[group]),
             client_connections: self.counter(&CLIENT_CONNECTIONS, &[group]),
             route_epoch: self.gauge(&ROUTE_EPOCH, &[group]),
+            objectives: ObjectiveMetrics {
+                rto: [&RTO_PRESENT, &RTO_WORST, &RTO_TARGET].map(|metric| self.gauge(metric, &[group])),
+                rpo: [&RPO_PRESENT, &RPO_WORST, &RPO_TARGET].map(|metric| self.gauge(metric, &[group])),
+                missed: self.counter(&OBJECTIVES_MISSED, &[group]),
+            },
         }
     }
 }
@@ -259,6 +278,15 @@ pub struct GroupMetrics {
     pub clients: Gauge,
     pub client_connections: Counter,
     pub route_epoch: Gauge,
+    pub objectives: ObjectiveMetrics,
+}
+
+/// Recovery time and recovery point: present, worst, target; seconds.
+#[derive(Debug, Clone)]
+pub struct ObjectiveMetrics {
+    pub rto: [Gauge; 3],
+    pub rpo: [Gauge; 3],
+    pub missed: Counter,
 }
 
 impl GroupMetrics {

@@ -44,7 +44,7 @@ pub(super) fn writes_answered(backend: &Backend) -> u64 {
 }
 
 /// When the last reply to a client's request came from it.
-fn last_reply_us(backend: &Backend) -> u64 {
+pub(super) fn last_reply_us(backend: &Backend) -> u64 {
     backend.counters.iter().map(|counters| counters.last_progress_us.get()).max().unwrap_or(0)
 }
 
