@@ -26,8 +26,11 @@ impl Invariant for NoFlap {
         let recovery = &world.settings.recovery;
         let serves = world.engine.availability() == Availability::Serving;
         if switch.from.index() == 0 && switch.to.index() != 0 && !switch.planned {
-            let relapsed = self.returned_at.is_some_and(|at| world.now - at < recovery.grace_period);
-            self.relapses = if relapsed { self.relapses + 1 } else { 0 };
+            // It is left once, however many attempts that takes.
+            if let Some(at) = self.returned_at.take() {
+                let relapsed = world.now - at < recovery.grace_period;
+                self.relapses = if relapsed { self.relapses + 1 } else { 0 };
+            }
             self.left_at = Some(world.now);
         }
         // The last resort is left as soon as a real backend can serve: that is what it is for.
