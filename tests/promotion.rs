@@ -287,3 +287,28 @@ fn a_standin_that_was_killed_finds_the_promoted_replica_and_points_the_old_prima
     eventually(secs(10), "the old primary follows", || follows(&primary, &replicas[0]));
     standin.finish();
 }
+
+#[test]
+fn the_old_primary_is_given_the_password_of_the_new_one_where_it_has_none() {
+    let with_password = ["--requirepass", "secret"];
+    let mut primary = RedisServer::start_with(&with_password);
+    let replica = RedisServer::start_with(&["--requirepass", "secret", "--masterauth", "secret"]);
+    follow(&replica, &primary);
+    let keys = |more: &str| format!("password = \"secret\"\n{more}");
+    let config = StandinConfig::new().backend("primary", "primary", &primary.address().to_string(), &keys(""));
+    let config = config.backend("backup-a", "backup", &replica.address().to_string(), &keys(REPLICA));
+    let mut standin = config.quick_recovery().table(PROMOTE).start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["backup-"]);
+    wait_until_looked_at(&standin, &["backup-a"]);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    primary.kill();
+    eventually(secs(5), "a write is served", || client.command(&["SET", "k", "2"]) == Reply::ok());
+    // Started without `masterauth`.
+    primary.restart();
+    eventually(secs(10), "it follows", || follows(&primary, &replica));
+    eventually(secs(5), "and has what was written", || primary.command(&["GET", "k"]) == Reply::bulk("2"));
+    assert!(!standin.log().contains("\"secret\""), "the password is in no log line");
+    standin.finish();
+}
