@@ -11,7 +11,7 @@ use super::AdminState;
 use super::error::ApiError;
 use super::guard;
 use crate::config::units::parse_duration;
-use crate::control::api::{CommandOutcome, How, Note, Order, StatisticsReport, StatusReport};
+use crate::control::api::{CommandOutcome, How, Note, Order, PlanOrder, StatisticsReport, StatusReport};
 use crate::limits;
 use crate::policy::Plan;
 use crate::telemetry::events::Event;
@@ -58,6 +58,8 @@ struct FailoverBody {
     group: Option<String>,
     to: Option<String>,
     plan: Option<String>,
+    /// How long each comparison of `blue_green` lasts at least.
+    dwell: Option<String>,
     #[serde(default)]
     dry_run: bool,
     reason: Option<String>,
@@ -176,7 +178,18 @@ pub(super) async fn failover(
     State(state): State<AdminState>,
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
-    let FailoverBody { group, to, plan, dry_run, reason, by } = guard::command(request).await?;
+    let FailoverBody { group, to, plan, dwell, dry_run, reason, by } = guard::command(request).await?;
+    if plan.as_deref() == Some("blue_green") {
+        let hint = "write {\"to\": NAME, \"plan\": \"blue_green\", \"dwell\": \"30s\"}";
+        let to = to.ok_or_else(|| ApiError::bad_request("plan blue_green needs the name of a backend", hint))?;
+        let dwell = dwell.map_or(Ok(limits::PLAN_DWELL_DEFAULT), |dwell| parse_duration(&dwell));
+        let dwell = dwell.map_err(|error| ApiError::bad_request(error, hint))?;
+        let order = PlanOrder::BlueGreen { to, dwell, dry_run };
+        return Ok(Json(state.control.plan(group, order, note(reason, by)?).await?));
+    }
+    if dwell.is_some() {
+        return Err(ApiError::bad_request("`dwell` is of plan blue_green", "leave it out"));
+    }
     let how = how(plan, dry_run)?;
     Ok(Json(state.control.order(group, Order::Failover { to }, how, note(reason, by)?).await?))
 }
@@ -188,6 +201,29 @@ pub(super) async fn recover(
     let RecoverBody { group, plan, dry_run, reason, by } = guard::command(request).await?;
     let how = how(plan, dry_run)?;
     Ok(Json(state.control.order(group, Order::Recover, how, note(reason, by)?).await?))
+}
+
+pub(super) async fn pause(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
+    of_plan(state, request, PlanOrder::Pause).await
+}
+
+pub(super) async fn resume(
+    State(state): State<AdminState>,
+    request: Request,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    of_plan(state, request, PlanOrder::Resume).await
+}
+
+pub(super) async fn rollback(
+    State(state): State<AdminState>,
+    request: Request,
+) -> Result<Json<CommandOutcome>, ApiError> {
+    of_plan(state, request, PlanOrder::Rollback).await
+}
+
+async fn of_plan(state: AdminState, request: Request, order: PlanOrder) -> Result<Json<CommandOutcome>, ApiError> {
+    let PlainBody { group, reason, by } = guard::command(request).await?;
+    Ok(Json(state.control.plan(group, order, note(reason, by)?).await?))
 }
 
 pub(super) async fn unpin(State(state): State<AdminState>, request: Request) -> Result<Json<CommandOutcome>, ApiError> {
@@ -289,7 +325,7 @@ pub(super) async fn page_script() -> impl IntoResponse {
 
 pub(super) async fn not_found(request: Request) -> ApiError {
     let hint = "the control port answers /, /v1/status, /v1/events, /v1/explain, /v1/statistics, /v1/recording, \
-                /v1/failover, /v1/recover, /v1/pin, /v1/unpin, /v1/drain, /v1/exclude, /v1/include, /v1/confirm, \
+                /v1/failover, /v1/recover, /v1/pause, /v1/resume, /v1/rollback, /v1/pin, /v1/unpin, /v1/drain, /v1/exclude, /v1/include, /v1/confirm, \
                 /v1/reject, /v1/adopt, /v1/disown, /metrics, /livez and /readyz; the observe port the last three";
     ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()), hint)
 }

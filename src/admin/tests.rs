@@ -93,6 +93,7 @@ async fn answer_requests(mut receiver: api::Receiver) {
                 });
                 reply.send(outcome).is_ok()
             }
+            Request::Plan { group, note, reply, .. } => reply.send(carry_out(group, "backup-a", &note.reason)).is_ok(),
             Request::Adopt { group, backend, reply } | Request::Disown { group, backend, reply } => {
                 reply.send(carry_out(group, &backend, "")).is_ok()
             }
@@ -193,6 +194,8 @@ async fn each_refusal_has_its_status_and_a_hint() {
         ("/v1/failover", r#"{"to":"backup-b"}"#, 409, "standin adopt backup-b"),
         ("/v1/failover", r#"{"to":"busy"}"#, 503, "again"),
         ("/v1/failover", r#"{"plan":"gradual"}"#, 400, "\"plan\": \"drain\""),
+        ("/v1/failover", r#"{"plan":"blue_green"}"#, 400, "blue_green"),
+        ("/v1/failover", r#"{"to":"backup-a","dwell":"3s"}"#, 400, "leave it out"),
         ("/v1/recover", r#"{"plan":"sometimes"}"#, 400, "\"plan\": \"drain\""),
         ("/v1/failover", r#"{"to":}"#, 400, "JSON object"),
         ("/v1/failover", r#"{"too":"backup-a"}"#, 400, "JSON object"),

@@ -107,7 +107,7 @@ fn print_events(report: &EventsReport, json: bool) {
 pub(super) fn failover(arguments: &FailoverArgs) -> Result<(), Failure> {
     let body = json!({
         "group": arguments.group, "to": arguments.name.as_ref().or(arguments.to.as_ref()), "plan": arguments.how.plan,
-        "dry_run": arguments.how.dry_run, "reason": arguments.reason, "by": author(),
+        "dwell": arguments.dwell, "dry_run": arguments.how.dry_run, "reason": arguments.reason, "by": author(),
     });
     command(&arguments.control, "/v1/failover", &body)
 }
@@ -120,9 +120,10 @@ pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
     command(&plain.control, "/v1/recover", &body)
 }
 
-pub(super) fn unpin(arguments: &PlainArgs) -> Result<(), Failure> {
+/// `path` is that of an order without further words.
+pub(super) fn plain(arguments: &PlainArgs, path: &str) -> Result<(), Failure> {
     let body = json!({ "group": arguments.group, "reason": arguments.reason, "by": author() });
-    command(&arguments.control, "/v1/unpin", &body)
+    command(&arguments.control, path, &body)
 }
 
 pub(super) fn pin(arguments: &PinArgs) -> Result<(), Failure> {

@@ -68,6 +68,12 @@ enum Command {
     Pin(PinArgs),
     /// End a pin.
     Unpin(PlainArgs),
+    /// Stop the plan under way where it is; breaches still lead back.
+    Pause(PlainArgs),
+    /// Let a paused plan go on.
+    Resume(PlainArgs),
+    /// End the plan under way: the backend that served before serves again.
+    Rollback(PlainArgs),
     /// Leave a backend in order if it serves, and do not enter it until `include`.
     Drain(BackendArgs),
     /// Do not enter a backend until `include`.
@@ -179,6 +185,9 @@ struct FailoverArgs {
     to: Option<String>,
     #[command(flatten)]
     how: HowArgs,
+    /// How long each comparison of blue_green lasts at least, as in 30s.
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "plan")]
+    dwell: Option<String>,
     /// Needed where there are several groups.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -190,7 +199,7 @@ struct FailoverArgs {
 /// How a switch is made.
 #[derive(Debug, Args)]
 struct HowArgs {
-    /// immediate or drain.
+    /// immediate, drain, or (failover to a named backend) blue_green.
     #[arg(long, value_name = "PLAN")]
     plan: Option<String>,
     /// Print the steps, and do nothing.
@@ -381,7 +390,10 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Failover(arguments) => control_commands::failover(&arguments),
         Command::Recover(arguments) => control_commands::recover(&arguments),
         Command::Pin(arguments) => control_commands::pin(&arguments),
-        Command::Unpin(arguments) => control_commands::unpin(&arguments),
+        Command::Unpin(arguments) => control_commands::plain(&arguments, "/v1/unpin"),
+        Command::Pause(arguments) => control_commands::plain(&arguments, "/v1/pause"),
+        Command::Resume(arguments) => control_commands::plain(&arguments, "/v1/resume"),
+        Command::Rollback(arguments) => control_commands::plain(&arguments, "/v1/rollback"),
         Command::Drain(arguments) => control_commands::about(&arguments, "/v1/drain"),
         Command::Exclude(arguments) => control_commands::about(&arguments, "/v1/exclude"),
         Command::Include(arguments) => control_commands::about(&arguments, "/v1/include"),

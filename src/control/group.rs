@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use super::api::{CommandReply, GroupReport, How, Note, Order, RecordingReport, StatisticsReport, SwitchReport};
+use super::api::{
+    CommandReply, GroupReport, How, Note, Order, PlanOrder, RecordingReport, StatisticsReport, SwitchReport,
+};
+use super::blue_green::Running;
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
@@ -29,8 +32,8 @@ use crate::backend::{Identity, clock};
 use crate::config::{DivergencePolicy, HealthCheck, Initialization, InitializationPolicy, Sampling};
 use crate::divergence::Scripts;
 use crate::policy::{
-    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, Objectives, RecordedEngine,
-    Switch,
+    Action, Availability as EngineAvailability, BackendId, Decision, Edge, Engine, Event, Objectives, PlanNews,
+    RecordedEngine, Switch,
 };
 use crate::route::{Availability, ClientCounts, EdgeReport, Publisher};
 use crate::telemetry::events::History;
@@ -79,6 +82,7 @@ pub(super) enum GroupRequest {
     Statistics(oneshot::Sender<StatisticsReport>),
     Recording(Option<u64>, oneshot::Sender<RecordingReport>),
     Order { order: Order, how: How, note: Note, reply: CommandReply },
+    Plan { order: PlanOrder, note: Note, reply: CommandReply },
     Own { backend: String, own: bool, reply: CommandReply },
 }
 
@@ -89,6 +93,8 @@ pub(super) enum Message {
     /// The backend that serves first knows that it does; its identity when that was decided.
     Opened(BackendId, Option<Arc<Identity>>),
     Unsealed(BackendId, Result<(), String>),
+    /// What was sampled for a plan.
+    Plan(PlanNews),
     Replicated(BackendId, Told),
     /// The first success after an outage has come.
     Served(Box<Ended>),
@@ -104,6 +110,7 @@ pub(super) struct GroupControl {
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
     pub(super) last_switch: Option<SwitchReport>,
+    pub(super) blue_green: Option<Running>,
     pub(super) initialization: Initialization,
     /// Said once that as many backends have answered as were waited for.
     pub(super) is_initialized: bool,
@@ -260,6 +267,7 @@ impl GroupControl {
             probe_pace: (setup.health_check.interval, setup.health_check.timeout),
             began: Vec::new(),
             last_switch: None,
+            blue_green: None,
             initialization: setup.initialization,
             is_initialized: false,
             collectors: (0..count).map(|_| Collector::new()).collect(),
@@ -330,6 +338,7 @@ impl GroupControl {
         }
         self.shared.note_databases();
         self.initialize();
+        self.look_at_plan();
     }
 
     /// Tells once that as many backends have answered as `initialization.policy` waits for, or that it took too long.
@@ -358,6 +367,7 @@ impl GroupControl {
             Message::Opened(id, identity) => self.on_opened(id, identity),
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
+            Message::Plan(news) => self.tell_plan(news),
             Message::Served(ended) => self.on_served(&ended),
             Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {

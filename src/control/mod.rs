@@ -4,6 +4,7 @@
 
 mod account;
 pub mod api;
+mod blue_green;
 mod check;
 mod copy;
 mod databases;
@@ -92,6 +93,9 @@ pub async fn run(
             }
             Some(Request::Order { group, order, how, note, reply }) => {
                 forward(&handles, group, reply, |reply| GroupRequest::Order { order, how, note, reply });
+            }
+            Some(Request::Plan { group, order, note, reply }) => {
+                forward(&handles, group, reply, |reply| GroupRequest::Plan { order, note, reply });
             }
             Some(Request::Adopt { group, backend, reply }) => {
                 forward(&handles, group, reply, |reply| GroupRequest::Own { backend, own: true, reply });

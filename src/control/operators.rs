@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::api::{self, CommandError, CommandOutcome, CommandReply, How, Note};
+use super::api::{self, CommandError, CommandOutcome, CommandReply, How, Note, PlanOrder};
+use super::blue_green::Word;
 use super::group::{GroupControl, GroupRequest};
 use super::probe::ProbeCommand;
 use super::shared::twin_text;
@@ -32,6 +33,10 @@ impl GroupControl {
                     let _ = reply.send(Err(error));
                 }
             },
+            GroupRequest::Plan { order, note, reply } => {
+                let answer = self.order_of_plan(order, note);
+                let _ = reply.send(answer);
+            }
             GroupRequest::Own { backend, own, reply } => match self.backend_named(&backend) {
                 Err(error) => {
                     let _ = reply.send(Err(error));
@@ -129,7 +134,21 @@ impl GroupControl {
         Ok(CommandOutcome { from: Some(from.clone()), to: Some(to.clone()), steps: steps.collect(), ..outcome })
     }
 
-    fn nothing_switched(&self, result: &str, message: Option<String>) -> CommandOutcome {
+    fn order_of_plan(&mut self, order: PlanOrder, note: Note) -> Result<CommandOutcome, CommandError> {
+        let reason = if note.reason.is_empty() { "no reason given".to_owned() } else { note.reason };
+        let reason = if note.by.is_empty() { reason } else { format!("{reason} (by {})", note.by) };
+        match order {
+            PlanOrder::BlueGreen { to, dwell, dry_run } => {
+                let to = self.backend_named(&to)?;
+                self.begin_blue_green(to, dwell, &reason, dry_run)
+            }
+            PlanOrder::Pause => self.word_of_plan(Word::Pause, reason),
+            PlanOrder::Resume => self.word_of_plan(Word::Resume, reason),
+            PlanOrder::Rollback => self.word_of_plan(Word::Rollback, reason),
+        }
+    }
+
+    pub(super) fn nothing_switched(&self, result: &str, message: Option<String>) -> CommandOutcome {
         let route = self.shared.group.route();
         let active = self.shared.rules(route.active).name.clone();
         CommandOutcome {
@@ -190,7 +209,7 @@ impl GroupControl {
 }
 
 /// What the engine made of an order.
-enum Answer {
+pub(super) enum Answer {
     Refused(String),
     /// A switch has begun.
     Switch(Switch),
@@ -199,7 +218,7 @@ enum Answer {
 }
 
 impl Answer {
-    fn of(actions: &[Action]) -> Self {
+    pub(super) fn of(actions: &[Action]) -> Self {
         let why = |kind| {
             actions.iter().find_map(|action| match action {
                 Action::Record(decision) if decision.kind == kind => Some(decision.why.clone()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::api::{
-    BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, ProbeReport,
+    BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, PlanReport, ProbeReport,
     ProposalReport, ReliabilityReport, SamplingReport, SignalsReport,
 };
 use super::facts;
@@ -50,6 +50,7 @@ impl GroupControl {
             proposal: view.proposal.as_ref().map(|proposal| self.proposal_report(proposal)),
             switches_today: today.switches_by_trigger.values().sum(),
             incidents_today: today.incidents.values().sum(),
+            plan: self.plan_report(),
             last_switch: self.last_switch.clone(),
             objectives,
             notes,
@@ -78,6 +79,14 @@ impl GroupControl {
         }
         if let Some(why) = self.shared.other_writer() {
             notes.push(why);
+        }
+        if let Some(plan) = self.plan_report() {
+            let PlanReport { plan, from, to, phase, paused, samples, wrong, .. } = plan;
+            let state = if paused { "paused in" } else { "in" };
+            notes.push(format!(
+                "plan {plan} from {from} to {to}, {state} step {phase}: {samples} samples, {wrong} of them wrong; `standin pause`, \
+                 `resume` and `rollback` act on it"
+            ));
         }
         let name = |id: BackendId| &self.shared.rules(id).name;
         if let Some(proposal) = &view.proposal {

@@ -44,7 +44,8 @@ impl GroupControl {
         if self.shared.newest_switch.get() == switch.id.0 {
             self.shared.newest_switch.set(0);
         }
-        self.feed(Event::SwitchDone { id: switch.id, result: outcome.result });
+        self.feed(Event::SwitchDone { id: switch.id, result: outcome.result.clone() });
+        self.plan_switched(switch, &outcome.result);
         for index in 0..self.collectors.len() {
             self.update_standing(BackendId(index as u8));
         }

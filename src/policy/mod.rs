@@ -25,6 +25,7 @@ mod action;
 mod allowance;
 mod backend;
 mod baseline;
+mod blue_green;
 mod breaker;
 mod engine;
 mod event;
@@ -60,6 +61,7 @@ mod view;
 pub use action::{
     Action, Availability, Candidate, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
 };
+pub use blue_green::{BlueGreen, News as PlanNews, Phase, Sampled, Wish as PlanWish};
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Calls};
 pub use engine::Engine;
 pub use event::{

@@ -57,7 +57,7 @@ impl Plan {
     /// Those that can be asked for.
     pub const ALL: [Self; 2] = [Self::Immediate, Self::Drain];
     /// Promised and not there yet.
-    pub const LATER: [&str; 3] = ["gradual", "canary", "blue_green"];
+    pub const LATER: [&str; 2] = ["gradual", "canary"];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,11 @@ impl Plan {
         let found = Self::ALL.into_iter().find(|plan| plan.name() == name);
         found.ok_or_else(|| {
             let known = Self::ALL.map(Self::name).join("\" or \"");
-            let what = if Self::LATER.contains(&name) { "is not available yet" } else { "is no plan" };
+            let what = match name {
+                "blue_green" => "is for a failover to a backend that is named",
+                later if Self::LATER.contains(&later) => "is not available yet",
+                _ => "is no plan",
+            };
             format!("\"{name}\" {what}; the plan is \"{known}\"")
         })
     }
@@ -220,6 +224,7 @@ mod tests {
             assert_eq!(Plan::named(plan.name()), Ok(plan));
         }
         assert!(Plan::named("gradual").is_err_and(|why| why.contains("not available yet") && why.contains("drain")));
+        assert!(Plan::named("blue_green").is_err_and(|why| why.contains("that is named")));
         assert!(Plan::named("sometimes").is_err_and(|why| why.contains("no plan")));
     }
 }

@@ -84,6 +84,8 @@ pub enum EventKind {
     Config,
     /// An operator's command by the control port.
     Operator,
+    /// A plan of more than one switch began, took a step, or has ended (`result`).
+    Plan,
     /// A switch waits for `standin confirm` (`failover.mode = "semi_automatic"`).
     Proposed,
     /// A proposal was confirmed or rejected by a person, withdrawn, overtaken, or has expired.
@@ -99,7 +101,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Started,
         Self::Drain,
         Self::Stopped,
@@ -123,6 +125,7 @@ impl EventKind {
         Self::Difference,
         Self::Config,
         Self::Operator,
+        Self::Plan,
         Self::Proposed,
         Self::ProposalEnded,
         Self::Incident,
@@ -157,6 +160,7 @@ impl EventKind {
             Self::Difference => "difference",
             Self::Config => "config",
             Self::Operator => "operator",
+            Self::Plan => "plan",
             Self::Proposed => "proposed",
             Self::ProposalEnded => "proposal_ended",
             Self::Incident => "incident",
@@ -180,6 +184,7 @@ impl EventKind {
             | Self::Replication
             | Self::Config
             | Self::Operator
+            | Self::Plan
             | Self::ProposalEnded
             | Self::Incident
             | Self::ObjectiveMeasured

@@ -37,6 +37,8 @@ enum Effect {
     Delay(Duration),
     /// This error instead of the server's reply.
     Answer(String),
+    /// This value instead of the server's reply.
+    Value(String),
 }
 
 impl Rule {
@@ -48,6 +50,11 @@ impl Rule {
     /// Commands of these names (upper case) are answered with this error, and not executed.
     pub(crate) fn error(names: &[&str], text: &str) -> Self {
         Self::new(names, Effect::Answer(text.to_owned()))
+    }
+
+    /// Commands of these names (upper case) are answered with this value, whatever the server holds.
+    pub(crate) fn value(names: &[&str], text: &str) -> Self {
+        Self::new(names, Effect::Value(text.to_owned()))
     }
 
     fn new(names: &[&str], effect: Effect) -> Self {
@@ -227,6 +234,7 @@ impl Relay {
             match &rule.effect {
                 Effect::Delay(by) => reply.due += *by,
                 Effect::Answer(text) => reply.answer = Some(format!("-{text}\r\n").into_bytes()),
+                Effect::Value(text) => reply.answer = Some(format!("${}\r\n{text}\r\n", text.len()).into_bytes()),
             }
         }
         reply

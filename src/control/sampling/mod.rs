@@ -17,6 +17,7 @@ use std::time::Duration;
 use self::compare::compare;
 pub(super) use self::figures::Figures;
 use self::sides::Pair;
+pub(super) use self::sides::Side;
 use self::suspects::Suspects;
 use self::walk::Walk;
 use super::shared::Shared;

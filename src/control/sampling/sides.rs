@@ -12,7 +12,7 @@ use crate::policy::{BackendId, BackendRole};
 use crate::resp::Protocol;
 
 /// One server of the two.
-pub(super) struct Side {
+pub(in crate::control) struct Side {
     conversation: Conversation,
     bound: Duration,
     /// The server's number of the clients' database 0.
@@ -21,7 +21,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    async fn connect(shared: &Rc<Shared>, id: BackendId) -> io::Result<Self> {
+    pub(in crate::control) async fn connect(shared: &Rc<Shared>, id: BackendId) -> io::Result<Self> {
         let backend = shared.group.backend(id);
         let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
         let login = backend.target.login.clone();
@@ -35,7 +35,11 @@ impl Side {
     }
 
     /// Asks in a database, as clients number it.
-    pub(super) async fn ask(&mut self, database: u32, requests: Vec<Vec<Vec<u8>>>) -> io::Result<Vec<Reply>> {
+    pub(in crate::control) async fn ask(
+        &mut self,
+        database: u32,
+        requests: Vec<Vec<Vec<u8>>>,
+    ) -> io::Result<Vec<Reply>> {
         let mut all = requests;
         let selects = self.selected != Some(database);
         if selects {
