@@ -60,7 +60,9 @@ pub async fn run<S: Owner>(link: Rc<Link<S>>, login: Login) {
                 if !link.accepts() {
                     break;
                 }
-                link.state.set(State::Connecting);
+                if link.state.replace(State::Connecting) == State::Ready {
+                    link.connecting_since_us.set(clock::micros());
+                }
                 link.counters().links_lost.add(1);
                 let edge = if matches!(end, End::Broken) {
                     link.counters().fail(Cause::BrokenFrame.meaning().kind, 1);

@@ -204,6 +204,8 @@ pub struct Link<S: Owner> {
     /// When the handshake of its present connection began, which proves connections dead that were lost before.
     pub(super) greeted_us: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
+    /// Since when it has had no connection, while it has none.
+    pub(super) connecting_since_us: Cell<u64>,
     /// Of replies, and how many there were at two earlier times, the older first.
     pub(super) received_bytes: Cell<u64>,
     pub(super) received_marks: Cell<[(u64, u64); 2]>,
@@ -253,6 +255,7 @@ impl<S: Owner> Link<S> {
             client_id: Cell::new(0),
             greeted_us: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
+            connecting_since_us: Cell::new(clock::micros()),
             received_bytes: Cell::new(0),
             received_marks: Cell::new([(clock::micros(), 0); 2]),
             unanswered_since_us: Cell::new(0),

@@ -352,9 +352,23 @@ fn slow_and_blocking_requests_are_given_their_time() {
     let world = World::new();
     world.request("KEYS *", 0);
     world.request("BLPOP l 0", 0);
+    world.link.state.set(super::link::State::Ready);
     world.write_all();
     world.link.sweep(clock::micros() + 3_000_000);
     assert!(world.errors().is_empty());
+}
+
+#[test]
+fn a_slow_request_that_has_no_connection_lives_no_longer_than_any_other() {
+    let world = World::new();
+    world.request("EVAL return(1) 0", 0);
+    let now = clock::micros();
+    // It may have waited behind another one, on a connection that is lost only now.
+    world.link.connecting_since_us.set(now + 3_000_000);
+    world.link.sweep(now + 4_000_000);
+    assert!(world.errors().is_empty());
+    world.link.sweep(now + 6_000_000);
+    assert_eq!(world.errors(), [(0, "-NOBACKEND".to_owned())]);
 }
 
 #[test]

@@ -242,14 +242,25 @@ impl<S: Owner> Link<S> {
             // The server is at work on a slow request, or paused by order: nobody behind it is late.
             return false;
         }
+        let is_connecting = self.state.get() == State::Connecting;
+        // Nobody is at work on what has no connection, however long it would take there.
+        let unserved_us = now_us.saturating_sub(entry.at_us.max(self.connecting_since_us.get()));
+        let request_us = self.backend.timing.request.as_micros() as u64;
+        let is_waiting = entry.flags & (flag::ABANDONED | flag::STREAMING) == 0;
+        if is_connecting
+            && is_waiting
+            && entry.class != Class::Blocking
+            && unserved_us >= request_us + entry.transit_us()
+        {
+            return true;
+        }
         let life = match entry.class {
             Class::Blocking => return false,
             _ if is_carrying => self.backend.timing.slow,
             Class::Script | Class::Slow | Class::Admin => self.backend.timing.slow,
             Class::PointRead | Class::Write | Class::MultiKey => self.backend.timing.request,
         };
-        entry.flags & (flag::ABANDONED | flag::STREAMING) == 0
-            && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64 + entry.transit_us()
+        is_waiting && now_us.saturating_sub(entry.at_us) >= life.as_micros() as u64 + entry.transit_us()
     }
 
     fn expire(&self, entry: &Entry<S>, sent: bool, category: Category) {
