@@ -105,49 +105,41 @@ fn print_events(report: &EventsReport, json: bool) {
 }
 
 pub(super) fn failover(arguments: &FailoverArgs) -> Result<(), Failure> {
-    let body = json!({
-        "group": arguments.group, "to": arguments.name.as_ref().or(arguments.to.as_ref()), "plan": arguments.how.plan,
-        "dwell": arguments.dwell, "dry_run": arguments.how.dry_run, "reason": arguments.reason, "by": author(),
-    });
-    command(&arguments.control, "/v1/failover", &body)
+    let FailoverArgs { name, to, plain, how, dwell } = arguments;
+    let words =
+        json!({ "to": name.as_ref().or(to.as_ref()), "plan": how.plan, "dwell": dwell, "dry_run": how.dry_run });
+    order(plain, "/v1/failover", words)
 }
 
-pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
-    let RecoverArgs { plain, how } = arguments;
-    let body = json!({
-        "group": plain.group, "plan": how.plan, "dry_run": how.dry_run, "reason": plain.reason, "by": author(),
-    });
-    command(&plain.control, "/v1/recover", &body)
+pub(super) fn recover(RecoverArgs { plain, how }: &RecoverArgs) -> Result<(), Failure> {
+    order(plain, "/v1/recover", json!({ "plan": how.plan, "dry_run": how.dry_run }))
 }
 
 /// `path` is that of an order without further words.
 pub(super) fn plain(arguments: &PlainArgs, path: &str) -> Result<(), Failure> {
-    let body = json!({ "group": arguments.group, "reason": arguments.reason, "by": author() });
-    command(&arguments.control, path, &body)
+    order(arguments, path, json!({}))
 }
 
-pub(super) fn pin(arguments: &PinArgs) -> Result<(), Failure> {
-    let body = json!({
-        "group": arguments.group, "backend": arguments.name, "for": arguments.lasts, "reason": arguments.reason,
-        "by": author(),
-    });
-    command(&arguments.control, "/v1/pin", &body)
+pub(super) fn pin(PinArgs { name, plain, lasts }: &PinArgs) -> Result<(), Failure> {
+    order(plain, "/v1/pin", json!({ "backend": name, "for": lasts }))
 }
 
 /// `path` is `/v1/drain`, `/v1/exclude` or `/v1/include`.
-pub(super) fn about(arguments: &BackendArgs, path: &str) -> Result<(), Failure> {
-    let body = json!({
-        "group": arguments.group, "backend": arguments.name, "reason": arguments.reason, "by": author(),
-    });
-    command(&arguments.control, path, &body)
+pub(super) fn about(BackendArgs { name, plain }: &BackendArgs, path: &str) -> Result<(), Failure> {
+    order(plain, path, json!({ "backend": name }))
 }
 
 /// `path` is `/v1/confirm` or `/v1/reject`.
-pub(super) fn answer(arguments: &ProposalArgs, path: &str) -> Result<(), Failure> {
-    let body = json!({
-        "group": arguments.group, "proposal": arguments.proposal, "reason": arguments.reason, "by": author(),
-    });
-    command(&arguments.control, path, &body)
+pub(super) fn answer(ProposalArgs { proposal, plain }: &ProposalArgs, path: &str) -> Result<(), Failure> {
+    order(plain, path, json!({ "proposal": proposal }))
+}
+
+/// Sends an order of these words, with what every order says besides.
+fn order(plain: &PlainArgs, path: &str, mut words: Value) -> Result<(), Failure> {
+    words["group"] = json!(plain.group);
+    words["reason"] = json!(plain.reason);
+    words["by"] = json!(author());
+    command(&plain.control, path, &words)
 }
 
 /// Who is logged in here, for the history. A word for people, not a proof.

@@ -176,7 +176,7 @@ struct EventsArgs {
 #[derive(Debug, Args)]
 struct FailoverArgs {
     #[command(flatten)]
-    control: ControlArgs,
+    plain: PlainArgs,
     /// The backend to enter; the best one if absent.
     #[arg(value_name = "TO")]
     name: Option<String>,
@@ -188,12 +188,6 @@ struct FailoverArgs {
     /// How long each comparison of blue_green lasts at least, as in 30s.
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "plan")]
     dwell: Option<String>,
-    /// Needed where there are several groups.
-    #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
-    /// Goes into the event history.
-    #[arg(long)]
-    reason: Option<String>,
 }
 
 /// How a switch is made.
@@ -215,6 +209,7 @@ struct RecoverArgs {
     how: HowArgs,
 }
 
+/// What every order takes.
 #[derive(Debug, Args)]
 struct PlainArgs {
     #[command(flatten)]
@@ -232,16 +227,10 @@ struct PinArgs {
     /// The backend.
     name: String,
     #[command(flatten)]
-    control: ControlArgs,
+    plain: PlainArgs,
     /// How long, as in 10m.
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     lasts: String,
-    /// Needed where there are several groups.
-    #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
-    /// Goes into the event history.
-    #[arg(long)]
-    reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -249,13 +238,7 @@ struct BackendArgs {
     /// The backend.
     name: String,
     #[command(flatten)]
-    control: ControlArgs,
-    /// Needed where there are several groups.
-    #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
-    /// Goes into the event history.
-    #[arg(long)]
-    reason: Option<String>,
+    plain: PlainArgs,
 }
 
 #[derive(Debug, Args)]
@@ -263,13 +246,7 @@ struct ProposalArgs {
     /// The proposal's number; the one that stands if absent.
     proposal: Option<u64>,
     #[command(flatten)]
-    control: ControlArgs,
-    /// Needed where there are several groups.
-    #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
-    /// Goes into the event history.
-    #[arg(long)]
-    reason: Option<String>,
+    plain: PlainArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used)]
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::policy::Counts;
 use crate::telemetry::events::EventKind;
+use crate::telemetry::wall_time::WallTime;
 
 /// A quiet month with one bad minute.
 pub(crate) fn sample_statistics() -> StatisticsReport {
