@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::backend::Backend;
-use crate::divergence::{Mirror, Record};
+use crate::divergence::{Homes, Mirror, Record, Side, Sides};
 use crate::policy::{BackendId, Edge};
 
 /// Whether requests are served.
@@ -43,6 +43,59 @@ pub struct Route {
     /// Backends into whose records each worker enters what it has in flight when it takes up this version: one of them is
     /// about to serve, and nobody will learn the outcome.
     pub doubting: u32,
+    /// Another backend serves too, a share of the keys; the active is the one that served alone before.
+    pub split: Option<Arc<Split>>,
+}
+
+/// Two backends serve: which of them which keys.
+#[derive(Debug)]
+pub struct Split {
+    pub to: BackendId,
+    /// Keys of hash slots below this are to be at home on `to`, all others on the active.
+    pub moved: u16,
+    pub homes: Arc<Homes>,
+}
+
+impl PartialEq for Split {
+    fn eq(&self, other: &Self) -> bool {
+        self.to == other.to && self.moved == other.moved && Arc::ptr_eq(&self.homes, &other.homes)
+    }
+}
+
+impl Eq for Split {}
+
+impl Split {
+    /// Why it must end, if so.
+    #[must_use]
+    pub fn end_asked(&self) -> Option<String> {
+        self.homes.end_asked()
+    }
+}
+
+impl Route {
+    /// The backend whose value of a key counts.
+    #[must_use]
+    pub fn home(&self, key: &[u8]) -> BackendId {
+        match &self.split {
+            Some(split) if split.homes.home(key) == Side::Next => split.to,
+            _ => self.active,
+        }
+    }
+
+    /// Whether requests are sent to this backend.
+    #[must_use]
+    pub fn serves(&self, id: BackendId) -> bool {
+        self.active == id || self.split.as_ref().is_some_and(|split| split.to == id)
+    }
+
+    /// The backend of a side.
+    #[must_use]
+    pub fn side(&self, split: &Split, side: Side) -> BackendId {
+        match side {
+            Side::Old => self.active,
+            Side::Next => split.to,
+        }
+    }
 }
 
 /// What a publication may change beside the active and the availability.
@@ -154,6 +207,7 @@ impl Group {
             copying: 0,
             mirroring: 0,
             doubting: 0,
+            split: None,
         };
         let group = Arc::new(Self {
             index,
@@ -239,6 +293,12 @@ impl Group {
         &self.records[id.index()]
     }
 
+    /// Whether a script may have written any key, whatever it declares.
+    #[must_use]
+    pub fn doubts_scripts(&self) -> bool {
+        self.records.iter().any(Record::doubts_scripts)
+    }
+
     /// The records that a route tells to keep.
     pub fn recording<'a>(&'a self, route: &Route) -> impl Iterator<Item = &'a Record> + Clone + use<'a> {
         self.records_of(route.recording)
@@ -270,6 +330,13 @@ impl Group {
     pub fn mirrors_of(&self, bits: u32) -> impl Iterator<Item = (&Mirror, &Record)> {
         let both = self.mirrors.iter().zip(&self.records).enumerate();
         both.filter(move |(index, _)| bits & (1 << index) != 0).map(|(_, both)| both)
+    }
+
+    /// What the two that serve still miss of each other.
+    #[must_use]
+    pub fn sides(&self, route: &Route, split: &Split) -> Sides<'_> {
+        let of = |id: BackendId| (&self.mirrors[id.index()], &self.records[id.index()]);
+        Sides { old: of(route.active), next: of(split.to) }
     }
 
     /// Asks every worker to say when the mirrored writes that it has in flight now are answered.
@@ -310,23 +377,40 @@ impl Publisher {
     /// Publishes that `active` was entered: the next epoch.
     pub fn enter(&mut self, active: BackendId, keeping: Keeping) -> Arc<Route> {
         let epoch = self.group.route.load().epoch + 1;
-        self.publish(epoch, active, Availability::Serving, keeping)
+        self.publish(epoch, active, Availability::Serving, keeping, None)
     }
 
-    /// Publishes another availability of the same active.
-    pub fn set_availability(&mut self, availability: Availability, keeping: Keeping) -> Arc<Route> {
+    /// Publishes that another backend serves too, or that the active serves alone again.
+    pub fn split(&mut self, split: Option<Arc<Split>>, availability: Availability, keeping: Keeping) -> Arc<Route> {
         let (epoch, active) = {
             let route = self.group.route.load();
             (route.epoch, route.active)
         };
-        self.publish(epoch, active, availability, keeping)
+        self.publish(epoch, active, availability, keeping, split)
+    }
+
+    /// Publishes another availability of the same active.
+    pub fn set_availability(&mut self, availability: Availability, keeping: Keeping) -> Arc<Route> {
+        let (epoch, active, split) = {
+            let route = self.group.route.load();
+            (route.epoch, route.active, route.split.clone())
+        };
+        self.publish(epoch, active, availability, keeping, split)
     }
 
     /// One atomic store; every worker is woken.
-    fn publish(&mut self, epoch: u64, active: BackendId, availability: Availability, keeping: Keeping) -> Arc<Route> {
+    fn publish(
+        &mut self,
+        epoch: u64,
+        active: BackendId,
+        availability: Availability,
+        keeping: Keeping,
+        split: Option<Arc<Split>>,
+    ) -> Arc<Route> {
         let version = self.group.route.load().version + 1;
         let Keeping { recording, copying, mirroring, doubting } = keeping;
-        let route = Arc::new(Route { version, epoch, active, availability, recording, copying, mirroring, doubting });
+        let route = Route { version, epoch, active, availability, recording, copying, mirroring, doubting, split };
+        let route = Arc::new(route);
         self.group.route.store(Arc::clone(&route));
         self.group.wake.send_replace(version);
         route

@@ -92,7 +92,7 @@ impl<'a> Later<'a> {
         let mut all = Vec::new();
         let scope = command::keys(command::of_request(bytes), bytes, &mut |key| all.push(key));
         match scope {
-            KeyScope::None if !reads_keyspace(bytes) => None,
+            KeyScope::None if !command::reads_keyspace(command::of_request(bytes)) => None,
             KeyScope::Keys if self.anything => Some(all),
             KeyScope::Keys => {
                 all.retain(|key| self.keys.contains(key));
@@ -112,9 +112,4 @@ fn overwrites(bytes: &[u8]) -> bool {
         "setex" | "psetex" | "mset" | "del" | "unlink" => true,
         _ => false,
     }
-}
-
-/// Whether a read that names no key tells of all of them.
-fn reads_keyspace(bytes: &[u8]) -> bool {
-    matches!(command::of_request(bytes).name, "dbsize" | "keys" | "randomkey" | "scan")
 }

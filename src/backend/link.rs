@@ -135,6 +135,8 @@ pub trait Host<S: Owner> {
     fn acknowledged(&self, link: &Link<S>, entry: &Entry<S>, bytes: &[u8], now_us: u64);
     /// No more of these for now.
     fn acknowledged_all(&self, link: &Link<S>, now_us: u64);
+    /// Everything that was read in this turn has been handed on.
+    fn turned(&self) {}
     /// The link was told to take no new requests, and lives until its last reply has come.
     fn retired(&self, link: &Rc<Link<S>>);
     /// The link will not come back; on a pinned link, what can be sent again is still in its queue.

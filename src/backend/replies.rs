@@ -109,6 +109,7 @@ impl<S: Owner> Cutter<S> {
         for (owner, bytes, refused) in self.blocks.drain(..) {
             link.host.block_answered(link, &owner, &bytes, refused);
         }
+        link.host.turned();
         result
     }
 

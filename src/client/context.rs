@@ -20,13 +20,22 @@ use crate::command;
 use crate::divergence::{Acknowledged, Scripts, Source, note_write};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
-use crate::route::{Availability, EdgeReport, Group, Keeping, Route};
+use crate::route::{Availability, EdgeReport, Group, Route};
 use crate::telemetry::wall_time::WallTime;
 
 /// A request whose slow predecessor may block its link is given another link after this long.
 const SPILL_AFTER_US: u64 = 50_000;
 /// The same behind a reply that is still coming: it is known to take long by then, and not only able to.
 const SPILL_BEHIND_REPLY_AFTER_US: u64 = 10_000;
+
+/// Of a route, what is asked for with every run of requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) recording: u32,
+    pub(super) mirroring: u32,
+    /// Two backends serve.
+    pub(super) is_split: bool,
+}
 
 /// The active backend's links are found by what a session needs of them.
 type LinkKey = (BackendId, Lane);
@@ -49,6 +58,11 @@ pub(super) struct Context {
     pub(super) sessions: RefCell<HashMap<u64, Session, RandomState>>,
     /// Sessions whose next write must first be told to the server that serves, see `ahead`.
     pub(super) waiting_for_copy: RefCell<Vec<Session>>,
+    /// While two backends serve: sessions whose next request waits for its slots, sessions to which replies came in the
+    /// present turn, and whether both are looked at regularly.
+    pub(super) waiting_for_home: RefCell<Vec<Session>>,
+    pub(super) answered_with_leases: RefCell<Vec<Session>>,
+    pub(super) looks_at_homes: Cell<bool>,
     /// Names what this process writes ahead.
     pub(super) process: String,
     /// Logins that clients gave and the server accepted; lanes number them behind the configured ones.
@@ -66,7 +80,7 @@ pub(super) struct Context {
     mirrored: Cell<u32>,
     /// Those of the route before.
     mirrored_before: Cell<u32>,
-    myself: Weak<Self>,
+    pub(super) myself: Weak<Self>,
 }
 
 impl Context {
@@ -94,6 +108,9 @@ impl Context {
             opening: Cell::new(0),
             sessions: RefCell::default(),
             waiting_for_copy: RefCell::default(),
+            waiting_for_home: RefCell::default(),
+            answered_with_leases: RefCell::default(),
+            looks_at_homes: Cell::new(false),
             process: group.backends.first().map_or_else(String::new, |backend| backend.client_name.clone()),
             passed_logins: RefCell::default(),
             edges,
@@ -113,11 +130,12 @@ impl Context {
     }
 
     /// Active backend, availability, records and mirrors to keep, without touching a reference count.
-    pub(super) fn route_facts(&self) -> (BackendId, Availability, Keeping) {
+    pub(super) fn route_facts(&self) -> (BackendId, Availability, Facts) {
         let mut cache = self.route.borrow_mut();
         let route = cache.load();
-        let &Route { active, availability, recording, copying, mirroring, doubting, .. } = &**route;
-        (active, availability, Keeping { recording, copying, mirroring, doubting })
+        let &Route { active, availability, recording, mirroring, ref split, .. } = &**route;
+        let is_split = split.is_some();
+        (active, availability, Facts { recording, mirroring, is_split })
     }
 
     /// Whether CLIENT PAUSE holds requests back: one of them at the head of a shared link would hold back even those of
@@ -286,7 +304,7 @@ impl Context {
             self.end_hold_in_time(route.version);
         } else {
             self.holding_since_us.set(0);
-            self.leave_others(route.active);
+            self.leave_others(&route);
         }
         self.group.acknowledge(self.worker, route.version);
         for session in self.sessions.borrow().values() {
@@ -319,7 +337,9 @@ impl Context {
             return;
         }
         let records = self.group.records_of(route.doubting);
-        for link in links.iter().filter(|link| link.backend.id == route.active) {
+        for link in links.iter().filter(|link| route.serves(link.backend.id)) {
+            // What a server executes, it has not missed.
+            let records = self.group.records_of(route.doubting & !(1 << link.backend.id.index()));
             link.each_write_in_flight(|bytes| {
                 note_write(records.clone(), link.lane.database, command::of_request(bytes), bytes);
             });
@@ -334,6 +354,11 @@ impl Context {
     /// Backends whose mirrors are to hear of what the active acknowledges, as bits.
     fn mirrored_now(&self) -> u32 {
         self.mirrored.get() & !(1 << self.route_facts().0.index())
+    }
+
+    /// Backends whose mirrors are to hear of what was acknowledged by this one: of two that serve, the other.
+    fn mirrored_beside(&self, id: BackendId) -> u32 {
+        if self.route_facts().2.is_split { self.mirrored.get() & !(1 << id.index()) } else { self.mirrored_now() }
     }
 
     /// Whether a mirrored write that was sent until then is on its way on a link that many clients share. Writes on
@@ -383,12 +408,18 @@ impl Context {
         });
     }
 
-    fn leave_others(&self, active: BackendId) {
-        let others: Vec<_> =
-            self.links.borrow().iter().filter(|((id, _), _)| *id != active).map(|(_, link)| Rc::clone(link)).collect();
-        self.links.borrow_mut().retain(|(id, _), _| *id == active);
+    fn leave_others(&self, route: &Route) {
+        let active = route.active;
+        let others: Vec<_> = self
+            .links
+            .borrow()
+            .iter()
+            .filter(|((id, _), _)| !route.serves(*id))
+            .map(|(_, link)| Rc::clone(link))
+            .collect();
+        self.links.borrow_mut().retain(|(id, _), _| route.serves(*id));
         let retired =
-            self.retired.borrow().iter().filter(|link| link.backend.id != active).cloned().collect::<Vec<_>>();
+            self.retired.borrow().iter().filter(|link| !route.serves(link.backend.id)).cloned().collect::<Vec<_>>();
         for link in others.into_iter().chain(retired) {
             for (entry, bytes) in link.abort() {
                 self.reroute(&link, entry, &bytes);
@@ -462,10 +493,12 @@ impl Host<Session> for Context {
 
     fn reroute(&self, link: &Link<Session>, entry: Entry<Session>, bytes: &[u8]) {
         let route = self.route();
-        if entry.flags & flag::DOUBTFUL != 0 && route.active == link.backend.id {
+        if entry.flags & flag::DOUBTFUL != 0 && route.serves(link.backend.id) {
             return link.answer_doubtful(&entry);
         }
-        let target = self.link(route.active, link.lane);
+        // While two serve, what is on its way stays on its side.
+        let to = if route.serves(link.backend.id) { link.backend.id } else { route.active };
+        let target = self.link(to, link.lane);
         self.copy_resent(&entry.owner, &target, link.lane.database, bytes);
         target.push(self.mirrored_entry(entry, bytes), bytes);
     }
@@ -496,7 +529,7 @@ impl Host<Session> for Context {
     }
 
     fn unknown_write(&self, link: &Link<Session>, bytes: &[u8]) {
-        let bits = self.mirrored_now() | 1 << link.backend.id.index();
+        let bits = self.mirrored_beside(link.backend.id) | 1 << link.backend.id.index();
         note_write(self.group.records_of(bits), link.lane.database, command::of_request(bytes), bytes);
     }
 
@@ -507,7 +540,12 @@ impl Host<Session> for Context {
             // EXEC: its writes were queued in databases of their own. Entered before its reply is passed on, so that what
             // looks drained is.
             self.mirror_values(in_doubt.iter().map(|(database, request)| (*database, request.as_slice())));
-        } else if link.pinned {
+        } else if link.pinned || entry.flags & flag::ABANDONED != 0 {
+            if entry.flags & flag::ABANDONED != 0 && self.route_facts().2.is_split {
+                // It comes late, and its keys may be at home on the other side by now: then they are copied from there.
+                let record = std::iter::once(self.group.record(link.backend.id));
+                note_write(record, link.lane.database, command::of_request(bytes), bytes);
+            }
             batch.push_value(bytes);
         } else if entry.flags & flag::MIRRORED_AS_IT_IS != 0 {
             batch.push_as_it_is(bytes);
@@ -519,10 +557,14 @@ impl Host<Session> for Context {
     fn acknowledged_all(&self, link: &Link<Session>, now_us: u64) {
         let mut batch = self.acknowledged.borrow_mut();
         let source = Source { link: if link.pinned { 0 } else { link.number }, database: link.lane.database };
-        for (mirror, record) in self.group.mirrors_of(self.mirrored_now()) {
+        for (mirror, record) in self.group.mirrors_of(self.mirrored_beside(link.backend.id)) {
             mirror.feed(record, source, &batch, now_us);
         }
         batch.clear();
+    }
+
+    fn turned(&self) {
+        self.release_leases();
     }
 
     fn retired(&self, link: &Rc<Link<Session>>) {

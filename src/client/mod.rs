@@ -8,6 +8,7 @@ mod clients;
 mod context;
 mod cursors;
 mod descriptors;
+mod leases;
 mod listener;
 mod login;
 mod modes;

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::leases::Waiting;
 use super::queued_here::Completing;
 use super::session::{Left, Session};
 use crate::backend::{Backend, Lane, Link};
 use crate::command::{Handling, Spec};
+use crate::divergence::Lease;
 use crate::limits;
 use crate::resp::Protocol;
 
@@ -207,6 +209,9 @@ pub(super) struct State {
     pub(super) pin_timer: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Requests that were answered by us and not sent: tells a refusal from a sending.
     pub(super) answered_here: u32,
+    /// While two backends serve: what the next request waits for, and what WATCH holds.
+    pub(super) home: Waiting,
+    pub(super) watched: Vec<Lease>,
     /// The next request must wait.
     pub(super) waits: bool,
     pub(super) last_command: &'static str,
@@ -248,6 +253,8 @@ impl State {
             pin_lost_us: 0,
             pin_timer: None,
             answered_here: 0,
+            home: Waiting::default(),
+            watched: Vec::new(),
             waits: false,
             last_command: "",
         }

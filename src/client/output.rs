@@ -39,6 +39,11 @@ impl Output {
         self.next.get().wrapping_sub(self.head.get())
     }
 
+    /// Whether the reply to the request at this place has had its turn.
+    pub(super) fn has_left(&self, seq: u32) -> bool {
+        (self.head.get().wrapping_sub(seq) as i32) > 0
+    }
+
     /// Bytes that the socket has not taken yet.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting.borrow().len() - self.sent.get()

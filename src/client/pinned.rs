@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::modes::Expected;
+use super::sending::Way;
 use super::session::Session;
 use super::special::Step;
 use super::task::SessionTask;
@@ -94,6 +95,10 @@ impl SessionTask {
         let lane = self.state.lane();
         // A busy server refuses SELECT, and what ends a script needs no database.
         let lane = Lane { database: if urgent { 0 } else { lane.database }, ..lane };
+        let lease = match self.admit(Way::Own, spec, request) {
+            Ok(admitted) => admitted.lease,
+            Err(step) => return step,
+        };
         let link = match self.own_link(lane) {
             Ok(link) => link,
             Err(step) => return step,
@@ -107,7 +112,7 @@ impl SessionTask {
         self.state.is_blocked = true;
         self.state.is_parting = false;
         self.state.blocked_request = (!urgent && !after_ping).then(|| (request.to_vec(), self.now_us));
-        let step = self.send_on(&link, spec, request, Some(Expected::Blocking));
+        let step = self.send_on(&link, lease, spec, request, Some(Expected::Blocking));
         if self.session.output.in_flight() == 0 {
             self.state.is_blocked = false;
         } else if !urgent {

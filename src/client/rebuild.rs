@@ -28,6 +28,11 @@ impl SessionTask {
             link.set_owner(None);
             let left = link.abort();
             self.pinned_lost(&link, left);
+        } else if let Some(link) = self.state.pinned.clone().filter(|_| self.watches_without_lease()) {
+            // Two backends serve from now on, and what it watches may be written on the other one.
+            link.set_owner(None);
+            let left = link.abort();
+            self.pinned_lost(&link, left);
         } else if self.state.is_recovering() {
             self.recover_pinned();
         } else if self.session.context.route().availability == Availability::Holding {
@@ -105,6 +110,10 @@ impl SessionTask {
         let left = self.answer_doomed(left);
         if left.is_empty() && !self.state.needs_pin() {
             return self.recovered();
+        }
+        if !self.lease_again(&left) {
+            self.state.orphans = left;
+            return self.schedule_recovery();
         }
         let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
             self.state.orphans = left;

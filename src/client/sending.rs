@@ -3,12 +3,14 @@
 use std::rc::Rc;
 
 use super::ahead::{self, Leave};
+use super::leases::Admitted;
 use super::modes::Expected;
 use super::session::Session;
 use super::special::Step;
 use super::task::{SessionTask, mirror_flag};
 use crate::backend::{Entry, Link, flag};
 use crate::command::{self, Class, Handling, Spec};
+use crate::divergence::Lease;
 use crate::resp;
 use crate::route::Availability;
 
@@ -20,6 +22,9 @@ pub(super) enum Way {
     /// A connection of the session's own.
     Own,
 }
+
+/// A connection for a request, with what the request holds while it is under way.
+type Connection = (Rc<Link<Session>>, Option<Lease>);
 
 impl SessionTask {
     /// Sends a request that changes nothing about the session.
@@ -43,16 +48,17 @@ impl SessionTask {
     }
 
     pub(super) fn send(&mut self, spec: &'static Spec, request: &[u8], way: Way, expected: Option<Expected>) -> Step {
-        let link = match self.connection(way) {
-            Ok(link) => link,
+        let (link, lease) = match self.connection(way, spec, request) {
+            Ok(found) => found,
             Err(step) => return step,
         };
-        self.send_on(&link, spec, request, expected)
+        self.send_on(&link, lease, spec, request, expected)
     }
 
     pub(super) fn send_on(
         &mut self,
         link: &Rc<Link<Session>>,
+        lease: Option<Lease>,
         spec: &'static Spec,
         request: &[u8],
         expected: Option<Expected>,
@@ -77,6 +83,7 @@ impl SessionTask {
         }
         let silent = self.take_silence();
         let seq = self.session.output.place();
+        self.hold(spec, seq, lease);
         let expected = expected.or_else(|| silent.then_some(Expected::Nothing));
         let ends = spec.handling == Handling::Exec;
         let is_queued = spec.handling == Handling::Multi || (self.state.transaction.is_some() && !ends);
@@ -114,8 +121,8 @@ impl SessionTask {
         Step::Consumed
     }
 
-    /// The connection that the next request takes; `Err` when it must wait or was refused.
-    fn connection(&mut self, way: Way) -> Result<Rc<Link<Session>>, Step> {
+    /// The connection that the next request takes, and what it holds meanwhile; `Err` when it must wait or was refused.
+    fn connection(&mut self, way: Way, spec: &'static Spec, request: &[u8]) -> Result<Connection, Step> {
         let context = Rc::clone(&self.session.context);
         let (active, availability, _) = context.route_facts();
         if self.is_unserved() {
@@ -129,27 +136,28 @@ impl SessionTask {
         if way == Way::Usual && quiet && !self.state.needs_pin() {
             self.release_pinned();
         }
+        if way == Way::Own && self.state.pinned.is_none() && !quiet {
+            return Err(Step::Wait);
+        }
+        let Admitted { backend, lease } = self.admit(way, spec, request)?;
         if let Some(pinned) = &self.state.pinned {
-            return Ok(Rc::clone(pinned));
+            return Ok((Rc::clone(pinned), lease));
         }
         if way == Way::Own {
-            if !quiet {
-                return Err(Step::Wait);
-            }
             let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
                 return Err(self.local_error("OVERLOADED too many clients need a connection of their own (pinned.max)"));
             };
             self.own(&link);
-            return Ok(link);
+            return Ok((link, lease));
         }
         match &self.link {
-            Some(link) if link.accepts() && link.backend.id == active && !quiet => Ok(Rc::clone(link)),
+            Some(link) if link.accepts() && link.backend.id == backend && !quiet => Ok((Rc::clone(link), lease)),
             _ if !quiet => Err(Step::Wait),
             _ => {
-                let link = context.link(active, self.state.lane());
+                let link = context.link(backend, self.state.lane());
                 let link = context.spill(&link, self.now_us);
                 self.link = Some(Rc::clone(&link));
-                Ok(link)
+                Ok((link, lease))
             }
         }
     }

@@ -17,6 +17,7 @@ use super::registry::ClientRecord;
 use super::traces::Shown;
 use super::worker::Told;
 use crate::backend::{Entry, Io, Link, Owner};
+use crate::divergence::Lease;
 use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
 
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     pub(super) owned: RefCell<Option<Rc<Link<Session>>>>,
     /// The writes of a transaction whose EXEC is on its way, while there are mirrors: nobody else knows its keys.
     pub(super) in_doubt: RefCell<Vec<(u32, Vec<u8>)>>,
+    /// While two backends serve: what requests on their way hold, by their place in the order.
+    pub(super) leases: RefCell<VecDeque<(u32, Lease)>>,
     /// The task has stopped reading, and whether what the client has asked for must end with it; set by the task.
     pub(super) stopped_reading: Cell<bool>,
     pub(super) must_leave: Cell<bool>,
@@ -108,6 +111,7 @@ impl Session {
             wakes_at: Cell::new(None),
             owned: RefCell::new(None),
             in_doubt: RefCell::default(),
+            leases: RefCell::default(),
             stopped_reading: Cell::new(false),
             must_leave: Cell::new(false),
             last_input_us,
@@ -207,6 +211,9 @@ impl Session {
     }
 
     fn after_replies(&self) {
+        if !self.leases.borrow().is_empty() {
+            self.context.note_answered(self);
+        }
         let held = self.output.held_bytes();
         if held > 0 {
             if held > self.context.settings.output_limit_bytes {

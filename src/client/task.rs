@@ -98,7 +98,9 @@ impl SessionTask {
     fn poll(&mut self, cx: &mut TaskContext<'_>, scratch: &std::cell::RefCell<Vec<u8>>) -> Poll<Exit> {
         self.session.remember_waker(cx.waker());
         self.now_us = clock::micros();
+        self.session.context.release_leases();
         self.handle_notices();
+        self.release_watched();
         let killed = self.session.record.killed.load(Ordering::Acquire);
         if self.session.doomed.get() || (killed && !self.closing) {
             return Poll::Ready(Exit::Closed);
@@ -318,7 +320,8 @@ impl SessionTask {
         let session = self.session.clone();
         let context = &session.context;
         let (active, availability, keeping) = context.route_facts();
-        let link = if availability == Availability::Serving { self.run_link(active) } else { None };
+        let is_simple = availability == Availability::Serving && !keeping.is_split;
+        let link = if is_simple { self.run_link(active) } else { None };
         let mut batch: Option<Batch<'_, Session>> = None;
         let mut at = 0;
         let mut run_start = 0;

@@ -76,6 +76,12 @@ pub fn written_keys<'a>(spec: &Spec, frame: &'a [u8], each: &mut dyn FnMut(&'a [
     visit(spec, frame, Some(Access::Write), each)
 }
 
+/// Whether a read that names no key tells of all of them.
+#[must_use]
+pub fn reads_keyspace(spec: &Spec) -> bool {
+    matches!(spec.name, "dbsize" | "keys" | "randomkey" | "scan")
+}
+
 impl KeySpec {
     pub const UNKNOWN: KeySpec = KeySpec { scope: KeyScope::Unknown, ranges: [None; 3] };
 }

@@ -9,14 +9,16 @@ mod keys;
 mod learned;
 mod lookup;
 mod retry;
+mod slot;
 mod table;
 
 pub use self::blocking::{blocking_timeout, is_blocking, timeout_position, with_timeout};
 pub use self::flags::Flags;
-pub use self::keys::{Access, Find, KeyRange, KeyScope, KeySpec, keys, written_keys};
+pub use self::keys::{Access, Find, KeyRange, KeyScope, KeySpec, keys, reads_keyspace, written_keys};
 pub use self::learned::{LearnedSpec, learn, learned};
 pub use self::lookup::lookup;
 pub use self::retry::Refinement;
+pub use self::slot::{SLOTS, slot_of};
 pub use self::table::all;
 
 use crate::resp::arguments;

@@ -122,7 +122,7 @@ pub(super) async fn enter(
 }
 
 /// One round trip: who is it, and what does it hold?
-async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> {
+pub(super) async fn look(shared: &Rc<Shared>, id: BackendId) -> Result<Identity, Obstacle> {
     let mut requests = vec![words(&["INFO", "server"]), words(&["INFO", "replication"]), words(&["INFO", "keyspace"])];
     requests.extend(shared.mark_keys.looks().iter().map(|look| words(look)));
     let replies = shared.ask(id, requests, shared.entry_timeout).await?;

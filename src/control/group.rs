@@ -25,6 +25,7 @@ use super::replication::{Servers, Told};
 use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
+use super::shares::Sharing;
 use super::state::Keeper;
 use super::steps::Outcome;
 use super::window::{Collector, Recent, path_classes};
@@ -245,6 +246,7 @@ impl GroupControl {
             entry_timeout,
             newest_switch: Cell::new(0),
             reconciling: Cell::default(),
+            sharing: Sharing::default(),
             wished: Cell::new(Availability::Holding),
             scripts: setup.scripts,
             history: Arc::clone(&surroundings.history),

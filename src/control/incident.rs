@@ -64,6 +64,7 @@ impl Shared {
             process: self.client_name.clone(),
             instance: self.instance.clone(),
             databases: self.group.databases_used(),
+            shared: if self.group.route().active == active { self.sharing.told.get() } else { 0 },
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) struct MarkKeys {
 const SERVING_NAMED: &str = "3";
 
 /// The fields of the incident that a look asks for.
-const INCIDENT_FIELDS: [&str; 6] = ["number", "active", "run", "process", "instance", "databases"];
+const INCIDENT_FIELDS: [&str; 7] = ["number", "active", "run", "process", "instance", "databases", "shared"];
 
 impl MarkKeys {
     pub(super) fn new(prefix: &str, group: &str) -> Self {
@@ -81,6 +81,8 @@ pub(super) struct Incident {
     pub(super) instance: String,
     /// The databases that the group's sessions have used: the ones that are emptied, also after a restart.
     pub(super) databases: Vec<u32>,
+    /// While another backend serves too: keys of hash slots below this may have been written there alone.
+    pub(super) shared: u16,
 }
 
 impl Marks {
@@ -128,14 +130,15 @@ impl Incident {
         let text = |at: usize| fields.get(at).and_then(Reply::text).unwrap_or_default().to_owned();
         let number = text(0).parse().ok()?;
         let databases = text(5).split(',').filter_map(|number| number.parse().ok()).collect();
-        Some(Self { number, active: text(1), run_id: text(2), process: text(3), instance: text(4), databases })
+        let shared = text(6).parse().unwrap_or(0);
+        Some(Self { number, active: text(1), run_id: text(2), process: text(3), instance: text(4), databases, shared })
     }
 
     /// The words behind HSET and the key.
     pub(super) fn fields(&self) -> Vec<String> {
         let databases: Vec<String> = self.databases.iter().map(u32::to_string).collect();
-        let (number, databases) = (self.number.to_string(), databases.join(","));
-        let values = [&number, &self.active, &self.run_id, &self.process, &self.instance, &databases];
+        let (number, databases, shared) = (self.number.to_string(), databases.join(","), self.shared.to_string());
+        let values = [&number, &self.active, &self.run_id, &self.process, &self.instance, &databases, &shared];
         INCIDENT_FIELDS.iter().zip(values).flat_map(|(field, value)| [(*field).to_owned(), value.clone()]).collect()
     }
 }
@@ -169,6 +172,6 @@ mod tests {
         let values = incident.fields().into_iter().skip(1).step_by(2);
         let reply = Reply::Array(values.map(|value| Reply::Bulk(value.into())).collect());
         assert_eq!(Incident::read(&reply), Some(incident));
-        assert_eq!(Incident::read(&Reply::Array(vec![Reply::Null; 6])), None);
+        assert_eq!(Incident::read(&Reply::Array(vec![Reply::Null; 7])), None);
     }
 }

@@ -27,6 +27,7 @@ mod round;
 mod sampling;
 mod settings;
 mod shared;
+mod shares;
 mod standing;
 mod start;
 mod state;

@@ -18,6 +18,7 @@ use super::mirror::{MirrorControl, MirrorSettings, OtherWriter};
 use super::probe::{Keyspace, ProbeCommand};
 use super::replication::Servers;
 use super::sampling::Figures;
+use super::shares::Sharing;
 use super::tracking::Question;
 use crate::backend::{Identity, Reply, clock};
 use crate::config::{DivergencePolicy, Sampling};
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub(super) newest_switch: Cell<u64>,
     /// The backend that a planned switch is reconciling: its mirror may open though a switch is under way.
     pub(super) reconciling: Cell<Option<BackendId>>,
+    /// Another backend serves a share of the keys, or is about to.
+    pub(super) sharing: Sharing,
     /// What the engine wants clients to get, whatever a switch under way does meanwhile.
     pub(super) wished: Cell<Availability>,
     pub(super) scripts: Arc<Scripts>,
@@ -156,7 +159,8 @@ impl Shared {
     pub(super) fn hold_in_doubt(&self) -> Arc<Route> {
         let active = self.group.route().active;
         let mut keeping = self.keeping(active);
-        for rules in self.rules.iter().filter(|rules| rules.id != active && self.may_mirror(rules.id)) {
+        let is_doubted = |id: BackendId| id != active || self.sharing.with.get().is_some();
+        for rules in self.rules.iter().filter(|rules| is_doubted(rules.id) && self.may_mirror(rules.id)) {
             keeping.doubting |= 1 << rules.id.index();
         }
         self.publisher.borrow_mut().set_availability(Availability::Holding, keeping)

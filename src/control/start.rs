@@ -7,6 +7,7 @@ use super::facts::{Facts, Remedy, remedy};
 use super::group::{GroupControl, Message};
 use super::incident;
 use super::marks::Incident;
+use super::shares;
 use crate::divergence::State;
 use crate::policy::{BackendId, BackendRole, Edge, Event, Standing};
 use crate::telemetry::events::{Event as Entry, EventKind};
@@ -135,6 +136,7 @@ impl GroupControl {
             if joins && let Err(error) = shared.take_over_records(id).await {
                 tracing::info!(%error, "what other backends have missed could not be read");
             }
+            shares::sweep(&shared, id).await;
             incident::announce(&shared, id).await;
             let _ = shared.messages.send(Message::Opened(id, identity.map(Arc::new)));
         });

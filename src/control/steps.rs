@@ -15,9 +15,9 @@ use crate::policy::{BackendId, Plan, Situation, Step, Switch, SwitchKind, Switch
 use crate::route::Availability;
 
 /// While the old active serves, keys are removed or copied until so few are left; the last ones go inside the hold.
-const RECONCILE_LEFT: usize = 200;
+pub(super) const RECONCILE_LEFT: usize = 200;
 /// So long may the copying of what the next backend has missed take before requests are held.
-const RECONCILE_MAX: Duration = Duration::from_secs(20);
+pub(super) const RECONCILE_MAX: Duration = Duration::from_secs(20);
 /// So long is waited for a backend that has just come back to be kept in step, so that it can be copied to.
 const MIRROR_OPENS_MAX: Duration = Duration::from_secs(2);
 /// Between two looks whether it is done.
@@ -25,15 +25,18 @@ const RECONCILE_LOOK: Duration = Duration::from_millis(5);
 /// So long is waited for the very last ones before requests are held.
 const LINGER_MAX: Duration = Duration::from_millis(50);
 /// A switch that is not drained within this is given up: requests are not held any longer than that.
-const DRAIN_MAX: Duration = Duration::from_millis(500);
+pub(super) const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// So long may the copying of the last keys hold requests.
-const CATCH_UP_MAX: Duration = Duration::from_millis(250);
+pub(super) const CATCH_UP_MAX: Duration = Duration::from_millis(250);
 /// So long is waited for the workers to have entered what is in flight; they are never blocked.
-const DOUBT_MAX: Duration = Duration::from_secs(1);
+pub(super) const DOUBT_MAX: Duration = Duration::from_secs(1);
 /// So long may it take until clients that wait on purpose are let go by the old active.
 const PARTING_MAX: Duration = Duration::from_millis(20);
 /// Between two looks at the workers.
 const LOOK: Duration = Duration::from_micros(200);
+
+/// Why a switch was given up that another followed.
+const SUPERSEDED: &str = "superseded by a later switch";
 
 /// A switch as the engine asked for it.
 pub(super) struct Wanted {
@@ -83,11 +86,12 @@ impl Shared {
         let mirrored = wanted.moves() && self.may_mirror(wanted.to);
         wanted.plan.steps(Situation {
             moves: wanted.moves(),
+            is_shared: self.sharing.is_on(),
             planned: wanted.planned,
             mirrored,
             hands_over: self.is_replicated(wanted.from) && self.is_replicated(wanted.to) && self.is_replica(wanted.to),
             // Also when a mirror has closed just now: what was sent while it was open is in no record.
-            doubtful: mirrored || self.mirrors_any(),
+            doubtful: mirrored || self.mirrors_any() || self.sharing.is_on(),
         })
     }
 }
@@ -234,40 +238,14 @@ impl Run<'_> {
         }
         self.holding_since = Some(Instant::now());
         let version = self.shared.set_availability(Availability::Holding).version;
-        self.acknowledged(version, DRAIN_MAX).await
-    }
-
-    /// Waits until every worker acts by a version of the route.
-    async fn acknowledged(&self, version: u64, within: Duration) -> Result<(), Obstacle> {
-        let began = Instant::now();
-        while !self.shared.group.is_acknowledged(version) {
-            if began.elapsed() > within {
-                return Err(Obstacle::Failed(format!("a worker did not take up the new route within {within:?}")));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
+        acknowledged(self.shared, version, DRAIN_MAX).await.map_err(Obstacle::Failed)
     }
 
     /// Waits until what is under way on the old active is answered.
     async fn drain(&mut self) -> Result<(), Obstacle> {
-        let began = Instant::now();
-        loop {
-            let backend = self.shared.group.backend(self.wanted.from);
-            // Clients that wait on purpose are let go by their workers meanwhile; one that cannot be is not waited for.
-            let has_parted = backend.blocked() == 0 || began.elapsed() > PARTING_MAX;
-            let open = backend.in_flight() + backend.pinned_at_work();
-            if open == 0 && has_parted {
-                return Ok(());
-            }
-            if self.is_superseded() {
-                return Err(superseded());
-            }
-            if began.elapsed() > DRAIN_MAX {
-                return Err(Obstacle::Failed(format!("{open} requests were still under way after {DRAIN_MAX:?}")));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        let mut left = vec![self.wanted.from];
+        left.extend(self.shared.sharing.with.get());
+        drained(self.shared, &left, || self.is_superseded()).await.map_err(Obstacle::Failed)
     }
 
     async fn catch_up(&mut self) -> Result<(), Obstacle> {
@@ -292,13 +270,13 @@ impl Run<'_> {
         self.holding_since = Some(Instant::now());
         let version = self.shared.hold_in_doubt().version;
         // A worker that stands still acknowledges nothing meanwhile.
-        let _ = self.acknowledged(version, DOUBT_MAX).await;
+        let _ = acknowledged(self.shared, version, DOUBT_MAX).await;
         Ok(())
     }
 
     async fn enter(&mut self) -> Result<(), Obstacle> {
         let (shared, to) = (self.shared, self.wanted.to);
-        if self.wanted.moves() && shared.may_mirror(to) {
+        if (self.wanted.moves() || shared.sharing.is_on()) && shared.may_mirror(to) {
             shared.stop_mirror(to).await;
         }
         let entered = self.enter_and_publish().await;
@@ -326,6 +304,7 @@ impl Run<'_> {
         entry::settle(shared, wanted.to, &mut self.outcome).await?;
         shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
         self.outcome.epoch = shared.enter(wanted.to).epoch;
+        shared.sharing_ended(wanted.from);
         self.outcome.published = clock::now();
         if shared.may_mirror(wanted.to) {
             // What it holds is what is served from now on.
@@ -338,6 +317,43 @@ impl Run<'_> {
     }
 }
 
+/// Waits until every worker acts by a version of the route.
+pub(super) async fn acknowledged(shared: &Shared, version: u64, within: Duration) -> Result<(), String> {
+    let began = Instant::now();
+    while !shared.group.is_acknowledged(version) {
+        if began.elapsed() > within {
+            return Err(format!("a worker did not take up the new route within {within:?}"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Waits until what is under way on these backends is answered.
+pub(super) async fn drained(
+    shared: &Shared,
+    ids: &[BackendId],
+    is_superseded: impl Fn() -> bool,
+) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let backends = || ids.iter().map(|id| shared.group.backend(*id));
+        // Clients that wait on purpose are let go by their workers meanwhile; one that cannot be is not waited for.
+        let has_parted = backends().all(|backend| backend.blocked() == 0) || began.elapsed() > PARTING_MAX;
+        let open: u64 = backends().map(|backend| backend.in_flight() + backend.pinned_at_work()).sum();
+        if open == 0 && has_parted {
+            return Ok(());
+        }
+        if is_superseded() {
+            return Err(SUPERSEDED.to_owned());
+        }
+        if began.elapsed() > DRAIN_MAX {
+            return Err(format!("{open} requests were still under way after {DRAIN_MAX:?}"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 fn superseded() -> Obstacle {
-    Obstacle::Failed("superseded by a later switch".to_owned())
+    Obstacle::Failed(SUPERSEDED.to_owned())
 }

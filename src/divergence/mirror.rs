@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::record::{DirtyKey, KeyRef, Record};
 use super::translate::{Form, frames, translate, writes_any};
 use super::writes::note_write;
-use crate::command;
+use crate::command::{self, SLOTS, slot_of};
 use crate::resp;
 
 /// Writes that were acknowledged together, on one connection, in the server's order.
@@ -88,6 +88,8 @@ pub struct Chunk {
     pub requests: usize,
     /// When the first of them was put in, in microseconds since the origin.
     pub since_us: u64,
+    /// Slots of the keys that they write, while slots are counted.
+    slots: Vec<u16>,
 }
 
 /// How much waits, and what became of the rest; for status and metrics.
@@ -136,6 +138,10 @@ struct Inner {
     /// Requests put in, and requests that were answered or given up, since the start.
     put: u64,
     settled: u64,
+    /// By slot, writes that wait, were not answered, or are being copied; only while two backends serve.
+    lag: Option<Box<[u32]>>,
+    /// Slots of what `out` writes.
+    out_slots: Vec<u16>,
 }
 
 impl Mirror {
@@ -194,6 +200,33 @@ impl Mirror {
         self.lock().sources.retain(|(_, source)| *source != link);
     }
 
+    // --- while two backends serve ---
+
+    /// Begins or ends to count what is under way by slot. Begun while nothing is.
+    pub fn count_slots(&self, counts: bool) {
+        let mut inner = self.lock();
+        inner.lag = counts.then(|| vec![0; usize::from(SLOTS)].into_boxed_slice());
+        inner.out_slots.clear();
+    }
+
+    /// Whether everything that was acknowledged of a slot has been confirmed, as far as that can be told.
+    #[must_use]
+    pub fn has_all_of(&self, slot: u16, record: &Record) -> bool {
+        let inner = self.lock();
+        let is_even = inner.lag.as_ref().is_some_and(|lag| lag[usize::from(slot)] == 0);
+        inner.is_open && is_even && !record.has_any_of(slot)
+    }
+
+    /// Takes a key out of those that are being copied: what is there is its value. False if it is not among them.
+    pub fn spare(&self, key: &DirtyKey) -> bool {
+        let mut inner = self.lock();
+        let is_known = inner.copying.remove(key);
+        if is_known {
+            inner.count(slot_of(&key.1), false);
+        }
+        is_known
+    }
+
     // --- the task's side ---
 
     /// Begins to take commands for a server on which the clients' database 0 is `base`.
@@ -213,6 +246,10 @@ impl Mirror {
         inner.sources.clear();
         inner.requests = 0;
         inner.settled = inner.put;
+        inner.out_slots.clear();
+        if let Some(lag) = &mut inner.lag {
+            lag.fill(0);
+        }
         (inner.held_bytes, inner.held_requests, inner.held_since_us) = (0, 0, 0);
         for (database, key) in inner.copying.drain() {
             record.dirty(database, [&*key]);
@@ -283,6 +320,7 @@ impl Mirror {
             bytes: std::mem::take(&mut inner.out),
             requests: std::mem::take(&mut inner.requests),
             since_us: inner.since_us,
+            slots: std::mem::take(&mut inner.out_slots),
         };
         // Each chunk can be read without the one before it.
         inner.selected = None;
@@ -295,12 +333,15 @@ impl Mirror {
     }
 
     /// A chunk was answered whole; `next_since_us` is when the first of the next began to wait, 0 if there is none.
-    pub fn answered(&self, bytes: usize, requests: usize, next_since_us: u64) {
+    pub fn answered(&self, chunk: &Chunk, next_since_us: u64) {
         let mut inner = self.lock();
-        inner.held_bytes = inner.held_bytes.saturating_sub(bytes);
-        inner.held_requests = inner.held_requests.saturating_sub(requests);
-        inner.settled += requests as u64;
+        inner.held_bytes = inner.held_bytes.saturating_sub(chunk.bytes.len());
+        inner.held_requests = inner.held_requests.saturating_sub(chunk.requests);
+        inner.settled += chunk.requests as u64;
         inner.held_since_us = next_since_us;
+        for slot in &chunk.slots {
+            inner.count(*slot, false);
+        }
     }
 
     /// Takes keys out of the record, to be copied. Until [`Self::put_copies`] no command for them passes.
@@ -308,14 +349,18 @@ impl Mirror {
     pub fn take_keys(&self, record: &Record, n: usize) -> Vec<DirtyKey> {
         let mut inner = self.lock();
         let keys = record.take(n);
-        inner.copying.extend(keys.iter().cloned());
+        for key in &keys {
+            if inner.copying.insert(key.clone()) {
+                inner.count(slot_of(&key.1), true);
+            }
+        }
         keys
     }
 
     /// The keys taken last could not be copied: they are recorded again.
     pub fn give_back(&self, record: &Record) {
         let mut inner = self.lock();
-        for (database, key) in inner.copying.drain() {
+        for (database, key) in inner.end_copying() {
             record.dirty(database, [&*key]);
         }
     }
@@ -333,7 +378,7 @@ impl Mirror {
             inner.append(*database, request, 1, now_us);
         }
         inner.taken -= copies.len() as u64;
-        inner.copying = HashSet::with_hasher(RandomState::default());
+        inner.end_copying();
     }
 
     /// A place in what was put in, behind everything so far.
@@ -401,6 +446,22 @@ impl Inner {
         }
     }
 
+    fn count(&mut self, slot: u16, comes: bool) {
+        if let Some(lag) = &mut self.lag {
+            let lag = &mut lag[usize::from(slot)];
+            *lag = if comes { *lag + 1 } else { lag.saturating_sub(1) };
+        }
+    }
+
+    /// Nothing is being copied any more; returns what was.
+    fn end_copying(&mut self) -> HashSet<DirtyKey, RandomState> {
+        let keys = std::mem::take(&mut self.copying);
+        for (_, key) in &keys {
+            self.count(slot_of(key), false);
+        }
+        keys
+    }
+
     fn append(&mut self, database: u32, requests: &[u8], count: usize, now_us: u64) {
         if self.requests == 0 {
             self.since_us = now_us;
@@ -411,6 +472,15 @@ impl Inner {
             self.requests += 1;
             self.put += 1;
             self.selected = Some(database);
+        }
+        if let Some(lag) = &mut self.lag {
+            for frame in frames(requests) {
+                command::written_keys(command::of_request(frame), frame, &mut |key| {
+                    let slot = slot_of(key);
+                    lag[usize::from(slot)] += 1;
+                    self.out_slots.push(slot);
+                });
+            }
         }
         self.out.extend_from_slice(requests);
         self.requests += count;
@@ -520,7 +590,7 @@ mod tests {
         let first = mirror.take_out().unwrap();
         feed(&mirror, &record, LINK, &["SET b 1"]);
         assert!(!mirror.is_answered(place));
-        mirror.answered(first.bytes.len(), first.requests, 0);
+        mirror.answered(&first, 0);
         assert!(mirror.is_answered(place) && !mirror.is_answered(mirror.end()));
     }
 

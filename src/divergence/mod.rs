@@ -3,6 +3,7 @@
 //! This room keeps records and says what to do about them; it opens no connection and takes no decision.
 
 mod copy;
+mod homes;
 mod mirror;
 mod record;
 mod scripts;
@@ -10,6 +11,7 @@ mod translate;
 mod writes;
 
 pub use copy::{Ahead, Missed, MissedByBackend, SNAPSHOT, block_name, entries, read_copy};
+pub use homes::{Homes, Lease, Reader, Side, Sides};
 pub use mirror::{Acknowledged, Chunk, Mirror, Source, Waiting};
 pub use record::{DirtyKey, Record, State, Summary};
 pub use scripts::Scripts;

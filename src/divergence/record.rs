@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use super::copy::{Ahead, Carrier, append, seal};
+use crate::command::slot_of;
 
 /// Memory of one key beside its bytes: table slot, box and allocator overhead, as measured roughly.
 const KEY_OVERHEAD_BYTES: usize = 48;
@@ -98,7 +99,9 @@ impl Record {
         Self { doubts_scripts, ..self }
     }
 
-    pub(super) fn doubts_scripts(&self) -> bool {
+    /// Whether [`Self::doubting_scripts`] was said.
+    #[must_use]
+    pub fn doubts_scripts(&self) -> bool {
         self.doubts_scripts
     }
 
@@ -230,6 +233,12 @@ impl Record {
     #[must_use]
     pub fn contains(&self, database: u32, key: &[u8]) -> bool {
         self.lock().keys.contains_key(&KeyRef(database, key))
+    }
+
+    /// Whether a key of this hash slot is recorded. Linear in what is recorded.
+    #[must_use]
+    pub fn has_any_of(&self, slot: u16) -> bool {
+        self.lock().keys.keys().any(|(_, key)| slot_of(key) == slot)
     }
 
     /// Whether no key is recorded, whatever the state.

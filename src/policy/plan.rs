@@ -21,6 +21,8 @@ pub enum Plan {
 pub struct Situation {
     /// To another backend; else the active is entered anew.
     pub moves: bool,
+    /// Another backend serves a share of the keys: that ends, whatever follows.
+    pub is_shared: bool,
     /// The backend that is left still lives.
     pub planned: bool,
     /// The next backend is of those that are kept in step while another serves.
@@ -86,9 +88,9 @@ impl Plan {
     /// The steps of a switch by this plan.
     #[must_use]
     pub fn steps(self, situation: Situation) -> Vec<Step> {
-        let Situation { moves, planned, mirrored, hands_over, doubtful } = situation;
+        let Situation { moves, is_shared, planned, mirrored, hands_over, doubtful } = situation;
         if !moves {
-            return vec![Step::Enter];
+            return if is_shared { vec![Step::Doubt, Step::Enter] } else { vec![Step::Enter] };
         }
         match self {
             // A living master hands over only what it has acknowledged and no more: also where nothing was to be waited for.
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
 
     const LIVING: Situation =
-        Situation { moves: true, planned: true, mirrored: true, hands_over: false, doubtful: true };
+        Situation { moves: true, is_shared: false, planned: true, mirrored: true, hands_over: false, doubtful: true };
 
     fn names(plan: Plan, situation: Situation) -> String {
         plan.steps(situation).into_iter().map(Step::name).collect::<Vec<_>>().join(" ")
@@ -207,7 +209,7 @@ mod tests {
         for bits in 0..32u8 {
             let bit = |n: u8| bits & (1 << n) != 0;
             let (moves, planned, mirrored, doubtful, hands_over) = (bit(0), bit(1), bit(2), bit(3), bit(4));
-            let situation = Situation { moves, planned, mirrored, hands_over, doubtful };
+            let situation = Situation { moves, is_shared: doubtful, planned, mirrored, hands_over, doubtful };
             for plan in Plan::ALL {
                 let steps = plan.steps(situation);
                 assert_eq!(steps.last(), Some(&Step::Enter), "{plan} {situation:?}");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{now_us, wall_ms};
 use crate::backend::{self, Conversation, Depth, Lane, Reply};
-use crate::control::entry::words;
+use crate::control::entry::{self, words};
 use crate::control::shared::Shared;
 use crate::divergence::{DirtyKey, State};
 use crate::limits::{MIRROR_BATCH_BYTES, MIRROR_BATCH_KEYS};
@@ -36,9 +36,9 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) async fn connect(shared: &Rc<Shared>) -> io::Result<Self> {
-        let route = shared.group.route();
-        let backend = shared.group.backend(route.active);
+    pub(super) async fn connect(shared: &Rc<Shared>, from: BackendId) -> io::Result<Self> {
+        let epoch = shared.group.route().epoch;
+        let backend = shared.group.backend(from);
         let lane = Lane { database: 0, protocol: Protocol::Resp2, user: 0 };
         let login = backend.target.login.clone();
         let ready = backend::connect(backend, lane, &login, Depth::Brief).await.map_err(io::Error::other)?;
@@ -46,7 +46,7 @@ impl Source {
             return Err(io::Error::other("another server than the one that serves"));
         }
         let base = backend.target.database;
-        Ok(Self { conversation: ready.conversation, backend: route.active, epoch: route.epoch, base })
+        Ok(Self { conversation: ready.conversation, backend: from, epoch, base })
     }
 
     pub(super) fn is_of(&self, shared: &Rc<Shared>) -> bool {
@@ -82,11 +82,12 @@ pub(super) async fn source<'a>(
     id: BackendId,
     held: &'a mut Option<Source>,
 ) -> io::Result<&'a mut Source> {
-    if shared.group.route().active == id {
+    let from = shared.sharing.counterpart(id, shared.group.route().active);
+    if from == id {
         return Err(io::Error::other("it serves itself"));
     }
-    if !held.as_ref().is_some_and(|source| source.is_of(shared)) {
-        *held = Some(Source::connect(shared).await?);
+    if !held.as_ref().is_some_and(|source| source.is_of(shared) && source.backend == from) {
+        *held = Some(Source::connect(shared, from).await?);
     }
     held.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
 }
@@ -136,6 +137,18 @@ pub(super) async fn run(shared: &Rc<Shared>, id: BackendId) -> String {
     }
 }
 
+/// The keys whose value is that of the other side. While two backends serve, what is at home on the backend itself is as it
+/// is there, once nothing that was lost can be executed any more.
+async fn strangers(shared: &Rc<Shared>, id: BackendId, keys: &[DirtyKey]) -> io::Result<Vec<DirtyKey>> {
+    if !shared.group.route().serves(id) {
+        return Ok(keys.to_vec());
+    }
+    entry::bury_the_undead(shared, id).await?;
+    let (route, mirror) = (shared.group.route(), &shared.group.mirrors[id.index()]);
+    let is_strange = |key: &&DirtyKey| route.home(&key.1) != id || !mirror.spare(key);
+    Ok(keys.iter().filter(is_strange).cloned().collect())
+}
+
 struct Copies {
     requests: Vec<(u32, Vec<u8>)>,
     bytes: usize,
@@ -154,6 +167,7 @@ async fn copies(
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     source.bury_the_undead(shared).await?;
+    let keys = &strangers(shared, id, keys).await?;
     let mut requests = Vec::with_capacity(2 * keys.len() + 4);
     let mut places = Vec::with_capacity(keys.len());
     let mut selected = None;

@@ -144,7 +144,8 @@ impl Shared {
     pub(super) fn keeping(&self, active: BackendId) -> Keeping {
         let bit = |id: BackendId| 1 << id.index();
         let mut keeping = Keeping { copying: self.incidents.borrow().copying, ..Keeping::default() };
-        for rules in self.rules.iter().filter(|rules| rules.id != active) {
+        let is_shared = self.sharing.with.get().is_some();
+        for rules in self.rules.iter().filter(|rules| rules.id != active || is_shared) {
             let phase = self.mirror(rules.id).phase.get();
             if phase != Phase::Off {
                 keeping.mirroring |= bit(rules.id);
@@ -222,7 +223,7 @@ impl Shared {
             facts.met && facts.last_error.is_none() && facts.identity.as_ref().is_some_and(|it| !it.is_replica);
         let serves = route.epoch > 0 && route.availability == Availability::Serving;
         serves
-            && route.active != id
+            && self.sharing.keeps_in_step(id, route.active)
             && !self.rules(route.active).is_embedded
             && is_well
             && !facts.emptying
@@ -265,6 +266,9 @@ pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
 async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     let control = shared.mirror(id);
     let (record, mirror) = (shared.group.record(id), &shared.group.mirrors[id.index()]);
+    if record.state() == State::Unknown && shared.group.route().active == id {
+        return Err("it serves, and what it has missed is not known".to_owned());
+    }
     if record.state() == State::Unknown {
         empty(shared, id).await?;
     }

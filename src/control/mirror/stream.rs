@@ -208,7 +208,7 @@ impl Stream {
         self.writing = self.writing.saturating_sub(1);
         let next = self.chunks.front().map_or(0, |next| next.chunk.since_us);
         if let Some(done) = done {
-            mirror.answered(done.chunk.bytes.len(), done.chunk.requests, next);
+            mirror.answered(&done.chunk, next);
         }
         Ok(())
     }

@@ -1,0 +1,315 @@
+//! Where a request goes while two backends serve (`divergence::Homes`), and the leases that it holds meanwhile.
+//!
+//! A request goes to the side where its keys are to be at home. One whose keys have their homes on both, a script, and all
+//! that takes a connection of its own goes to the old side, which its slots are moved to for as long. One that reads all
+//! keys waits until the old side has everything, and one that writes keys that it does not name ends the sharing.
+//!
+//! Leases are given back at the end of the turn in which the reply came, when the mirrors have been told of the write.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::Context;
+use super::modes::Watch;
+use super::sending::Way;
+use super::session::Session;
+use super::special::Step;
+use super::task::SessionTask;
+use super::transaction::in_databases;
+use crate::backend::{Entry, flag};
+use crate::command::{self, Category, Class, Handling, KeyScope, Spec, slot_of};
+use crate::divergence::{Lease, Reader, Side};
+use crate::policy::BackendId;
+use crate::route::{Route, Split};
+
+/// Between two looks of a request that waits for its slots.
+const LOOK: Duration = Duration::from_millis(1);
+/// A request that reads all keys has waited for so long in vain when it begins to hold writes back.
+const READER_PATIENCE_US: u64 = 5_000;
+
+/// A request that may be sent.
+pub(super) struct Admitted {
+    pub(super) backend: BackendId,
+    pub(super) lease: Option<Lease>,
+}
+
+/// What the next request waits for.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Since when, in microseconds since the origin; 0 while it does not.
+    since_us: u64,
+    reader: Option<Reader>,
+}
+
+/// What a request needs of the slots.
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Slots(Vec<u16>),
+    /// It reads whatever is there.
+    Everything,
+    /// It writes what nobody can name.
+    End,
+}
+
+impl Need {
+    fn of(spec: &Spec, request: &[u8]) -> Self {
+        let mut slots = Vec::new();
+        let scope = command::keys(spec, request, &mut |key| slots.push(slot_of(key)));
+        let writes = spec.is_write() && spec.category(request) > Category::Read;
+        match scope {
+            KeyScope::None if command::reads_keyspace(spec) => Self::Everything,
+            KeyScope::None => Self::Nothing,
+            KeyScope::Keys => Self::Slots(slots),
+            KeyScope::Database | KeyScope::Everything | KeyScope::Unknown if writes => Self::End,
+            KeyScope::Database | KeyScope::Everything | KeyScope::Unknown => Self::Everything,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Everything, Self::Everything) => Self::Everything,
+            (Self::Nothing, need) | (need, Self::Nothing) => need,
+            // To read everything at the moment at which some keys are written, all would have to stand still.
+            (Self::End | Self::Everything, _) | (_, Self::End | Self::Everything) => Self::End,
+            (Self::Slots(mut slots), Self::Slots(more)) => {
+                slots.extend(more);
+                Self::Slots(slots)
+            }
+        }
+    }
+}
+
+impl SessionTask {
+    /// Which backend the next request goes to, and the leases that it needs there; `Err` when it must wait or was refused.
+    pub(super) fn admit(&mut self, way: Way, spec: &'static Spec, request: &[u8]) -> Result<Admitted, Step> {
+        self.try_admit(way, spec, request).ok_or_else(|| self.wait_for_home())
+    }
+
+    fn try_admit(&mut self, way: Way, spec: &'static Spec, request: &[u8]) -> Option<Admitted> {
+        let context = Rc::clone(&self.session.context);
+        let route = context.route();
+        let Some(split) = &route.split else {
+            return Some(Admitted { backend: route.active, lease: None });
+        };
+        let need = self.need(spec, request);
+        let need = match need {
+            // A script may write more than it declares.
+            Need::Slots(_) if spec.class == Class::Script && spec.is_write() && context.group.doubts_scripts() => {
+                Need::End
+            }
+            need => need,
+        };
+        let is_own = way == Way::Own || self.state.pinned.is_some();
+        let keeps = is_own && (spec.handling == Handling::Watch || command::is_blocking(spec, request));
+        let borrows = is_own || spec.class == Class::Script;
+        let admitted = match need {
+            Need::Nothing => Some(Admitted { backend: route.active, lease: None }),
+            Need::End => {
+                split.homes.ask_to_end(|| {
+                    format!("{} came, and it cannot be told which keys it writes", spec.name.to_uppercase())
+                });
+                None
+            }
+            Need::Everything => self.admit_reader(&route, split),
+            Need::Slots(slots) => {
+                let is_held = split.homes.has_readers() && spec.is_write();
+                self.admit_slots(&route, split, slots, Asked { borrows, keeps, is_held })
+            }
+        };
+        if admitted.is_some() {
+            self.state.home = Waiting::default();
+        }
+        admitted
+    }
+
+    /// What is queued between MULTI and EXEC touches nothing; EXEC touches all of it.
+    fn need(&self, spec: &'static Spec, request: &[u8]) -> Need {
+        match &self.state.transaction {
+            Some(transaction) if spec.handling == Handling::Exec => match &transaction.log {
+                None => Need::End,
+                Some(log) => {
+                    let all = in_databases(self.state.database(), log.iter().map(Vec::as_slice));
+                    all.map(|(_, queued)| Need::of(command::of_request(queued), queued)).fold(Need::Nothing, Need::and)
+                }
+            },
+            Some(_) => Need::Nothing,
+            None => Need::of(spec, request),
+        }
+    }
+
+    fn admit_slots(&self, route: &Route, split: &Arc<Split>, mut slots: Vec<u16>, asked: Asked) -> Option<Admitted> {
+        slots.sort_unstable();
+        slots.dedup();
+        let context = &self.session.context;
+        let sides = context.group.sides(route, split);
+        let are_of_next = slots.iter().all(|slot| *slot < split.moved);
+        let has_any_of_next = slots.iter().any(|slot| *slot < split.moved);
+        let goes_next = are_of_next && !asked.borrows && !(split.moved == 0);
+        let lease = |side: Side, asks: bool| {
+            let lease = split.homes.lease(&sides, &slots, side, asks, asked.keeps && side == Side::Old)?;
+            Some(Admitted { backend: route.side(split, side), lease: Some(lease) })
+        };
+        if goes_next
+            && !asked.is_held
+            && let Some(admitted) = lease(Side::Next, false)
+        {
+            return Some(admitted);
+        }
+        if has_any_of_next && !goes_next {
+            split.homes.note_borrowed(&slots, (self.now_us / 1_000) as u32);
+        }
+        // Where a slot is lent to the old side, its others go along; only who needs the old side asks for it.
+        lease(Side::Old, !goes_next)
+    }
+
+    /// The old side must have everything; while it has not, and that lasts, writes on the next one wait.
+    fn admit_reader(&mut self, route: &Route, split: &Arc<Split>) -> Option<Admitted> {
+        let context = &self.session.context;
+        let (mirror, record) = context.group.sides(route, split).old;
+        let waiting = mirror.waiting();
+        if waiting.requests == 0 && waiting.copying == 0 && record.is_without_keys() && mirror.is_open() {
+            return Some(Admitted { backend: route.active, lease: None });
+        }
+        let home = &mut self.state.home;
+        if home.since_us != 0 && self.now_us - home.since_us > READER_PATIENCE_US && home.reader.is_none() {
+            home.reader = Some(split.homes.wait_as_reader());
+        }
+        None
+    }
+
+    fn wait_for_home(&mut self) -> Step {
+        let home = &mut self.state.home;
+        if home.since_us == 0 {
+            home.since_us = self.now_us.max(1);
+        }
+        if self.now_us.saturating_sub(home.since_us) > self.request_timeout_us() {
+            self.state.home = Waiting::default();
+            return self.local_error(
+                "TRYAGAIN the keys of this request are moving between two backends and did not come to rest in time; it \
+                 was not sent",
+            );
+        }
+        self.session.context.wait_for_home(&self.session);
+        Step::Wait
+    }
+
+    /// A request is on its way: its slots stay where they are until it is answered, or for as long as the client watches.
+    pub(super) fn hold(&mut self, spec: &Spec, seq: u32, lease: Option<Lease>) {
+        let Some(lease) = lease else { return };
+        if spec.handling == Handling::Watch && self.state.transaction.is_none() {
+            self.state.watched.push(lease);
+        } else {
+            self.session.leases.borrow_mut().push_back((seq, lease));
+        }
+    }
+
+    /// What a client watched is let go when nothing is watched any more.
+    pub(super) fn release_watched(&mut self) {
+        if !self.state.watched.is_empty() && self.state.watch != Watch::Live {
+            self.state.watched.clear();
+        }
+    }
+
+    /// Whether a WATCH began before the slots of its keys could be held: it counts as broken.
+    pub(super) fn watches_without_lease(&self) -> bool {
+        let is_split = self.session.context.route().split.is_some();
+        is_split && self.state.watch == Watch::Live && self.state.watched.is_empty()
+    }
+
+    /// Leases for requests that a new connection of the client's own is about to be given again; false when they must wait.
+    pub(super) fn lease_again(&mut self, left: &[(Entry<Session>, Vec<u8>)]) -> bool {
+        let context = Rc::clone(&self.session.context);
+        let route = context.route();
+        let Some(split) = &route.split else { return true };
+        for (entry, bytes) in left.iter().filter(|(entry, _)| entry.flags & flag::QUEUED == 0) {
+            let has_lease = |(seq, lease): &(u32, Lease)| *seq == entry.seq && lease.is_of(&split.homes);
+            if self.session.leases.borrow().iter().any(has_lease) {
+                continue;
+            }
+            match self.try_admit(Way::Own, command::of_request(bytes), bytes) {
+                Some(admitted) => {
+                    if let Some(lease) = admitted.lease {
+                        let mut leases = self.session.leases.borrow_mut();
+                        let at = leases.partition_point(|(seq, _)| (seq.wrapping_sub(entry.seq) as i32) < 0);
+                        leases.insert(at, (entry.seq, lease));
+                    }
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// How slots are wanted.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// On the old side, wherever their share is.
+    borrows: bool,
+    /// For as long as the client likes.
+    keeps: bool,
+    /// A write that waits for those who read all keys, if it is to go to the next side.
+    is_held: bool,
+}
+
+impl Session {
+    /// Gives back what answered requests held.
+    fn release_answered(&self) {
+        let mut leases = self.leases.borrow_mut();
+        while leases.front().is_some_and(|(seq, _)| self.output.has_left(*seq)) {
+            leases.pop_front();
+        }
+    }
+}
+
+impl Context {
+    /// Looks again soon whether the session's next request may be sent.
+    fn wait_for_home(&self, session: &Session) {
+        self.waiting_for_home.borrow_mut().push(session.clone());
+        self.look_at_homes();
+    }
+
+    /// Replies came to a session that holds leases: they are given back at the end of the turn.
+    pub(super) fn note_answered(&self, session: &Session) {
+        self.answered_with_leases.borrow_mut().push(session.clone());
+        self.look_at_homes();
+    }
+
+    /// Gives back what was held by requests that are answered.
+    pub(super) fn release_leases(&self) {
+        if self.answered_with_leases.borrow().is_empty() {
+            return;
+        }
+        for session in self.answered_with_leases.take() {
+            session.release_answered();
+        }
+        self.wake_those_waiting_for_home();
+    }
+
+    fn wake_those_waiting_for_home(&self) {
+        for session in self.waiting_for_home.take() {
+            session.wake();
+        }
+    }
+
+    /// A task that runs while somebody waits, or holds what is to be given back.
+    fn look_at_homes(&self) {
+        if self.looks_at_homes.replace(true) {
+            return;
+        }
+        let myself = self.myself.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(context) = myself.upgrade() else { return };
+                context.release_leases();
+                if context.waiting_for_home.borrow().is_empty() {
+                    return context.looks_at_homes.set(false);
+                }
+                context.wake_those_waiting_for_home();
+            }
+        });
+    }
+}
