@@ -146,7 +146,7 @@ impl SessionTask {
         let sides = context.group.sides(route, split);
         let are_of_next = slots.iter().all(|slot| *slot < split.moved);
         let has_any_of_next = slots.iter().any(|slot| *slot < split.moved);
-        let goes_next = are_of_next && !asked.borrows && !(split.moved == 0);
+        let goes_next = are_of_next && !asked.borrows;
         let lease = |side: Side, asks: bool| {
             let lease = split.homes.lease(&sides, &slots, side, asks, asked.keeps && side == Side::Old)?;
             Some(Admitted { backend: route.side(split, side), lease: Some(lease) })
@@ -311,5 +311,62 @@ impl Context {
                 context.wake_those_waiting_for_home();
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp;
+
+    fn need(words: &str) -> Need {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let mut request = Vec::new();
+        resp::encode_request(&mut request, &words);
+        Need::of(command::of_request(&request), &request)
+    }
+
+    #[test]
+    fn a_request_needs_the_slots_of_all_its_keys_read_or_written() {
+        let slots = |keys: &[&str]| Need::Slots(keys.iter().map(|key| slot_of(key.as_bytes())).collect());
+        for (words, keys) in [
+            ("GET a", ["a"].as_slice()),
+            ("MGET a b", &["a", "b"]),
+            ("RENAME a b", &["a", "b"]),
+            ("EVAL s 2 a b x", &["a", "b"]),
+            ("BLPOP a b 1", &["a", "b"]),
+            ("COPY a b DB 3", &["a", "b"]),
+            ("XREAD STREAMS a b 0 0", &["a", "b"]),
+        ] {
+            assert_eq!(need(words), slots(keys), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_keys_needs_nothing_everything_or_the_end() {
+        for (words, expected) in [
+            ("PING", Need::Nothing),
+            ("PUBLISH c m", Need::Nothing),
+            ("INFO", Need::Nothing),
+            ("DBSIZE", Need::Everything),
+            ("SCAN 0", Need::Everything),
+            ("SORT a BY w_*", Need::Everything),
+            ("FLUSHALL", Need::End),
+            ("SWAPDB 0 1", Need::End),
+            ("EVAL s 0", Need::End),
+            ("EVAL_RO s 0", Need::Everything),
+            ("SORT a BY w_* STORE b", Need::End),
+        ] {
+            assert_eq!(need(words), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_needs_what_all_of_it_needs() {
+        let all = |words: &[&str]| words.iter().map(|words| need(words)).fold(Need::Nothing, Need::and);
+        assert_eq!(all(&["PING", "SET a 1", "GET b"]), Need::Slots(vec![slot_of(b"a"), slot_of(b"b")]));
+        assert_eq!(all(&["DBSIZE", "PING"]), Need::Everything);
+        assert_eq!(all(&["DBSIZE", "SET a 1"]), Need::End);
+        assert_eq!(all(&["SET a 1", "FLUSHDB"]), Need::End);
     }
 }

@@ -217,14 +217,12 @@ impl Mirror {
         inner.is_open && is_even && !record.has_any_of(slot)
     }
 
-    /// Takes a key out of those that are being copied: what is there is its value. False if it is not among them.
-    pub fn spare(&self, key: &DirtyKey) -> bool {
+    /// Takes a key out of those that are being copied: what is there is its value.
+    pub fn spare(&self, key: &DirtyKey) {
         let mut inner = self.lock();
-        let is_known = inner.copying.remove(key);
-        if is_known {
+        if inner.copying.remove(key) {
             inner.count(slot_of(&key.1), false);
         }
-        is_known
     }
 
     // --- the task's side ---

@@ -130,6 +130,7 @@ impl RegisterReport {
 /// One request on its way and what its reply will mean.
 enum Asked {
     Get(u64),
+    GetMany(Vec<u64>),
     Set(u64, u64),
     Delete(u64, u64),
     /// Keys and numbers of one request that writes several.
@@ -145,7 +146,9 @@ struct RegisterClient {
     load: RegisterLoad,
     progress: Arc<AtomicU64>,
     gate: Arc<AtomicBool>,
-    connection: Option<Client>,
+    /// Two, used by turns: they may be served by different workers.
+    connections: [Option<Client>; 2],
+    turn: usize,
     keys: Vec<KeyRecord>,
     random: u64,
     report: RegisterReport,
@@ -155,14 +158,23 @@ impl RegisterClient {
     fn new(number: usize, load: RegisterLoad, progress: Arc<AtomicU64>, gate: Arc<AtomicBool>) -> Self {
         let keys = vec![KeyRecord::default(); load.keys_per_client as usize];
         let random = (load.seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1;
-        Self { number, load, progress, gate, connection: None, keys, random, report: RegisterReport::default() }
+        Self {
+            number,
+            load,
+            progress,
+            gate,
+            connections: [None, None],
+            turn: 0,
+            keys,
+            random,
+            report: RegisterReport::default(),
+        }
     }
 
     fn run(&mut self, share: u64) {
         while self.report.operations < share && self.gate.load(Ordering::Relaxed) {
             let before = self.report.operations;
             if self.pipeline().is_err() {
-                self.connection = None;
                 self.report.disconnects += 1;
             }
             self.progress.fetch_add(self.report.operations - before, Ordering::Relaxed);
@@ -189,7 +201,8 @@ impl RegisterClient {
     }
 
     fn pipeline(&mut self) -> io::Result<()> {
-        let mut connection = match self.connection.take() {
+        self.turn ^= 1;
+        let mut connection = match self.connections[self.turn].take() {
             Some(connection) => connection,
             None => self.connect().inspect_err(|_| std::thread::sleep(RECONNECT_PAUSE))?,
         };
@@ -203,7 +216,7 @@ impl RegisterClient {
             let reply = connection.try_read()?;
             self.judge(asked, &reply);
         }
-        self.connection = Some(connection);
+        self.connections[self.turn] = Some(connection);
         Ok(())
     }
 
@@ -212,7 +225,12 @@ impl RegisterClient {
         let key = self.below(self.load.keys_per_client);
         let name = self.name(key);
         match self.below(100) {
-            0..55 => {
+            0..5 => {
+                let other = (key + 1) % self.load.keys_per_client;
+                bytes.extend(encode(&["MGET", &name, &self.name(other)]));
+                asked.push(Asked::GetMany(vec![key, other]));
+            }
+            5..55 => {
                 bytes.extend(encode(&["GET", &name]));
                 asked.push(Asked::Get(key));
             }
@@ -267,6 +285,12 @@ impl RegisterClient {
         match asked {
             Asked::Plain => {}
             Asked::Get(key) => self.check(key, reply),
+            Asked::GetMany(keys) => {
+                let Reply::Array(values) = reply else { panic!("MGET answers with an array: {reply:?}") };
+                for (key, value) in keys.into_iter().zip(values) {
+                    self.check(key, value);
+                }
+            }
             Asked::GetSet(key, number) => {
                 self.check(key, reply);
                 self.acknowledge(&[(key, number)]);

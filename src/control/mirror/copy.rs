@@ -145,7 +145,13 @@ async fn strangers(shared: &Rc<Shared>, id: BackendId, keys: &[DirtyKey]) -> io:
     }
     entry::bury_the_undead(shared, id).await?;
     let (route, mirror) = (shared.group.route(), &shared.group.mirrors[id.index()]);
-    let is_strange = |key: &&DirtyKey| route.home(&key.1) != id || !mirror.spare(key);
+    let is_strange = |key: &&DirtyKey| {
+        let is_at_home = route.home(&key.1) == id;
+        if is_at_home {
+            mirror.spare(key);
+        }
+        !is_at_home
+    };
     Ok(keys.iter().filter(is_strange).cloned().collect())
 }
 
