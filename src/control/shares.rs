@@ -43,6 +43,8 @@ pub(super) struct Sharing {
     pub(super) with: Cell<Option<BackendId>>,
     /// What the active was told last, in slots; 0 for nothing.
     pub(super) told: Cell<u16>,
+    /// A share is being moved.
+    moving: Cell<bool>,
 }
 
 impl Sharing {
@@ -82,6 +84,15 @@ impl Shared {
         to: BackendId,
         percent: u8,
     ) -> Result<Duration, String> {
+        if self.sharing.moving.replace(true) {
+            return Err("the share is being moved already".to_owned());
+        }
+        let moved = self.move_share_to(from, to, percent).await;
+        self.sharing.moving.set(false);
+        moved
+    }
+
+    async fn move_share_to(self: &Rc<Self>, from: BackendId, to: BackendId, percent: u8) -> Result<Duration, String> {
         self.expect_undisturbed(from)?;
         let moved = (u32::from(SLOTS) * u32::from(percent.min(100)) / 100) as u16;
         let mut held = Duration::ZERO;

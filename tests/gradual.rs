@@ -1,0 +1,322 @@
+//! The plans `gradual` and `canary`: two backends serve at once, shares move, and nobody reads an old value, whatever happens.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{
+    Client, CommandRelay, RedisServer, RegisterLoad, RegisterReport, Reply, Rule, RunningRegister, StandinConfig,
+    StandinProcess, eventually, secs,
+};
+
+/// Two workers, so that what one does must be seen by the other, and quick to fail over and to return.
+const TABLES: &str = "[workers]\ncount = 2\n[sampling]\nmode = \"off\"\n[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
+/// Operations of a load that is stopped before.
+const ENDLESS: u64 = 100_000_000;
+
+struct Stage {
+    blue: RedisServer,
+    green: RedisServer,
+    relay: CommandRelay,
+    standin: StandinProcess,
+}
+
+impl Stage {
+    /// Blue is the primary, green a mirrored backup behind a relay.
+    fn start() -> Self {
+        let (blue, green) = (RedisServer::start(), RedisServer::start());
+        let relay = CommandRelay::start(green.address());
+        let standin = StandinConfig::new()
+            .primary(blue.address())
+            .backend("green", "backup", &relay.address().to_string(), "data = \"mirrored\"")
+            .table(TABLES)
+            .start();
+        Self { blue, green, relay, standin }
+    }
+
+    /// Clients that each own their keys, know what was acknowledged, and use two connections by turns.
+    fn registers(&self) -> RunningRegister {
+        let load = RegisterLoad {
+            address: self.standin.address(),
+            clients: 6,
+            operations: ENDLESS,
+            keys_per_client: 50,
+            seed: 7,
+            padding: 0,
+            pause: Duration::from_millis(2),
+        };
+        let running = load.start();
+        eventually(secs(20), "the load runs", || running.operations() > 1_000);
+        running
+    }
+
+    #[track_caller]
+    fn begin(&self, plan: &str, dwell: &str) {
+        let order = json!({"to": "green", "plan": plan, "dwell": dwell});
+        let answer = self.standin.post("/v1/failover", &order);
+        assert_eq!((answer.code, &answer.json()["result"]), (200, &json!("begun")), "{answer:?}");
+    }
+
+    fn plan(&self) -> Value {
+        self.standin.group("default")["plan"].clone()
+    }
+
+    #[track_caller]
+    fn wait_for_share(&self, percent: u64) {
+        eventually(secs(60), "the share is reached", || {
+            let plan = self.plan();
+            plan["percent"] == percent && plan["phase"] == "share"
+        });
+    }
+
+    /// Half of the keys are served by each, and stay so.
+    #[track_caller]
+    fn halve(&self) {
+        self.begin("gradual", "300ms");
+        self.wait_for_share(50);
+        assert_eq!(self.standin.post("/v1/pause", &json!({})).code, 200);
+        let plan = self.plan();
+        assert_eq!((&plan["percent"], &plan["phase"]), (&json!(50), &json!("share")), "paused in time: {plan}");
+    }
+
+    /// The event with which the plan ended.
+    #[track_caller]
+    fn ended(&self) -> Value {
+        let mut found = None;
+        eventually(secs(90), "the plan ends", || {
+            let is_end = |event: &Value| event["result"] == "done" || event["result"] == "rolled_back";
+            found = self.standin.events_of("plan").into_iter().rfind(is_end);
+            found.is_some() && self.plan().is_null()
+        });
+        found.unwrap()
+    }
+}
+
+#[track_caller]
+fn judge(load: RunningRegister, what: &str) -> RegisterReport {
+    load.stop();
+    let report = load.finish(|| std::thread::sleep(secs(1)));
+    println!(
+        "{what}: {} operations, {} acknowledged writes, {} reads, {} misses, {} errors {:?}, {} stale",
+        report.operations,
+        report.acknowledged_writes,
+        report.reads,
+        report.misses,
+        report.errors,
+        report.words,
+        report.stale_count
+    );
+    assert_eq!(report.stale_count, 0, "{:?}", report.stale);
+    report
+}
+
+#[track_caller]
+fn assert_nothing_was_noticed(report: &RegisterReport) {
+    assert_eq!((report.errors, report.misses, report.disconnects), (0, 0, 0), "{:?}", report.words);
+}
+
+#[test]
+fn a_gradual_plan_runs_to_its_end_without_an_error_a_miss_or_an_old_value_and_leads_back() {
+    let stage = Stage::start();
+    let load = stage.registers();
+    stage.begin("gradual", "300ms");
+    let event = stage.ended();
+    assert_eq!(event["result"], "done", "{event:#}");
+    assert_eq!(stage.standin.active(), "green");
+    let steps = stage.standin.events_of("plan");
+    let has_step = |percent: &str| steps.iter().any(|step| step["message"].as_str().unwrap_or("").contains(percent));
+    for percent in ["10 %", "25 %", "50 %", "75 %"] {
+        assert!(has_step(percent), "{percent}: {steps:#?}");
+    }
+    let back = stage.standin.post("/v1/recover", &json!({"plan": "canary", "dwell": "300ms"}));
+    assert_eq!(back.code, 200, "{back:?}");
+    eventually(secs(90), "the primary serves again", || stage.standin.active() == "primary");
+    eventually(secs(90), "the plan has ended", || stage.plan().is_null());
+    assert_nothing_was_noticed(&judge(load, "there and back"));
+    stage.standin.finish();
+}
+
+/// Clients whose requests need both sides at once, or a connection of their own.
+fn workers(standin: &StandinProcess, rounds: u64) -> Vec<JoinHandle<u64>> {
+    const KEYS: u64 = 40;
+    let address = standin.address();
+    let name = |n: u64| format!("n:{}", n % KEYS);
+    let work = move |kind: u64| {
+        let mut client = Client::try_connect(address).unwrap();
+        let mut done = 0;
+        for n in 0..rounds {
+            let key = name(n);
+            match kind {
+                0 | 1 => {
+                    assert!(!client.command(&["INCR", &key]).is_error());
+                    done += 1;
+                }
+                2 => {
+                    let script = "redis.call('INCR', KEYS[1]) return redis.call('INCR', KEYS[2])";
+                    assert!(!client.command(&["EVAL", script, "2", &key, &name(n + 1)]).is_error());
+                    done += 2;
+                }
+                3 => {
+                    client.command(&["MULTI"]);
+                    client.command(&["INCR", &key]);
+                    client.command(&["INCR", &name(n + 3)]);
+                    assert!(!client.command(&["EXEC"]).is_error());
+                    done += 2;
+                }
+                4 => {
+                    client.command(&["WATCH", &key]);
+                    let before: u64 = client.command(&["GET", &key]).text().parse().unwrap_or(0);
+                    client.command(&["MULTI"]);
+                    client.command(&["SET", &key, &(before + 1).to_string()]);
+                    done += u64::from(matches!(client.command(&["EXEC"]), Reply::Array(_)));
+                }
+                _ => {
+                    let item = n.to_string();
+                    client.command(&["LPUSH", "queue", &item]);
+                    let popped = client.command(&["BRPOP", "queue", "5"]);
+                    assert_eq!(popped, Reply::Array(vec![Reply::bulk("queue"), Reply::bulk(&item)]));
+                }
+            }
+        }
+        done
+    };
+    (0..6).map(|kind| std::thread::spawn(move || work(kind))).collect()
+}
+
+#[test]
+fn counters_scripts_transactions_and_queues_are_exact_while_shares_move() {
+    let stage = Stage::start();
+    let running = workers(&stage.standin, 6_000);
+    for plan in ["canary", "gradual"] {
+        stage.begin(plan, "200ms");
+        stage.wait_for_share(25);
+        assert_eq!(stage.standin.post("/v1/rollback", &json!({"reason": "for the test"})).code, 200);
+        stage.ended();
+        eventually(secs(20), "the old side serves alone", || stage.plan().is_null());
+    }
+    stage.halve();
+    let expected: u64 = running.into_iter().map(|work| work.join().unwrap()).sum();
+    let mut client = stage.standin.connect();
+    let count = |client: &mut Client| -> u64 {
+        (0..40).map(|n| client.command(&["GET", &format!("n:{n}")]).text().parse::<u64>().unwrap()).sum()
+    };
+    assert_eq!(count(&mut client), expected);
+    assert_eq!(client.command(&["LLEN", "queue"]), Reply::Integer(0));
+    stage.standin.finish();
+}
+
+#[test]
+fn what_reads_all_keys_sees_what_was_acknowledged_on_either_side() {
+    let stage = Stage::start();
+    eventually(secs(20), "green is in step", || stage.standin.backend("green")["mirror"]["state"] == "in_step");
+    stage.halve();
+    let mut client = stage.standin.connect();
+    for n in 1..=300i64 {
+        assert_eq!(client.command(&["SET", &format!("all:{n}"), "v"]), Reply::ok());
+        assert_eq!(client.command(&["DBSIZE"]), Reply::Integer(n));
+    }
+    stage.standin.finish();
+}
+
+#[test]
+fn a_command_that_writes_keys_it_does_not_name_ends_the_sharing_first() {
+    let stage = Stage::start();
+    let mut client = stage.standin.connect();
+    for n in 0..500 {
+        client.command(&["SET", &format!("k:{n}"), "v"]);
+    }
+    stage.halve();
+    assert_eq!(client.command(&["FLUSHALL"]), Reply::ok());
+    let read = |n: u64, client: &mut Client| client.command(&["GET", &format!("k:{n}")]);
+    assert!((0..500).all(|n| read(n, &mut client) == Reply::Nil));
+    let event = stage.ended();
+    assert_eq!(event["result"], "rolled_back");
+    assert!(event["message"].as_str().unwrap().contains("FLUSHALL"), "{event:#}");
+    stage.standin.finish();
+}
+
+#[test]
+fn wrong_values_of_the_next_side_end_a_canary_in_its_first_step() {
+    let stage = Stage::start();
+    let mut client = stage.standin.connect();
+    for n in 0..2_000 {
+        client.command(&["SET", &format!("old:{n}"), &format!("value {n}")]);
+    }
+    eventually(secs(20), "green is in step", || stage.standin.backend("green")["mirror"]["state"] == "in_step");
+    stage.relay.set(&[Rule::value(&["GET"], "wrong").share(0.02)]);
+    stage.begin("canary", "20s");
+    let event = stage.ended();
+    assert_eq!(event["result"], "rolled_back", "{event:#}");
+    println!("{}", event["detail"]["evidence"]);
+    let evidence = event["detail"]["evidence"].as_str().unwrap();
+    let samples: u64 = evidence.split(' ').next().unwrap().parse().unwrap();
+    assert!(samples <= 500, "{evidence}");
+    let shares = stage.standin.events_of("plan");
+    assert!(!shares.iter().any(|event| event["message"].as_str().unwrap_or("").contains("10 %")), "{shares:#?}");
+    assert_eq!(stage.standin.active(), "primary");
+    stage.standin.finish();
+}
+
+/// Half of the keys are served by each when it happens; afterwards everything heals.
+fn survives(what: &str, strike: impl Fn(&mut Stage)) -> RegisterReport {
+    let mut stage = Stage::start();
+    stage.standin.declare(&["WARN", "ERROR"]);
+    let load = stage.registers();
+    stage.halve();
+    strike(&mut stage);
+    eventually(secs(60), "the primary serves again, alone", || {
+        stage.standin.active() == "primary" && stage.plan().is_null()
+    });
+    let served = load.operations();
+    eventually(secs(20), "clients are served", || load.operations() > served + 2_000);
+    let report = judge(load, what);
+    stage.standin.finish();
+    report
+}
+
+#[test]
+fn the_next_side_dies_and_its_share_is_served_by_the_old_one() {
+    survives("the next side is killed", |stage| {
+        stage.green.kill();
+        stage.ended();
+        stage.green.restart();
+    });
+}
+
+#[test]
+fn the_old_side_dies_and_the_next_one_serves_everything() {
+    survives("the old side is killed", |stage| {
+        stage.blue.kill();
+        stage.standin.wait_until_active("green", secs(20));
+        stage.blue.restart();
+    });
+}
+
+#[test]
+fn the_old_side_freezes_and_thaws() {
+    survives("the old side is frozen", |stage| {
+        stage.blue.freeze();
+        stage.standin.wait_until_active("green", secs(20));
+        stage.blue.thaw();
+    });
+}
+
+#[test]
+fn the_next_side_freezes_and_thaws() {
+    survives("the next side is frozen", |stage| {
+        stage.green.freeze();
+        stage.ended();
+        stage.green.thaw();
+    });
+}
+
+#[test]
+fn standin_is_killed_and_starts_again_without_an_old_value() {
+    survives("Standin is killed", |stage| {
+        stage.standin.kill();
+        stage.standin.start_again();
+    });
+}
