@@ -53,6 +53,7 @@ impl SessionTask {
             self.state.subscriptions.remove(spec.handling, &names);
         }
         self.show_subscriptions();
+        self.subscribe_on_second(request);
         added
     }
 
@@ -60,6 +61,7 @@ impl SessionTask {
     pub(super) fn unsubscribed(&mut self, handling: Handling, names: &[Vec<u8>]) {
         if !names.is_empty() {
             self.state.subscriptions.remove(handling, names);
+            self.renew_second();
         }
         self.show_subscriptions();
     }
@@ -216,6 +218,7 @@ impl SessionTask {
 
     /// Ends the connection together with whatever the server holds for it.
     pub(super) fn abandon_pinned(&mut self) {
+        self.session.drop_second();
         self.state.is_pristine = false;
         self.release_pinned();
         self.state.orphans.clear();
@@ -236,6 +239,7 @@ impl SessionTask {
         }
         let requests = in_doubt.iter().map(|(database, request)| (*database, request.as_slice()));
         self.session.context.mirror_values(requests);
+        self.session.drop_second();
         self.session.context.sessions.borrow_mut().remove(&self.session.record.id);
     }
 }
