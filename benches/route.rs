@@ -19,6 +19,7 @@ fn route(c: &mut Criterion) {
         copying: 0,
         mirroring: 0,
         doubting: 0,
+        split: None,
     };
     let cell = Arc::new(ArcSwap::from_pointee(first));
     let mut cache = Cache::new(Arc::clone(&cell));

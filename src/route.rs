@@ -43,6 +43,32 @@ pub struct Route {
     /// Backends into whose records each worker enters what it has in flight when it takes up this version: one of them is
     /// about to serve, and nobody will learn the outcome.
     pub doubting: u32,
+    /// Two backends serve; the active is the one that is left.
+    pub split: Option<Arc<Split>>,
+}
+
+/// How the hash slots are shared between the active and another backend.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Split {
+    pub to: BackendId,
+    /// Slots below this have their home on `to`.
+    pub moved: u16,
+}
+
+impl Split {
+    /// Why it cannot go on, as far as the workers have found out.
+    #[must_use]
+    pub fn end_asked(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Route {
+    /// The backend whose value of this key counts.
+    #[must_use]
+    pub fn home(&self, _key: &[u8]) -> BackendId {
+        self.active
+    }
 }
 
 /// What a publication may change beside the active and the availability.
@@ -154,6 +180,7 @@ impl Group {
             copying: 0,
             mirroring: 0,
             doubting: 0,
+            split: None,
         };
         let group = Arc::new(Self {
             index,
@@ -326,7 +353,9 @@ impl Publisher {
     fn publish(&mut self, epoch: u64, active: BackendId, availability: Availability, keeping: Keeping) -> Arc<Route> {
         let version = self.group.route.load().version + 1;
         let Keeping { recording, copying, mirroring, doubting } = keeping;
-        let route = Arc::new(Route { version, epoch, active, availability, recording, copying, mirroring, doubting });
+        let split = None;
+        let route =
+            Arc::new(Route { version, epoch, active, availability, recording, copying, mirroring, doubting, split });
         self.group.route.store(Arc::clone(&route));
         self.group.wake.send_replace(version);
         route
