@@ -91,8 +91,6 @@ pub const EMBEDDED_CLIENTS_MAX: usize = 10_000;
 pub const CONTROL_QUEUE_MAX: usize = 64;
 /// How long a reader of the status waits for the control task, which answers between two events.
 pub const CONTROL_STATUS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long each comparison of a plan lasts at least, unless the operator says otherwise.
-pub const PLAN_DWELL_DEFAULT: Duration = Duration::from_secs(30);
 /// How long an operator's command may take before its caller is told to look for itself; a planned switch drains first.
 pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections to the control port and to the observe port, each.

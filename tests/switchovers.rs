@@ -91,8 +91,8 @@ fn a_dry_run_says_the_steps_and_changes_nothing() {
     let refused = standin.post("/v1/failover", &json!({"to": "nowhere", "dry_run": true}));
     assert_eq!(refused.code, 404, "{refused:?}");
     assert_eq!(standin.post("/v1/recover", &json!({"dry_run": true})).json()["result"], "nothing_to_do");
-    let later = standin.post("/v1/failover", &json!({"plan": "gradual"}));
-    assert!(later.code == 400 && later.body.contains("not available yet"), "{later:?}");
+    let nameless = standin.post("/v1/failover", &json!({"plan": "gradual"}));
+    assert!(nameless.code == 400 && nameless.body.contains("needs the name of a backend"), "{nameless:?}");
     standin.finish();
 }
 

@@ -58,7 +58,7 @@ struct FailoverBody {
     group: Option<String>,
     to: Option<String>,
     plan: Option<String>,
-    /// How long each comparison of `blue_green` lasts at least.
+    /// How long each comparison of a staged plan lasts at least.
     dwell: Option<String>,
     #[serde(default)]
     dry_run: bool,
@@ -71,6 +71,7 @@ struct FailoverBody {
 struct RecoverBody {
     group: Option<String>,
     plan: Option<String>,
+    dwell: Option<String>,
     #[serde(default)]
     dry_run: bool,
     reason: Option<String>,
@@ -179,18 +180,14 @@ pub(super) async fn failover(
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
     let FailoverBody { group, to, plan, dwell, dry_run, reason, by } = guard::command(request).await?;
-    if plan.as_deref() == Some("blue_green") {
-        let hint = "write {\"to\": NAME, \"plan\": \"blue_green\", \"dwell\": \"30s\"}";
-        let to = to.ok_or_else(|| ApiError::bad_request("plan blue_green needs the name of a backend", hint))?;
-        let dwell = dwell.map_or(Ok(limits::PLAN_DWELL_DEFAULT), |dwell| parse_duration(&dwell));
-        let dwell = dwell.map_err(|error| ApiError::bad_request(error, hint))?;
-        let order = PlanOrder::BlueGreen { to, dwell, dry_run };
-        return Ok(Json(state.control.plan(group, order, note(reason, by)?).await?));
+    let how = how(plan, dwell, dry_run)?;
+    if how.dwell.is_some() && how.plan.is_none() {
+        return Err(ApiError::bad_request(DWELL_NEEDS_PLAN, "name one, or leave it out"));
     }
-    if dwell.is_some() {
-        return Err(ApiError::bad_request("`dwell` is of plan blue_green", "leave it out"));
+    if let Some(plan) = how.plan.filter(|plan| plan.is_staged() && to.is_none()) {
+        let hint = format!("write {{\"to\": NAME, \"plan\": \"{plan}\", \"dwell\": \"30s\"}}");
+        return Err(ApiError::bad_request(format!("plan {plan} needs the name of a backend"), hint));
     }
-    let how = how(plan, dry_run)?;
     Ok(Json(state.control.order(group, Order::Failover { to }, how, note(reason, by)?).await?))
 }
 
@@ -198,8 +195,8 @@ pub(super) async fn recover(
     State(state): State<AdminState>,
     request: Request,
 ) -> Result<Json<CommandOutcome>, ApiError> {
-    let RecoverBody { group, plan, dry_run, reason, by } = guard::command(request).await?;
-    let how = how(plan, dry_run)?;
+    let RecoverBody { group, plan, dwell, dry_run, reason, by } = guard::command(request).await?;
+    let how = how(plan, dwell, dry_run)?;
     Ok(Json(state.control.order(group, Order::Recover, how, note(reason, by)?).await?))
 }
 
@@ -335,11 +332,18 @@ pub(super) async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, "reports are read with GET, commands are sent with POST")
 }
 
+const DWELL_NEEDS_PLAN: &str = "`dwell` is of the plans that compare: blue_green, gradual, canary";
+
 /// How a switch is to be made.
-fn how(plan: Option<String>, dry_run: bool) -> Result<How, ApiError> {
+fn how(plan: Option<String>, dwell: Option<String>, dry_run: bool) -> Result<How, ApiError> {
     let plan = plan.map(|name| Plan::named(&name)).transpose();
     let plan = plan.map_err(|why| ApiError::bad_request(why, "write \"plan\": \"drain\""))?;
-    Ok(How { plan, dry_run })
+    let dwell = dwell.map(|dwell| parse_duration(&dwell)).transpose();
+    let dwell = dwell.map_err(|error| ApiError::bad_request(error, "write \"dwell\": \"30s\""))?;
+    if dwell.is_some() && plan.is_some_and(|plan| !plan.is_staged()) {
+        return Err(ApiError::bad_request(DWELL_NEEDS_PLAN, "leave it out"));
+    }
+    Ok(How { plan, dwell, dry_run })
 }
 
 /// Who and why, as they go into the history; absent becomes empty.

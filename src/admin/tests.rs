@@ -85,7 +85,7 @@ async fn answer_requests(mut receiver: api::Receiver) {
                     Order::Recover | Order::Unpin | Order::Confirm { .. } | Order::Reject { .. } => "backup-a".into(),
                 };
                 let outcome = carry_out(group, &backend, &note.reason).map(|outcome| match how {
-                    How { dry_run: true, plan } => {
+                    How { dry_run: true, plan, .. } => {
                         let steps = vec![format!("by plan {}", plan.unwrap_or_default())];
                         CommandOutcome { result: "dry_run".into(), steps, ..outcome }
                     }
@@ -193,9 +193,11 @@ async fn each_refusal_has_its_status_and_a_hint() {
         ("/v1/failover", r#"{"to":"nowhere"}"#, 404, "primary, backup-a"),
         ("/v1/failover", r#"{"to":"backup-b"}"#, 409, "standin adopt backup-b"),
         ("/v1/failover", r#"{"to":"busy"}"#, 503, "again"),
-        ("/v1/failover", r#"{"plan":"gradual"}"#, 400, "\"plan\": \"drain\""),
+        ("/v1/failover", r#"{"plan":"gradual"}"#, 400, "\"to\": NAME"),
         ("/v1/failover", r#"{"plan":"blue_green"}"#, 400, "blue_green"),
-        ("/v1/failover", r#"{"to":"backup-a","dwell":"3s"}"#, 400, "leave it out"),
+        ("/v1/failover", r#"{"to":"backup-a","plan":"drain","dwell":"3s"}"#, 400, "leave it out"),
+        ("/v1/failover", r#"{"to":"backup-a","dwell":"3s"}"#, 400, "name one"),
+        ("/v1/failover", r#"{"to":"backup-a","plan":"canary","dwell":"soon"}"#, 400, "\"dwell\": \"30s\""),
         ("/v1/recover", r#"{"plan":"sometimes"}"#, 400, "\"plan\": \"drain\""),
         ("/v1/failover", r#"{"to":}"#, 400, "JSON object"),
         ("/v1/failover", r#"{"too":"backup-a"}"#, 400, "JSON object"),

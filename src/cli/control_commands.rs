@@ -105,14 +105,14 @@ fn print_events(report: &EventsReport, json: bool) {
 }
 
 pub(super) fn failover(arguments: &FailoverArgs) -> Result<(), Failure> {
-    let FailoverArgs { name, to, plain, how, dwell } = arguments;
-    let words =
-        json!({ "to": name.as_ref().or(to.as_ref()), "plan": how.plan, "dwell": dwell, "dry_run": how.dry_run });
+    let FailoverArgs { name, to, plain, how } = arguments;
+    let to = name.as_ref().or(to.as_ref());
+    let words = json!({ "to": to, "plan": how.plan, "dwell": how.dwell, "dry_run": how.dry_run });
     order(plain, "/v1/failover", words)
 }
 
 pub(super) fn recover(RecoverArgs { plain, how }: &RecoverArgs) -> Result<(), Failure> {
-    order(plain, "/v1/recover", json!({ "plan": how.plan, "dry_run": how.dry_run }))
+    order(plain, "/v1/recover", json!({ "plan": how.plan, "dwell": how.dwell, "dry_run": how.dry_run }))
 }
 
 /// `path` is that of an order without further words.

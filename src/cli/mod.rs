@@ -185,17 +185,17 @@ struct FailoverArgs {
     to: Option<String>,
     #[command(flatten)]
     how: HowArgs,
-    /// How long each comparison of blue_green lasts at least, as in 30s.
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "plan")]
-    dwell: Option<String>,
 }
 
 /// How a switch is made.
 #[derive(Debug, Args)]
 struct HowArgs {
-    /// immediate, drain, or (failover to a named backend) blue_green.
+    /// immediate, drain, or, to a backend that is named: blue_green, gradual, canary.
     #[arg(long, value_name = "PLAN")]
     plan: Option<String>,
+    /// How long each comparison of blue_green, gradual and canary lasts at least, as in 30s.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    dwell: Option<String>,
     /// Print the steps, and do nothing.
     #[arg(long)]
     dry_run: bool,

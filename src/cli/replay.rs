@@ -92,9 +92,12 @@ fn timeline(recording: &Recording, engine: &str, asked: &[(Time, Action)], json:
                 let state = if incident.resolved { "resolved" } else { "open" };
                 format!("{at}  {:<16} {} {state}: {}", "incident", incident.id, incident.why)
             }
-            Action::Switch(_) | Action::Publish { .. } | Action::SetAllowance { .. } | Action::ProbeNow { .. } => {
-                continue;
-            }
+            // What it was asked for is said by the decision.
+            Action::Switch(_)
+            | Action::Rollout { .. }
+            | Action::Publish { .. }
+            | Action::SetAllowance { .. }
+            | Action::ProbeNow { .. } => continue,
         };
         text.push_str(&if json { line } else { harmless(&line) });
         text.push('\n');

@@ -204,6 +204,7 @@ impl Default for Recovery {
             delay_max: Duration::from_secs(300),
             grace_period: Duration::from_secs(60),
             plan: Plan::Drain,
+            dwell: Duration::from_secs(30),
             latency_factor: 3.0,
         }
     }

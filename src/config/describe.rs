@@ -158,6 +158,7 @@ fn policies(group: &Group) -> Map<String, Json> {
             "delay_max": show_duration(group.recovery.delay_max),
             "grace_period": show_duration(group.recovery.grace_period),
             "plan": group.recovery.plan.word(),
+            "dwell": show_duration(group.recovery.dwell),
             "latency_factor": group.recovery.latency_factor,
         },
         "divergence": {

@@ -278,6 +278,7 @@ pub(super) fn recovery(section: Section<'_>) -> Recovery {
         delay_max: section.take_within("delay_max", default.delay_max, Duration::ZERO, DAY),
         grace_period: section.take_within("grace_period", default.grace_period, Duration::ZERO, DAY),
         plan: section.take("plan", default.plan),
+        dwell: section.take_within("dwell", default.dwell, Duration::ZERO, DAY),
         latency_factor: section.take_within("latency_factor", default.latency_factor, 1.0, 1_000.0),
     };
     section.finish();

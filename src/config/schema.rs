@@ -389,6 +389,8 @@ pub struct Recovery {
     pub grace_period: Duration,
     /// How clients are brought back.
     pub plan: Plan,
+    /// How long each comparison of a staged plan lasts at least.
+    pub dwell: Duration,
     /// Probe latency must be under this multiple of the baseline.
     pub latency_factor: f64,
 }

@@ -311,9 +311,9 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// A closed set of words. Words that other places promise and that do nothing yet are refused by name.
+/// A closed set of words.
 macro_rules! choice {
-    ($kind:ty: $($word:literal => $value:expr),+ $(; not_yet $($later:literal),+)?) => {
+    ($kind:ty: $($word:literal => $value:expr),+) => {
         impl $kind {
             /// The word that stands for this value in the configuration.
             pub fn word(self) -> &'static str {
@@ -326,9 +326,6 @@ macro_rules! choice {
             fn from_text(text: &str, _: &Variables) -> Result<Self, String> {
                 $(if text == $word { return Ok($value); })+
                 let words = [$($word),+].join("\" or \"");
-                $(if [$($later),+].contains(&text) {
-                    return Err(format!("\"{text}\" is not available yet; write \"{words}\""));
-                })?
                 Err(format!("\"{text}\" is not known here; write \"{words}\""))
             }
 
@@ -357,7 +354,8 @@ choice!(TriggerName:
 choice!(ProbePolicy: "all" => Self::All, "majority" => Self::Majority, "any" => Self::Any);
 choice!(InitializationPolicy: "all" => Self::All, "majority" => Self::Majority, "one" => Self::One);
 choice!(Plan:
-    "immediate" => Self::Immediate, "drain" => Self::Drain; not_yet "gradual", "canary", "blue_green");
+    "immediate" => Self::Immediate, "drain" => Self::Drain, "blue_green" => Self::BlueGreen,
+    "gradual" => Self::Gradual, "canary" => Self::Canary);
 choice!(DivergencePolicy:
     "auto" => Self::Auto, "flush" => Self::Flush, "refuse" => Self::Refuse, "trust" => Self::Trust);
 choice!(DivergenceSource: "commands" => Self::Commands, "tracking" => Self::Tracking);

@@ -50,19 +50,15 @@ pub struct Note {
 pub struct How {
     /// As configured if absent.
     pub plan: Option<Plan>,
+    /// How long each comparison of a staged plan lasts at least; as configured if absent.
+    pub dwell: Option<Duration>,
     /// Only say what would be done.
     pub dry_run: bool,
 }
 
-/// What is asked of a plan of more than one switch.
+/// What is asked of the staged plan under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanOrder {
-    /// Both kept in step and compared, then the switch, then compared on; each comparison lasts `dwell` at least.
-    BlueGreen {
-        to: String,
-        dwell: Duration,
-        dry_run: bool,
-    },
     Pause,
     Resume,
     /// The backend that served before serves again.
@@ -168,7 +164,7 @@ pub enum Request {
         note: Note,
         reply: CommandReply,
     },
-    /// About a plan of more than one switch.
+    /// About the staged plan under way.
     Plan {
         group: Option<String>,
         order: PlanOrder,

@@ -27,6 +27,17 @@ pub(super) struct BackendRules {
     pub(super) region: Option<String>,
 }
 
+impl BackendRules {
+    /// Whether it is one that is kept in step while another serves: a mirrored backup always, the primary (`mirror.primary`)
+    /// from when it is well again until it serves.
+    pub(super) fn is_kept_in_step(&self, mirrors_primary: bool, promotes: bool, backends: usize) -> bool {
+        // With `replica.promote` the primary is made to follow the server that serves.
+        let follows = self.is_replicated && promotes;
+        let is_kept_up = mirrors_primary && backends > 1 && !follows;
+        self.data == DataMode::Mirrored || (self.role == BackendRole::Primary && is_kept_up)
+    }
+}
+
 /// Learnt from probes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {

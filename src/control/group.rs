@@ -14,7 +14,6 @@ use super::account::Account;
 use super::api::{
     CommandReply, GroupReport, How, Note, Order, PlanOrder, RecordingReport, StatisticsReport, SwitchReport,
 };
-use super::blue_green::Running;
 use super::facts::{BackendRules, Facts};
 use super::marks::MarkKeys;
 use super::mirror::{self, MirrorControl, MirrorSettings};
@@ -22,6 +21,7 @@ use super::objectives::{Ended, ObjectivesControl};
 use super::probe::{self, ProbeCommand, ProbeSettings, Report};
 use super::publish::MetricsPublisher;
 use super::replication::{Servers, Told};
+use super::rollout::{Running, ShareTold};
 use super::sampling;
 use super::settings::engine_backend;
 use super::shared::Shared;
@@ -53,6 +53,8 @@ pub struct GroupControlSetup {
     pub tracks_writers: bool,
     pub mark_prefix: String,
     pub promote: bool,
+    /// How long each comparison of a staged plan lasts at least.
+    pub dwell: Duration,
     pub objectives: Objectives,
     pub mirror: MirrorSettings,
     pub sampling: Sampling,
@@ -96,6 +98,7 @@ pub(super) enum Message {
     Unsealed(BackendId, Result<(), String>),
     /// What was sampled for a plan.
     Plan(PlanNews),
+    Share(ShareTold),
     Replicated(BackendId, Told),
     /// The first success after an outage has come.
     Served(Box<Ended>),
@@ -111,7 +114,12 @@ pub(super) struct GroupControl {
     /// Decisions whose switch has not ended, for the event that tells its end.
     pub(super) began: Vec<Decision>,
     pub(super) last_switch: Option<SwitchReport>,
-    pub(super) blue_green: Option<Running>,
+    /// The staged plan under way, and how many there were.
+    pub(super) rollout: Option<Running>,
+    pub(super) rollouts: u64,
+    /// How long its comparisons last, by the order that is being carried out, and by the configuration.
+    pub(super) dwell_wished: Option<Duration>,
+    pub(super) dwell_default: Duration,
     pub(super) initialization: Initialization,
     /// Said once that as many backends have answered as were waited for.
     pub(super) is_initialized: bool,
@@ -209,7 +217,11 @@ impl GroupControl {
             tokio::task::spawn_local(probe::run(Arc::clone(backend), settings, receiver, report));
             probers.push(sender);
         }
-        let settings = setup.rules.iter().map(|rules| engine_backend(rules, setup.promote)).collect();
+        let settings = setup.rules.iter().map(|rules| {
+            let kept = rules.is_kept_in_step(setup.mirror.primary, setup.promote, setup.rules.len());
+            engine_backend(rules, setup.promote, kept)
+        });
+        let settings = settings.collect();
         let now = clock::now();
         let timing = &group.backends[0].timing;
         let entry_timeout = timing.connect + timing.handshake;
@@ -269,7 +281,10 @@ impl GroupControl {
             probe_pace: (setup.health_check.interval, setup.health_check.timeout),
             began: Vec::new(),
             last_switch: None,
-            blue_green: None,
+            rollout: None,
+            rollouts: 0,
+            dwell_wished: None,
+            dwell_default: setup.dwell,
             initialization: setup.initialization,
             is_initialized: false,
             collectors: (0..count).map(|_| Collector::new()).collect(),
@@ -328,6 +343,7 @@ impl GroupControl {
     fn collect(&mut self, id: BackendId) {
         let backend = self.shared.group.backend(id);
         let window = self.collectors[id.index()].collect(backend, self.probe_progress_us[id.index()]);
+        self.traffic_of_plan(id, &window);
         self.feed(Event::Window { backend: id, window });
     }
 
@@ -370,6 +386,7 @@ impl GroupControl {
             Message::SwitchDone(switch, outcome, took) => self.on_switch_done(&switch, outcome, took),
             Message::Unsealed(id, result) => self.on_unsealed(id, result),
             Message::Plan(news) => self.tell_plan(news),
+            Message::Share(told) => self.on_share(told),
             Message::Served(ended) => self.on_served(&ended),
             Message::Replicated(id, told) => self.on_replicated(id, told),
             Message::Emptied(id, result) => {
@@ -391,6 +408,7 @@ impl GroupControl {
             self.account.note(&action);
             match action {
                 Action::Switch(switch) => self.begin_switch(switch),
+                Action::Rollout { from, to, plan, .. } => self.begin_rollout(plan, from, to),
                 Action::Publish { availability } => self.publish_availability(availability),
                 Action::SetAllowance { backend, class, allowance } => {
                     for class in path_classes(class) {

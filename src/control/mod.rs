@@ -4,8 +4,8 @@
 
 mod account;
 pub mod api;
-mod blue_green;
 mod check;
+mod comparing;
 mod copy;
 mod databases;
 mod entry;
@@ -23,6 +23,7 @@ mod probe;
 mod publish;
 mod replication;
 mod report;
+mod rollout;
 mod round;
 mod sampling;
 mod settings;

@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use super::api::{self, CommandError, CommandOutcome, CommandReply, How, Note, PlanOrder};
-use super::blue_green::Word;
 use super::group::{GroupControl, GroupRequest};
 use super::probe::ProbeCommand;
+use super::rollout::Word;
 use super::shared::twin_text;
 use super::steps::Wanted;
 use super::{entry, facts};
 use crate::backend::clock;
 use crate::policy::{
-    Action, BackendId, DecisionKind, Engine, Event, OperatorCommand, Order, ProposalId, Roughly, Step, Switch,
+    Action, BackendId, DecisionKind, Engine, Event, OperatorCommand, Order, Plan, ProposalId, Roughly, Step, Switch,
 };
 use crate::telemetry::events::{Event as Entry, EventKind};
 
@@ -74,6 +74,10 @@ impl GroupControl {
 
     /// Hands an order to the engine. Who gave it, and why, is in the history whatever becomes of it.
     fn command(&mut self, order: &api::Order, named: Order, how: How, note: Note, reply: CommandReply) {
+        if let Some(error) = self.against_plan(&named, how) {
+            let _ = reply.send(Err(error));
+            return;
+        }
         if how.dry_run {
             let _ = reply.send(self.dry_run(named, how));
             return;
@@ -96,11 +100,16 @@ impl GroupControl {
             Answer::Switch(switch) => {
                 self.waiting.insert(switch.id.0, (reply, Instant::now()));
             }
+            Answer::Rollout { plan, sides } => {
+                let _ = reply.send(Ok(self.plan_outcome("begun", plan, sides, self.dwell(how))));
+            }
             Answer::Done(result, message) => {
                 let _ = reply.send(Ok(self.nothing_switched(result, message)));
             }
         }
+        self.dwell_wished = how.dwell;
         self.act();
+        self.dwell_wished = None;
     }
 
     /// What an order would come to now, found out with a copy of the engine.
@@ -112,6 +121,9 @@ impl GroupControl {
         let switch = match Answer::of(&actions) {
             Answer::Refused(why) => return Err(refused(why)),
             Answer::Done(_, message) => return Ok(self.nothing_switched("nothing_to_do", message)),
+            Answer::Rollout { plan, sides } => {
+                return Ok(self.plan_outcome("dry_run", plan, sides, self.dwell(how)));
+            }
             Answer::Switch(switch) => switch,
         };
         let wanted = Wanted::from(&switch);
@@ -138,10 +150,6 @@ impl GroupControl {
         let reason = if note.reason.is_empty() { "no reason given".to_owned() } else { note.reason };
         let reason = if note.by.is_empty() { reason } else { format!("{reason} (by {})", note.by) };
         match order {
-            PlanOrder::BlueGreen { to, dwell, dry_run } => {
-                let to = self.backend_named(&to)?;
-                self.begin_blue_green(to, dwell, &reason, dry_run)
-            }
             PlanOrder::Pause => self.word_of_plan(Word::Pause, reason),
             PlanOrder::Resume => self.word_of_plan(Word::Resume, reason),
             PlanOrder::Rollback => self.word_of_plan(Word::Rollback, reason),
@@ -213,6 +221,11 @@ pub(super) enum Answer {
     Refused(String),
     /// A switch has begun.
     Switch(Switch),
+    /// A staged plan has begun, from the one to the other.
+    Rollout {
+        plan: Plan,
+        sides: (BackendId, BackendId),
+    },
     /// The word for the result, and what there is to say.
     Done(&'static str, Option<String>),
 }
@@ -229,6 +242,13 @@ impl Answer {
             Action::Switch(switch) => Some(switch.clone()),
             _ => None,
         });
+        let rollout = actions.iter().find_map(|action| match action {
+            Action::Rollout { from, to, plan, .. } => Some((*plan, (*from, *to))),
+            _ => None,
+        });
+        if let Some((plan, sides)) = rollout {
+            return Self::Rollout { plan, sides };
+        }
         let done = why(DecisionKind::Commanded).or_else(|| why(DecisionKind::ProposalEnded));
         match (why(DecisionKind::Rejected), switch, done) {
             (Some(why), ..) => Self::Refused(why),

@@ -19,6 +19,8 @@ pub(super) struct Reports {
     pub(super) replications: Vec<Option<ReplicationReport>>,
     pub(super) samples: Vec<Option<SamplingReport>>,
     pub(super) objectives: ObjectivesReport,
+    /// Hundredths of the hash slots that the next side of a staged plan serves.
+    pub(super) percent: u8,
 }
 
 pub(super) struct MetricsPublisher {
@@ -60,6 +62,7 @@ impl MetricsPublisher {
         self.group.clients.set(clients.connected(group.index) as f64);
         self.group.client_connections.absolute(clients.accepted(group.index));
         objectives(&self.group.objectives, &reports.objectives);
+        self.group.plan_share.set(f64::from(reports.percent) / 100.0);
         let route = group.route();
         self.group.route_epoch.set(route.epoch as f64);
         for ((metrics, sampler), backend) in self.backends.iter_mut().zip(&group.backends) {

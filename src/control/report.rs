@@ -81,11 +81,11 @@ impl GroupControl {
             notes.push(why);
         }
         if let Some(plan) = self.plan_report() {
-            let PlanReport { plan, from, to, phase, paused, samples, wrong, .. } = plan;
+            let PlanReport { plan, from, to, phase, paused, percent, stage, stages, samples, wrong, .. } = plan;
             let state = if paused { "paused in" } else { "in" };
             notes.push(format!(
-                "plan {plan} from {from} to {to}, {state} step {phase}: {samples} samples, {wrong} of them wrong; `standin pause`, \
-                 `resume` and `rollback` act on it"
+                "plan {plan} from {from} to {to}, {state} step {phase} ({stage} of {stages}; {to} serves {percent} %): {samples} \
+                 samples, {wrong} of them wrong; `standin pause`, `resume` and `rollback` act on it"
             ));
         }
         let name = |id: BackendId| &self.shared.rules(id).name;

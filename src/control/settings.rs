@@ -39,6 +39,7 @@ pub fn group_setup(
         tracks_writers: config.divergence.source == config::DivergenceSource::Tracking,
         mark_prefix: config.divergence.mark_prefix.clone(),
         promote: config.replica.promote,
+        dwell: config.recovery.dwell,
         objectives: Objectives { rto: config.objectives.rto, rpo: config.objectives.rpo },
         mirror: MirrorSettings {
             fill: config.mirror.fill,
@@ -150,15 +151,22 @@ fn triggers(names: &[TriggerName]) -> Triggers {
 #[must_use]
 pub fn engine_backends(config: &config::Group) -> Vec<BackendSettings> {
     let backends = config.backends.iter().enumerate();
-    backends.map(|(index, backend)| engine_backend(&rules(index, backend, config), config.replica.promote)).collect()
+    let (promote, primary, count) = (config.replica.promote, config.mirror.primary, config.backends.len());
+    backends
+        .map(|(index, backend)| {
+            let rules = rules(index, backend, config);
+            engine_backend(&rules, promote, rules.is_kept_in_step(primary, promote, count))
+        })
+        .collect()
 }
 
-pub(super) fn engine_backend(rules: &BackendRules, promote: bool) -> BackendSettings {
+pub(super) fn engine_backend(rules: &BackendRules, promote: bool, kept_in_step: bool) -> BackendSettings {
     let mut settings = BackendSettings::new(rules.id, &rules.name, rules.role);
     settings.weight = rules.weight;
     settings.zone.clone_from(&rules.zone);
     settings.region.clone_from(&rules.region);
     settings.last_resort = rules.is_embedded;
+    settings.kept_in_step = kept_in_step;
     settings.promotable = promote && rules.is_replicated;
     settings.data = match rules.data {
         config::DataMode::Cold => DataMode::Cold,

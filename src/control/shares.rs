@@ -67,13 +67,6 @@ impl Sharing {
 }
 
 impl Shared {
-    /// The other backend that serves, and how many slots are at home there now, in percent.
-    pub(super) fn share(&self) -> Option<(BackendId, f64)> {
-        let route = self.group.route();
-        let split = route.split.as_ref()?;
-        Some((split.to, split.homes.on_next() as f64 * 100.0 / f64::from(SLOTS)))
-    }
-
     /// Moves the share of `to` to so many percent; 0 ends the sharing. Returns for how long requests were held.
     ///
     /// # Errors

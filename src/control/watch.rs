@@ -32,6 +32,7 @@ impl GroupControl {
             mirrors: ids().map(|id| self.mirror_report(id)).collect(),
             replications: ids().map(|id| self.shared.replication_report(id)).collect(),
             objectives: self.objectives_report(&view),
+            percent: self.plan_report().map_or(0, |plan| plan.percent),
             samples: ids().map(|id| self.sampling_report(id)).collect(),
         };
         let (facts, clients) = (self.shared.facts.borrow(), &self.surroundings.clients);
@@ -96,6 +97,7 @@ impl GroupControl {
             DecisionKind::Stayed | DecisionKind::Held | DecisionKind::SelfSuspected => {
                 (EventKind::Decision, Severity::Info)
             }
+            DecisionKind::RolloutBegan => (EventKind::Plan, Severity::Info),
             DecisionKind::Proposed => (EventKind::Proposed, Severity::Warning),
             DecisionKind::ProposalEnded => (EventKind::ProposalEnded, Severity::Info),
             DecisionKind::Commanded => (EventKind::Operator, Severity::Info),
@@ -106,6 +108,10 @@ impl GroupControl {
         let mut event = Entry::new(kind, decision.why.clone()).severity(severity).backend(name.clone()).detail(detail);
         if let Some(trigger) = decision.trigger {
             event = event.trigger(trigger.name());
+        }
+        if decision.kind == DecisionKind::RolloutBegan {
+            let from = &self.shared.rules(self.engine.active()).name;
+            event = event.switch(Some(from), Some(name)).result("begun");
         }
         let id = self.shared.record(event);
         let is_told_anyway = matches!(decision.kind, DecisionKind::Authentication | DecisionKind::Commanded);

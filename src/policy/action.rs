@@ -19,6 +19,8 @@ pub enum Action {
     /// Enter `to` and publish the route. At most one is wanted at a time: a switch with a higher id supersedes the one
     /// before, which must not publish any more; answer it `Failed`.
     Switch(Switch),
+    /// Lead through a staged plan (`Rollout`), and tell by `Event::Rollout` what it comes to. At most one at a time.
+    Rollout { from: BackendId, to: BackendId, plan: Plan, why: String },
     /// Requests are served, held or refused from now on. A switch that is `Done`
     /// implies `Serving`, and `Serving` is also said when it was otherwise before.
     Publish { availability: Availability },
@@ -154,6 +156,8 @@ pub struct Decision {
 pub enum DecisionKind {
     SwitchBegan,
     SwitchEnded,
+    /// A staged plan began.
+    RolloutBegan,
     /// Nothing changed although something asked for it: a refused recovery, a lone bad backend, a rejected command.
     Stayed,
     /// A switch waits for a person's word (`Mode::SemiAutomatic`).

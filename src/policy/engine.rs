@@ -17,6 +17,7 @@ use super::recovery::Recovery;
 use super::score;
 use super::selection::{self, Weighing};
 use super::settings::{BackendRole, BackendSettings, Settings};
+use super::staged::Staged;
 use super::switching::{Delays, PROBE_ALL_EVERY};
 use super::time::{Roughly, Time};
 use super::view::{BackendView, Status, View};
@@ -57,6 +58,8 @@ pub struct Engine {
     pub(super) recovery: Recovery,
     pub(super) guards: Guards,
     pub(super) proposals: Proposals,
+    #[serde(default)]
+    pub(super) staged: Option<Staged>,
     pub(super) delays: Delays,
     pub(super) incident: Option<Incident>,
     pub(super) last_incident: u64,
@@ -153,6 +156,7 @@ impl Engine {
             operators: Operators::new(count),
             guards: Guards::default(),
             proposals: Proposals::default(),
+            staged: None,
             delays: Delays::default(),
             incident: None,
             last_incident: 0,
@@ -211,6 +215,7 @@ impl Engine {
             }
             Event::Joined { backend } => self.on_joined(now, backend, actions),
             Event::Operator(command) => self.on_operator(now, command, actions),
+            Event::Rollout(news) => self.on_rollout(now, news, actions),
             Event::SwitchDone { id, result } => self.on_switch_done(now, id, result, actions),
             Event::TickStalled { late } => self.on_tick_stalled(now, late, actions),
         }
@@ -427,7 +432,9 @@ impl Engine {
 
     pub fn status(&self, now: Time) -> Status {
         let pending = self.pending.as_ref().map(|pending| &pending.switch);
-        if pending.is_some_and(|switch| switch.to == self.primary && switch.planned) {
+        let staged = self.staged.as_ref().filter(|_| pending.is_none() && self.active != self.primary);
+        let is_staged = staged.is_some_and(|staged| staged.to == self.primary);
+        if is_staged || pending.is_some_and(|switch| switch.to == self.primary && switch.planned) {
             return Status::Recovering;
         }
         if pending.is_some() || self.availability != Availability::Serving {

@@ -57,6 +57,8 @@ pub enum Event {
         backend: BackendId,
     },
     Operator(OperatorCommand),
+    /// What becomes of an `Action::Rollout`.
+    Rollout(RolloutNews),
     /// What became of an `Action::Switch`. Every switch is answered once, also a superseded one.
     SwitchDone {
         id: SwitchId,
@@ -66,6 +68,16 @@ pub enum Event {
     TickStalled {
         late: Duration,
     },
+}
+
+/// News of a staged plan, from whoever leads through it. Its end is told once, whatever it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutNews {
+    /// Its switch is due: to the next backend, or back to the one that was left.
+    Switch { to: BackendId, why: String },
+    /// It is over. After a recovery that did not end well the next one waits.
+    Ended { well: bool },
 }
 
 /// Sudden news from one connection to a backend.

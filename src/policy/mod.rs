@@ -17,7 +17,7 @@
 //!
 //! Where the rules are: `failure` is the table of what failures mean; `backend` turns news into verdicts (death, freeze, trouble), `switching` turns verdicts into
 //! switches, `selection` and `score` choose, `recovery` and `operator` lead back and away, `plan` says by
-//! which steps. `guards` are asked about
+//! which steps, `rollout` leads through the plans of several (the engine knows of them by `staged`). `guards` are asked about
 //! switches that can wait, never about a death. All switches that nobody ordered pass `Engine::want` (`proposals`), the one
 //! gate of a mode that asks before it acts.
 
@@ -25,8 +25,8 @@ mod action;
 mod allowance;
 mod backend;
 mod baseline;
-mod blue_green;
 mod breaker;
+mod comparison;
 mod engine;
 mod event;
 mod evidence;
@@ -46,6 +46,7 @@ mod recording;
 mod recovery;
 mod reliability;
 mod replication;
+mod rollout;
 mod score;
 mod seed;
 mod selection;
@@ -53,6 +54,7 @@ mod settings;
 mod signals;
 mod sketch;
 mod slices;
+mod staged;
 mod statistics;
 mod switching;
 mod time;
@@ -61,12 +63,12 @@ mod view;
 pub use action::{
     Action, Availability, Candidate, Check, CheckName, Decision, DecisionKind, Switch, SwitchId, SwitchKind, Trigger,
 };
-pub use blue_green::{BlueGreen, News as PlanNews, Phase, Sampled, Wish as PlanWish};
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Calls};
+pub use comparison::{Batch, Sampled, Tally as RolloutTally, Traffic};
 pub use engine::Engine;
 pub use event::{
     BackendId, CommandClass, Edge, ErrorCounts, Event, MemoryUse, NotReadyWord, ProbeAnswer, ProbeOutcome, Role,
-    Standing, SwitchResult, WindowSummary,
+    RolloutNews, Standing, SwitchResult, WindowSummary,
 };
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
 pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown};
@@ -81,6 +83,7 @@ pub use proposals::{Proposal, ProposalId};
 pub use recording::{Difference, RECORDING_VERSION, RecordedEngine, Recording, Rerun, Told};
 pub use reliability::{LastFailure, ReliabilityView, Tally};
 pub use replication::{Lack, Look, Stream};
+pub use rollout::{News as PlanNews, Phase, Rollout, Sight, Wish as PlanWish};
 pub use settings::{
     BackendRole, BackendSettings, DataMode, FailoverSettings, HealthSettings, Mode, PerformanceSettings, PhiSettings,
     ProbeSettings, RecoverySettings, Settings, TimeoutSettings, Triggers,

@@ -279,9 +279,13 @@ impl Engine {
         Wanted { to, trigger, kind, planned, plan, purpose, confidence: None, checks: Vec::new(), why }
     }
 
-    /// True when the switch is under way.
+    /// True when the switch, or the plan that leads to it, is under way.
     pub(super) fn enter_by_operator(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) -> bool {
         let to = wanted.to;
+        if let Some((kind, why)) = self.against_another_plan(&wanted) {
+            self.answer(now, kind, to, why, actions);
+            return kind == DecisionKind::Stayed;
+        }
         if let Some(pending) = self.pending.as_mut().filter(|pending| pending.switch.to == to) {
             if !matches!(wanted.purpose, Purpose::Automatic | Purpose::Improve) {
                 pending.purpose = wanted.purpose;

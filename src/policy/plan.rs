@@ -14,6 +14,12 @@ pub enum Plan {
     /// New requests wait until those under way are answered and the last writes have reached the other backend.
     #[default]
     Drain,
+    /// Staged (`super::rollout`), its switch by `Drain`: both are kept in step and compared before and after it.
+    BlueGreen,
+    /// Staged: shares of the hash slots are moved, and both serve and are compared, before the switch.
+    Gradual,
+    /// As gradual, from a smaller share on.
+    Canary,
 }
 
 /// What the steps of a switch depend on.
@@ -61,15 +67,39 @@ pub enum Step {
 
 impl Plan {
     /// Those that can be asked for.
-    pub const ALL: [Self; 2] = [Self::Immediate, Self::Drain];
-    /// Promised and not there yet.
-    pub const LATER: [&str; 2] = ["gradual", "canary"];
+    pub const ALL: [Self; 5] = [Self::Immediate, Self::Drain, Self::BlueGreen, Self::Gradual, Self::Canary];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Immediate => "immediate",
             Self::Drain => "drain",
+            Self::BlueGreen => "blue_green",
+            Self::Gradual => "gradual",
+            Self::Canary => "canary",
         }
+    }
+
+    /// It takes more than a switch: somebody has to lead through it.
+    pub const fn is_staged(self) -> bool {
+        match self {
+            Self::Immediate | Self::Drain => false,
+            Self::BlueGreen | Self::Gradual | Self::Canary => true,
+        }
+    }
+
+    /// Hundredths of the hash slots that the next backend serves, one step after the other, before the switch.
+    pub const fn shares(self) -> &'static [u8] {
+        match self {
+            Self::Immediate | Self::Drain | Self::BlueGreen => &[],
+            Self::Gradual => &[10, 25, 50, 75],
+            Self::Canary => &[5, 10, 25, 50, 75],
+        }
+    }
+
+    /// The switch of this plan.
+    #[must_use]
+    pub const fn of_switch(self) -> Self {
+        if self.is_staged() { Self::Drain } else { self }
     }
 
     /// The plan of this name.
@@ -79,41 +109,33 @@ impl Plan {
     pub fn named(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|plan| plan.name() == name);
         found.ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join("\" or \"");
-            let what = match name {
-                "blue_green" => "is for a failover to a backend that is named",
-                later if Self::LATER.contains(&later) => "is not available yet",
-                _ => "is no plan",
-            };
-            format!("\"{name}\" {what}; the plan is \"{known}\"")
+            let known = Self::ALL.map(Self::name).join("\", \"");
+            format!("\"{name}\" is no plan; there are \"{known}\"")
         })
     }
 
-    /// The steps of a switch by this plan.
+    /// The steps of a switch by this plan; that of a staged one is drained.
     #[must_use]
     pub fn steps(self, situation: Situation) -> Vec<Step> {
         let Situation { moves, is_shared, planned, mirrored, hands_over, doubtful } = situation;
         if !moves {
             return if is_shared { vec![Step::Doubt, Step::Enter] } else { vec![Step::Enter] };
         }
-        match self {
-            // A living master hands over only what it has acknowledged and no more: also where nothing was to be waited for.
-            Self::Drain | Self::Immediate if planned && (self == Self::Drain || hands_over) => {
-                let mut steps = vec![Step::Look, Step::Reconcile, Step::Subscribe, Step::Hold, Step::Drain];
-                if mirrored {
-                    steps.push(Step::CatchUp);
-                }
-                if hands_over {
-                    steps.push(Step::HandOver);
-                }
-                // After the hand-over: what was published before it has come to the replica by then.
-                steps.extend([Step::Listen, Step::Enter]);
-                steps
+        // A living master hands over only what it has acknowledged and no more: also where nothing was to be waited for.
+        if planned && (self != Self::Immediate || hands_over) {
+            let mut steps = vec![Step::Look, Step::Reconcile, Step::Subscribe, Step::Hold, Step::Drain];
+            if mirrored {
+                steps.push(Step::CatchUp);
             }
-            // A living backend goes on acknowledging what it has under way, so that it is always doubted.
-            Self::Immediate | Self::Drain if planned || doubtful => vec![Step::Doubt, Step::Enter],
-            Self::Immediate | Self::Drain => vec![Step::Enter],
+            if hands_over {
+                steps.push(Step::HandOver);
+            }
+            // After the hand-over: what was published before it has come to the replica by then.
+            steps.extend([Step::Listen, Step::Enter]);
+            return steps;
         }
+        // A living backend goes on acknowledging what it has under way, so that it is always doubted.
+        if planned || doubtful { vec![Step::Doubt, Step::Enter] } else { vec![Step::Enter] }
     }
 }
 
@@ -236,8 +258,17 @@ mod tests {
         for plan in Plan::ALL {
             assert_eq!(Plan::named(plan.name()), Ok(plan));
         }
-        assert!(Plan::named("gradual").is_err_and(|why| why.contains("not available yet") && why.contains("drain")));
-        assert!(Plan::named("blue_green").is_err_and(|why| why.contains("that is named")));
-        assert!(Plan::named("sometimes").is_err_and(|why| why.contains("no plan")));
+        assert!(Plan::named("sometimes").is_err_and(|why| why.contains("no plan") && why.contains("\"gradual\"")));
+    }
+
+    #[test]
+    fn shares_grow_from_little_to_most_and_the_switch_is_the_rest() {
+        for plan in Plan::ALL {
+            let shares = plan.shares();
+            assert!(shares.is_sorted() && shares.iter().all(|share| (1..100).contains(share)), "{plan}: {shares:?}");
+            assert!(plan.is_staged() || shares.is_empty(), "{plan} is one switch");
+            assert!(!plan.of_switch().is_staged());
+        }
+        assert_eq!((Plan::Canary.shares()[0], &Plan::Canary.shares()[1..]), (5, Plan::Gradual.shares()));
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 use super::engine::Engine;
-use super::event::{BackendId, Event, SwitchResult};
+use super::event::{BackendId, Event, RolloutNews, SwitchResult};
 use super::settings::{BackendSettings, Settings};
 use super::time::Time;
 use crate::limits;
@@ -99,30 +99,53 @@ impl Recording {
 
     /// What an engine with other settings would have asked for. The world is the recorded one: backends answer as they did,
     /// and requests went where they went, so what follows from the first other decision is an estimate. A switch to a
-    /// backend ends as one to it did in the recording, or well.
+    /// backend ends as one to it did in the recording, or well; a staged plan comes to its switch as soon as one to that
+    /// backend did, or at once.
     #[must_use]
     pub fn rerun(&self, settings: Settings, backends: &[BackendSettings]) -> Rerun {
         let mut engine = self.before.clone().reconfigured(settings, backends);
         let mut asked = Vec::new();
-        let mut ends: VecDeque<(Time, Event)> = VecDeque::new();
+        let mut ends = Ends::default();
         let mut told = self.told.iter().filter(|told| is_of_the_world(told)).peekable();
         while let Some(next) = told.peek() {
-            let end = ends.front().map(|(at, _)| *at);
+            let end = ends.first();
             let due = engine.poll_timeout().into_iter().chain(end).min();
             let (at, event) = match due.filter(|due| *due <= next.at) {
-                Some(at) if end == Some(at) => (at, ends.pop_front().map(|(_, event)| event)),
+                Some(at) if end == Some(at) => (at, ends.take()),
                 Some(at) => (at, None),
                 None => (next.at, told.next().and_then(|told| told.event.clone())),
             };
             for action in tell(&mut engine, at, event) {
-                if let Action::Switch(switch) = &action {
-                    let (took, result) = self.end_of_a_switch_to(switch.to);
-                    ends.push_back((at + took, Event::SwitchDone { id: switch.id, result }));
+                match &action {
+                    Action::Switch(switch) => {
+                        let (took, result) = self.end_of_a_switch_to(switch.to);
+                        let well = result == SwitchResult::Done;
+                        ends.add(at + took, Event::SwitchDone { id: switch.id, result });
+                        // A plan survives no other switch either.
+                        if engine.staged.is_some() {
+                            ends.add(at + took, Event::Rollout(RolloutNews::Ended { well }));
+                        }
+                    }
+                    Action::Rollout { to, .. } => {
+                        let why = "its last step".to_owned();
+                        ends.add(at + self.stages_before(*to), Event::Rollout(RolloutNews::Switch { to: *to, why }));
+                    }
+                    _ => {}
                 }
                 asked.push((at, action));
             }
         }
         Rerun { asked, after: engine }
+    }
+
+    /// How long the recorded plan to this backend took until its switch.
+    fn stages_before(&self, to: BackendId) -> Duration {
+        let began = self.actions().find(|(_, action)| matches!(action, Action::Rollout { to: id, .. } if *id == to));
+        let switch = self
+            .told
+            .iter()
+            .find(|told| matches!(&told.event, Some(Event::Rollout(RolloutNews::Switch { to: id, .. })) if *id == to));
+        began.zip(switch).map_or(Duration::ZERO, |((began, _), switch)| switch.at - began)
     }
 
     /// How long the recorded switches to this backend took and how the first of them ended.
@@ -217,9 +240,28 @@ impl Deref for RecordedEngine {
     }
 }
 
-/// Neither the engine's own timer nor the end of a switch that another engine may not have begun.
+/// What a rerun has still to tell its engine, the earliest first.
+#[derive(Default)]
+struct Ends(VecDeque<(Time, Event)>);
+
+impl Ends {
+    fn first(&self) -> Option<Time> {
+        self.0.front().map(|(at, _)| *at)
+    }
+
+    fn take(&mut self) -> Option<Event> {
+        self.0.pop_front().map(|(_, event)| event)
+    }
+
+    fn add(&mut self, at: Time, event: Event) {
+        let place = self.0.partition_point(|(other, _)| *other <= at);
+        self.0.insert(place, (at, event));
+    }
+}
+
+/// Neither the engine's own timer nor the end of a switch or a plan that another engine may not have begun.
 fn is_of_the_world(told: &Told) -> bool {
-    !matches!(told.event, None | Some(Event::SwitchDone { .. }))
+    !matches!(told.event, None | Some(Event::SwitchDone { .. } | Event::Rollout(_)))
 }
 
 /// Tells an engine one thing; what it asked for.

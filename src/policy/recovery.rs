@@ -27,13 +27,22 @@ pub(super) struct Recovery {
     relapsed_at: Time,
     /// The present active was entered by a recovery then.
     recovered_at: Option<Time>,
+    /// After a staged plan that did not end well, the next recovery waits until then.
+    #[serde(default)]
+    put_off_until: Option<Time>,
     /// 0 to 50 thousandths of the delay are added, so that the sidecars of a fleet do not return in one instant.
     spread_permille: u32,
 }
 
 impl Recovery {
     pub(super) fn new(seed: u64) -> Self {
-        Self { relapses: 0, relapsed_at: Time::ZERO, recovered_at: None, spread_permille: (mix(seed) % 51) as u32 }
+        Self {
+            relapses: 0,
+            relapsed_at: Time::ZERO,
+            recovered_at: None,
+            put_off_until: None,
+            spread_permille: (mix(seed) % 51) as u32,
+        }
     }
 
     /// Relapses that are not yet forgotten.
@@ -59,6 +68,13 @@ impl Recovery {
             self.relapsed_at = now;
         }
         self.recovered_at = None;
+    }
+
+    /// A staged plan did not end well: that is a relapse, and what was well all the time waits as if it had just come back.
+    pub(super) fn put_off(&mut self, now: Time, settings: &RecoverySettings) {
+        self.relapses = self.relapses(now, settings).saturating_add(1);
+        self.relapsed_at = now;
+        self.put_off_until = Some(now + self.delay(now, settings));
     }
 
     fn delay(&self, now: Time, settings: &RecoverySettings) -> Duration {
@@ -194,7 +210,7 @@ impl Engine {
         let recovery = &settings.recovery;
         let pinned = id != self.primary;
         let wanted = (recovery.enabled || pinned) && !self.operators.held && self.active != id;
-        if !wanted || self.operators.is_excluded(id) {
+        if !wanted || self.operators.is_excluded(id) || self.staged.is_some() {
             return None;
         }
         if home.probes_ok_in_row < recovery.threshold || !home.looks_well(now) {
@@ -202,7 +218,7 @@ impl Engine {
         }
         let since = home.healthy_since?;
         let due = since + self.recovery.delay(now, recovery);
-        let waits = [self.return_cools_until(now), self.guards.suspect_until(now)];
+        let waits = [self.return_cools_until(now), self.guards.suspect_until(now), self.recovery.put_off_until];
         Some(waits.into_iter().flatten().fold(due, Time::max))
     }
 

@@ -188,6 +188,9 @@ pub struct BackendSettings {
     pub zone: Option<String>,
     pub region: Option<String>,
     pub data: DataMode,
+    /// While another serves it is kept in step by mirroring, so that a staged plan may lead to it or away from it.
+    #[serde(default)]
+    pub kept_in_step: bool,
     /// While it follows another server, it can be promoted by entering it (`replica.promote`); so it may follow one by rights
     /// though its data mode is not `Replica`: a primary that was left.
     #[serde(default)]
@@ -207,6 +210,7 @@ impl BackendSettings {
             zone: None,
             region: None,
             data: DataMode::Cold,
+            kept_in_step: false,
             promotable: false,
             last_resort: false,
         }

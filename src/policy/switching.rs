@@ -109,8 +109,9 @@ impl Engine {
         selection::best(&self.backends, &self.settings, self.weighing_in_need(now))
     }
 
-    /// Begins a switch; one that is under way is superseded.
+    /// Begins a switch, or the staged plan that leads to it; a switch that is under way is superseded.
     pub(super) fn begin(&mut self, now: Time, wanted: Wanted, actions: &mut Vec<Action>) {
+        let Some(wanted) = self.stage(now, wanted, actions) else { return };
         let Wanted { to, trigger, kind, planned, plan, purpose, confidence, checks, why } = wanted;
         if let Some(pending) = self.pending.take() {
             self.disappoint(pending.switch.id);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::timeline::Entry;
 use super::traffic::LinkState;
 use super::world::{What, World};
-use crate::policy::{Action, Availability, Event, Plan, Switch, SwitchId, SwitchKind, SwitchResult, Time};
+use crate::policy::{
+    Action, Availability, BackendId, Event, Plan, RolloutNews, Switch, SwitchId, SwitchKind, SwitchResult, Time,
+};
 
 /// A planned switch whose old active does not finish what is under way is given up after this.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -25,6 +27,9 @@ pub(super) struct Control {
     /// When each of them began.
     pub switched_at: Vec<Time>,
     pub decisions: u64,
+    /// The next backend of the staged plan under way, and how many plans there were.
+    pub staged: Option<BackendId>,
+    pub plans: u64,
     /// The last attempt to enter that did not succeed: the backend and when.
     pub entry_failed: std::collections::BTreeMap<usize, Time>,
 }
@@ -37,6 +42,7 @@ impl World {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Switch(switch) => self.begin_switch(switch),
+                Action::Rollout { to, .. } => self.begin_stages(to),
                 Action::Publish { availability } => self.publish(availability),
                 Action::SetAllowance { backend, class, allowance } => {
                     self.traffic.allowances[backend.index()][class.index()] = allowance;
@@ -68,6 +74,9 @@ impl World {
         }
         if let Some(superseded) = self.control.under_way.replace(switch.clone()) {
             self.answer(superseded.id, SwitchResult::Failed { why: "superseded".into() });
+            if self.control.staged == Some(superseded.to) {
+                self.end_plan(false);
+            }
         }
         self.control.began = self.now;
         let to = switch.to.index();
@@ -121,7 +130,8 @@ impl World {
         self.timeline.note(self.now, Entry::SwitchEnded { id: switch.id, result: result.clone() });
         self.traffic.held_until = self.now;
         self.control.under_way = None;
-        if result == SwitchResult::Done {
+        let is_done = result == SwitchResult::Done;
+        if is_done {
             let node = &mut self.nodes[switch.to.index()];
             node.identity_admitted = node.identity;
             self.route_to(switch.to.index());
@@ -129,6 +139,42 @@ impl World {
             self.control.entry_failed.insert(switch.to.index(), self.now);
         }
         self.answer(switch.id, result);
+        let is_of_plan = self.control.staged == Some(switch.to);
+        if is_of_plan || (is_done && switch.kind != SwitchKind::Reentry) {
+            self.end_plan(is_done && is_of_plan);
+        }
+    }
+
+    // --- staged plans, as `control/rollout.rs` leads through them; what they compare is not modelled ---
+
+    fn begin_stages(&mut self, to: BackendId) {
+        self.control.staged = Some(to);
+        self.control.plans += 1;
+        let takes = self.scenario.control.stages.map_or(Duration::ZERO, |stages| stages.draw(&mut self.random));
+        self.after(takes, What::StagesEnd(self.control.plans));
+    }
+
+    pub(super) fn stages_end(&mut self, number: u64) {
+        let Some(to) = self.control.staged.filter(|_| number == self.control.plans) else { return };
+        let is_breach = !self.is_mending && self.random.chance(self.scenario.control.breaches);
+        if is_breach || !self.nodes[to.index()].answers() {
+            return self.end_plan(false);
+        }
+        self.tell(Event::Rollout(RolloutNews::Switch { to, why: "every share was served well".into() }));
+    }
+
+    /// The engine was asked for the switch of the plan. Where it has begun none, that is the end.
+    pub(super) fn plan_was_heard(&mut self) {
+        let has_begun = self.control.under_way.as_ref().is_some_and(|switch| Some(switch.to) == self.control.staged);
+        if !has_begun {
+            self.end_plan(false);
+        }
+    }
+
+    fn end_plan(&mut self, well: bool) {
+        if self.control.staged.take().is_some() {
+            self.tell(Event::Rollout(RolloutNews::Ended { well }));
+        }
     }
 
     fn route_to(&mut self, to: usize) {

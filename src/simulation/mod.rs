@@ -28,7 +28,7 @@ pub use random::Random;
 pub use report::{Outcome, Summary};
 pub use scenario::{Scenario, Span};
 
-use crate::policy::Settings;
+use crate::policy::{Plan, Settings};
 use scenario::Profile;
 use world::World;
 
@@ -51,6 +51,9 @@ pub fn settings_of(scenario: &Scenario) -> Settings {
     if let Some(delay_max) = scenario.recovery_delay_max {
         settings.recovery.delay_max = delay_max.0;
         settings.failover.cooldown_max = delay_max.0;
+    }
+    if scenario.control.stages.is_some() {
+        settings.recovery.plan = Plan::Gradual;
     }
     settings.failover.max_per_hour = scenario.max_per_hour.unwrap_or(settings.failover.max_per_hour);
     settings

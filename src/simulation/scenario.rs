@@ -145,6 +145,10 @@ pub struct ControlPlan {
     pub entry: Between,
     /// Entries that fail for no reason that anybody sees.
     pub entry_failures: f64,
+    /// Recoveries are staged (`recovery.plan = "gradual"`), and it takes so long until the switch of one.
+    pub stages: Option<Between>,
+    /// Staged recoveries that a breach ends before their switch, while faults go on.
+    pub breaches: f64,
 }
 
 /// What is expected beside the invariants.
@@ -295,7 +299,7 @@ impl Default for LoadPlan {
 impl Default for ControlPlan {
     fn default() -> Self {
         let entry = Between { low: Duration::from_micros(300), high: Duration::from_millis(20) };
-        Self { entry, entry_failures: 0.0 }
+        Self { entry, entry_failures: 0.0, stages: None, breaches: 0.0 }
     }
 }
 

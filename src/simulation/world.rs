@@ -18,7 +18,8 @@ use super::scenario::{BackendPlan, Profile, Scenario};
 use super::timeline::{Entry, Timeline};
 use super::traffic::{LinkState, Traffic};
 use crate::policy::{
-    Action, BackendId, BackendSettings, Edge, Engine, Event, NotReadyWord, Settings, Standing, Switch, Time,
+    Action, BackendId, BackendSettings, Edge, Engine, Event, NotReadyWord, RolloutNews, Settings, Standing, Switch,
+    Time,
 };
 
 /// News from another task reaches the control task within this.
@@ -77,6 +78,8 @@ pub(super) enum What {
     LinkDies(u64),
     StallCheck(u64),
     SwitchEnds(Box<Switch>),
+    /// The staged plan with this number has come to its switch.
+    StagesEnd(u64),
 }
 
 /// What an attempt to connect the link came to.
@@ -97,7 +100,12 @@ impl World {
     pub(super) fn new(scenario: &Scenario, settings: &Settings, seed: u64, rate: f64) -> Self {
         let mut random = Random::new(seed);
         let settings = settings.clone();
-        let group = scenario.backends.iter().enumerate().map(|(place, plan)| backend_settings(place, plan)).collect();
+        let is_staged = scenario.control.stages.is_some();
+        let group = scenario.backends.iter().enumerate().map(|(place, plan)| BackendSettings {
+            kept_in_step: is_staged && !plan.last_resort,
+            ..backend_settings(place, plan)
+        });
+        let group = group.collect();
         let engine = Engine::new(settings.clone(), group, seed, Time::ZERO);
         let count = scenario.backends.len();
         let traffic_random = Random::new(random.bits());
@@ -296,6 +304,7 @@ impl World {
             What::LinkDies(generation) => self.link_dies(generation),
             What::StallCheck(generation) => self.stall_check(generation),
             What::SwitchEnds(switch) => self.switch_ends(*switch),
+            What::StagesEnd(number) => self.stages_end(number),
         }
     }
 
@@ -330,7 +339,11 @@ impl World {
             }
             _ => {}
         }
+        let is_of_plan = matches!(event, Event::Rollout(RolloutNews::Switch { .. }));
         self.hand_to_engine(event);
+        if is_of_plan {
+            self.plan_was_heard();
+        }
     }
 
     fn schedule_pause(&mut self, id: usize) {

@@ -84,7 +84,7 @@ pub enum EventKind {
     Config,
     /// An operator's command by the control port.
     Operator,
-    /// A plan of more than one switch began, took a step, or has ended (`result`).
+    /// A staged plan began, took a step, or has ended (`result`).
     Plan,
     /// A switch waits for `standin confirm` (`failover.mode = "semi_automatic"`).
     Proposed,

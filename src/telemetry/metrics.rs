@@ -84,6 +84,8 @@ metrics! {
         "1 for the backend that serves now, 0 for the others.";
     ROUTE_EPOCH = "standin_route_epoch", Gauge, Count, PER_GROUP,
         "The route's epoch; it grows with each switch.";
+    PLAN_SHARE = "standin_plan_share_ratio", Gauge, Count, PER_GROUP,
+        "Share of the hash slots that the next backend of a staged plan serves; 0 while none is under way.";
     BACKEND_UP = "standin_backend_up", Gauge, Count, PER_BACKEND,
         "1 while the last probes of this backend succeeded.";
     BACKEND_SCORE = "standin_backend_score", Gauge, Count, PER_BACKEND,
@@ -250,6 +252,7 @@ impl Metrics {
             clients: self.gauge(&CLIENTS, &[group]),
             client_connections: self.counter(&CLIENT_CONNECTIONS, &[group]),
             route_epoch: self.gauge(&ROUTE_EPOCH, &[group]),
+            plan_share: self.gauge(&PLAN_SHARE, &[group]),
             objectives: ObjectiveMetrics {
                 rto: [&RTO_PRESENT, &RTO_WORST, &RTO_TARGET].map(|metric| self.gauge(metric, &[group])),
                 rpo: [&RPO_PRESENT, &RPO_WORST, &RPO_TARGET].map(|metric| self.gauge(metric, &[group])),
@@ -278,6 +281,7 @@ pub struct GroupMetrics {
     pub clients: Gauge,
     pub client_connections: Counter,
     pub route_epoch: Gauge,
+    pub plan_share: Gauge,
     pub objectives: ObjectiveMetrics,
 }
 

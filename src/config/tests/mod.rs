@@ -353,8 +353,11 @@ fn times_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn what_is_promised_and_not_there_yet_is_refused_by_name() {
-    check_refused(&minimal_and("[recovery]\nplan = \"gradual\"\n"), &["not available yet", "\"immediate\""]);
+fn a_plan_that_does_not_exist_is_refused_with_those_that_do() {
+    check_refused(
+        &minimal_and("[recovery]\nplan = \"sometimes\"\n"),
+        &["not known here", "\"immediate\"", "\"canary\""],
+    );
 }
 
 #[test]

@@ -266,13 +266,21 @@ pub struct StatisticsReport {
 /// A plan under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanReport {
-    /// `blue_green`.
+    /// `blue_green`, `gradual` or `canary`.
     pub plan: Word,
     pub from: String,
     pub to: String,
-    /// `in_step`, `compare`, `cut_over`, `watch` or `way_back`.
+    /// `in_step`, `compare`, `move`, `share`, `cut_over`, `watch`, `return` or `way_back`.
     pub phase: Word,
     pub paused: bool,
+    /// Hundredths of the hash slots that `to` serves.
+    #[serde(default)]
+    pub percent: u8,
+    /// The step that it is in, of so many: one for each share, and the cut-over.
+    #[serde(default)]
+    pub stage: u64,
+    #[serde(default)]
+    pub stages: u64,
     /// Of the present phase.
     pub samples: u64,
     pub wrong: u64,

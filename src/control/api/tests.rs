@@ -170,7 +170,7 @@ async fn a_command_reaches_the_control_task_and_its_answer_comes_back() {
     let task = tokio::spawn(async move {
         match receiver.recv().await.unwrap() {
             Request::Order { group, order, how, note, reply } => {
-                assert_eq!(how, How { plan: Some(Plan::Drain), dry_run: false });
+                assert_eq!(how, How { plan: Some(Plan::Drain), dwell: None, dry_run: false });
                 assert_eq!(order, Order::Failover { to: Some("backup-a".into()) });
                 assert_eq!(note.reason, "maintenance");
                 reply.send(Ok(outcome(&group.unwrap()))).unwrap();

@@ -26,7 +26,7 @@ use super::shared::Shared;
 use crate::backend::clock;
 use crate::config::DataMode;
 use crate::divergence::State;
-use crate::policy::{BackendId, BackendRole};
+use crate::policy::BackendId;
 use crate::route::{Availability, Keeping};
 use crate::telemetry::events::{Event as Entry, EventKind};
 
@@ -130,14 +130,9 @@ impl Shared {
         &self.mirrors[id.index()]
     }
 
-    /// Whether a backend is one that is kept in step while another serves: a mirrored backup always, the primary from
-    /// when it is well again until it serves.
+    /// Whether a backend is one that is kept in step while another serves.
     pub(super) fn may_mirror(&self, id: BackendId) -> bool {
-        let rules = self.rules(id);
-        // With `replica.promote` the primary is made to follow the server that serves.
-        let follows = rules.is_replicated && self.promotes();
-        let is_kept_up = self.mirror_settings.primary && self.rules.len() > 1 && !follows;
-        rules.data == DataMode::Mirrored || (rules.role == BackendRole::Primary && is_kept_up)
+        self.rules(id).is_kept_in_step(self.mirror_settings.primary, self.promotes(), self.rules.len())
     }
 
     /// What the workers are to keep while `active` serves.

@@ -129,7 +129,7 @@ fn without_value(ours: &Seen, theirs: &Seen, tolerance: Duration) -> Option<Diff
 }
 
 /// The request that reads a value of this type.
-fn reading(kind: &str, key: &[u8]) -> Vec<Vec<u8>> {
+pub(in crate::control) fn reading(kind: &str, key: &[u8]) -> Vec<Vec<u8>> {
     let (name, rest): (&str, &[&str]) = match kind {
         "string" => ("GET", &[]),
         "list" => ("LRANGE", &["0", "-1"]),
@@ -145,7 +145,7 @@ fn reading(kind: &str, key: &[u8]) -> Vec<Vec<u8>> {
     request
 }
 
-fn same_value(kind: &str, ours: &Reply, theirs: &Reply) -> bool {
+pub(in crate::control) fn same_value(kind: &str, ours: &Reply, theirs: &Reply) -> bool {
     if ours == theirs {
         return true;
     }

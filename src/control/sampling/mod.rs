@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::compare::compare;
+pub(super) use self::compare::{reading, same_value};
 pub(super) use self::figures::Figures;
 use self::sides::Pair;
 pub(super) use self::sides::Side;

@@ -14,6 +14,7 @@ mod operators;
 mod purity;
 mod recording;
 mod recovery;
+mod staged;
 mod trouble;
 
 use std::time::Duration;
