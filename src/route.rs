@@ -50,6 +50,15 @@ pub struct Route {
     pub split: Option<Arc<Split>>,
 }
 
+/// Which writes in flight a barrier waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barrier {
+    /// Those on links that many clients share; the others travel by value, whenever they are answered.
+    SharedLinks,
+    /// Those on connections of single clients as well, but for what waits on purpose.
+    AllLinks,
+}
+
 /// Two backends serve: which of them which keys.
 #[derive(Debug)]
 pub struct Split {
@@ -180,7 +189,7 @@ pub struct Group {
     /// By worker: the newest version that it acts by.
     seen: Vec<AtomicU64>,
     /// Asks every worker to say when what it has in flight now is answered.
-    barrier: watch::Sender<u64>,
+    barrier: watch::Sender<(u64, Barrier)>,
     /// By worker: the newest barrier behind it.
     passed: Vec<AtomicU64>,
     /// Who listens to channels is led through planned switches by this.
@@ -226,7 +235,7 @@ impl Group {
             databases: Mutex::new(BTreeSet::from([0])),
             database_noted: Notify::new(),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-            barrier: watch::Sender::new(0),
+            barrier: watch::Sender::new((0, Barrier::SharedLinks)),
             passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             crossings: Crossings::new(workers),
         });
@@ -347,9 +356,13 @@ impl Group {
 
     /// Asks every worker to say when the mirrored writes that it has in flight now are answered.
     #[must_use]
-    pub fn begin_barrier(&self) -> u64 {
+    pub fn begin_barrier(&self, barrier: Barrier) -> u64 {
         let mut number = 0;
-        self.barrier.send_modify(|held| {
+        self.barrier.send_modify(|(held, kind)| {
+            // What an earlier one waits for is waited for still.
+            if barrier == Barrier::AllLinks || self.is_behind_barrier(*held) {
+                *kind = barrier;
+            }
             *held += 1;
             number = *held;
         });
@@ -358,7 +371,7 @@ impl Group {
 
     /// Wakes with every barrier.
     #[must_use]
-    pub fn barriers(&self) -> watch::Receiver<u64> {
+    pub fn barriers(&self) -> watch::Receiver<(u64, Barrier)> {
         self.barrier.subscribe()
     }
 

@@ -13,7 +13,7 @@ use support::{
 };
 
 /// Two workers, so that what one does must be seen by the other, and quick to fail over and to return.
-const TABLES: &str = "[workers]\ncount = 2\n[sampling]\nmode = \"off\"\n[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
+const TABLES: &str = "[workers]\ncount = 2\n[sampling]\nmode = \"off\"\n[failover]\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
 /// Operations of a load that is stopped before.
 const ENDLESS: u64 = 100_000_000;
 
@@ -34,19 +34,22 @@ impl Stage {
             .backend("green", "backup", &relay.address().to_string(), "data = \"mirrored\"")
             .table(TABLES)
             .start();
-        Self { blue, green, relay, standin }
+        let mut stage = Self { blue, green, relay, standin };
+        // On a crowded machine a server may look degraded for a moment.
+        stage.standin.declare(&["backend green is degraded", "backend primary is degraded"]);
+        stage
     }
 
     /// Clients that each own their keys, know what was acknowledged, and use two connections by turns.
     fn registers(&self) -> RunningRegister {
         let load = RegisterLoad {
             address: self.standin.address(),
-            clients: 6,
+            clients: 4,
             operations: ENDLESS,
             keys_per_client: 50,
             seed: 7,
             padding: 0,
-            pause: Duration::from_millis(2),
+            pause: Duration::from_millis(4),
         };
         let running = load.start();
         eventually(secs(20), "the load runs", || running.operations() > 1_000);
@@ -188,7 +191,8 @@ fn workers(standin: &StandinProcess, rounds: u64) -> Vec<JoinHandle<u64>> {
 
 #[test]
 fn counters_scripts_transactions_and_queues_are_exact_while_shares_move() {
-    let stage = Stage::start();
+    let mut stage = Stage::start();
+    stage.standin.declare(&["for the test"]);
     let running = workers(&stage.standin, 6_000);
     for plan in ["canary", "gradual"] {
         stage.begin(plan, "200ms");
@@ -223,7 +227,8 @@ fn what_reads_all_keys_sees_what_was_acknowledged_on_either_side() {
 
 #[test]
 fn a_command_that_writes_keys_it_does_not_name_ends_the_sharing_first() {
-    let stage = Stage::start();
+    let mut stage = Stage::start();
+    stage.standin.declare(&["FLUSHALL"]);
     let mut client = stage.standin.connect();
     for n in 0..500 {
         client.command(&["SET", &format!("k:{n}"), "v"]);
@@ -240,7 +245,8 @@ fn a_command_that_writes_keys_it_does_not_name_ends_the_sharing_first() {
 
 #[test]
 fn wrong_values_of_the_next_side_end_a_canary_in_its_first_step() {
-    let stage = Stage::start();
+    let mut stage = Stage::start();
+    stage.standin.declare(&["they hold other values"]);
     let mut client = stage.standin.connect();
     for n in 0..2_000 {
         client.command(&["SET", &format!("old:{n}"), &format!("value {n}")]);
@@ -250,10 +256,10 @@ fn wrong_values_of_the_next_side_end_a_canary_in_its_first_step() {
     stage.begin("canary", "20s");
     let event = stage.ended();
     assert_eq!(event["result"], "rolled_back", "{event:#}");
-    println!("{}", event["detail"]["evidence"]);
-    let evidence = event["detail"]["evidence"].as_str().unwrap();
-    let samples: u64 = evidence.split(' ').next().unwrap().parse().unwrap();
-    assert!(samples <= 500, "{evidence}");
+    let message = event["message"].as_str().unwrap();
+    println!("{message}");
+    let samples = message.split(" samples").next().and_then(|before| before.rsplit(' ').next()).unwrap();
+    assert!(samples.parse::<u64>().unwrap() <= 500, "{message}");
     let shares = stage.standin.events_of("plan");
     assert!(!shares.iter().any(|event| event["message"].as_str().unwrap_or("").contains("10 %")), "{shares:#?}");
     assert_eq!(stage.standin.active(), "primary");

@@ -427,7 +427,8 @@ impl<S: Owner> Link<S> {
     #[must_use]
     pub fn has_mirrored_since(&self, at_us: u64) -> bool {
         let queue = self.queue.borrow();
-        queue.entries.iter().any(|entry| entry.flags & flag::ASIDE != 0 && entry.at_us <= at_us)
+        let waits = |entry: &Entry<S>| entry.flags & flag::ASIDE != 0 && entry.class != Class::Blocking;
+        queue.entries.iter().any(|entry| waits(entry) && entry.at_us <= at_us)
     }
 
     pub(super) fn counters(&self) -> &Counters {

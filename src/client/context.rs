@@ -20,7 +20,7 @@ use crate::command;
 use crate::divergence::{Acknowledged, Scripts, Source, note_write};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
-use crate::route::{Availability, EdgeReport, Group, Route};
+use crate::route::{Availability, Barrier, EdgeReport, Group, Route};
 use crate::telemetry::wall_time::WallTime;
 
 /// A request whose slow predecessor may block its link is given another link after this long.
@@ -367,11 +367,15 @@ impl Context {
         if self.route_facts().2.is_split { self.mirrored.get() & !(1 << id.index()) } else { self.mirrored_now() }
     }
 
-    /// Whether a mirrored write that was sent until then is on its way on a link that many clients share. Writes on
-    /// connections of single clients travel by value, whenever they are answered.
-    pub(super) fn has_mirrored_since(&self, at_us: u64) -> bool {
+    /// Whether a mirrored write is on its way that was sent until then.
+    pub(super) fn has_mirrored_since(&self, at_us: u64, barrier: Barrier) -> bool {
         let is_on_its_way = |link: &Rc<Link<Session>>| link.has_mirrored_since(at_us);
-        self.links.borrow().values().any(is_on_its_way) || self.retired.borrow().iter().any(is_on_its_way)
+        match barrier {
+            Barrier::AllLinks => self.all_links().iter().any(is_on_its_way),
+            Barrier::SharedLinks => {
+                self.links.borrow().values().any(is_on_its_way) || self.retired.borrow().iter().any(is_on_its_way)
+            }
+        }
     }
 
     /// An entry that is sent again, so that the mirrors hear of it.

@@ -174,9 +174,9 @@ async fn follow_route(context: Rc<Context>) {
 async fn pass_barriers(context: Rc<Context>) {
     let mut barriers = context.group.barriers();
     loop {
-        let number = *barriers.borrow_and_update();
+        let (number, barrier) = *barriers.borrow_and_update();
         let began_us = clock::micros();
-        while context.has_mirrored_since(began_us) {
+        while context.has_mirrored_since(began_us, barrier) {
             tokio::time::sleep(BARRIER_LOOK).await;
         }
         context.group.pass_barrier(context.worker, number);

@@ -12,17 +12,15 @@ use super::entry::words;
 use super::group::Message;
 use super::sampling::{Side, reading, same_value};
 use super::shared::Shared;
-use crate::backend::{Reply, clock};
+use crate::backend::Reply;
 use crate::policy::{BackendId, Batch, PlanNews, Sampled};
-use crate::route::Route;
+use crate::route::{Barrier, Route};
 
 /// Keys of one batch, and the pause between two: about 300 samples a second at most.
 const BATCH_KEYS: usize = 10;
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 /// Of a value of more elements only their number is compared, so that no sample is a slow command.
 const ELEMENTS_MAX: i64 = 64;
-/// What was acknowledged on the one side is told to its mirror within this.
-const TOLD_WITHIN: Duration = Duration::from_millis(5);
 /// So long is waited for the other side to have confirmed what was written before a batch was read.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
 /// After a side could not be asked.
@@ -119,6 +117,8 @@ struct Readings {
     first: Vec<Reply>,
     there: Vec<Reply>,
     again: Vec<Reply>,
+    /// Those that the other side was still to be given when it was read.
+    is_late: Vec<bool>,
 }
 
 impl Look<'_> {
@@ -150,7 +150,8 @@ impl Look<'_> {
                 let Sample { key, read } = &readings.samples[number];
                 let (first, there) = (&readings.first[number], &readings.there[number]);
                 let is_recorded = |id| self.shared.group.record(id).contains(self.database, key);
-                if now.home(key) != self.route.home(key) || is_recorded(self.ids.0) || is_recorded(self.ids.1) {
+                let is_on_its_way = readings.is_late[number] || is_recorded(self.ids.0) || is_recorded(self.ids.1);
+                if now.home(key) != self.route.home(key) || is_on_its_way {
                     continue;
                 }
                 let Some(sampled) = judge(read, first, there, &readings.again[number]) else { continue };
@@ -196,10 +197,10 @@ impl Look<'_> {
             return Ok(Asked::NextFailed);
         };
         of_next.first = first;
-        for (follows, readings) in [(self.ids.1, &*of_old), (self.ids.0, &*of_next)] {
-            if !readings.samples.is_empty() && !confirmed(shared, follows).await {
-                return Ok(Asked::Unconfirmed);
-            }
+        for (follows, readings) in [(self.ids.1, &mut *of_old), (self.ids.0, &mut *of_next)] {
+            let keys: Vec<&[u8]> = readings.samples.iter().map(|sample| sample.key.as_slice()).collect();
+            let Some(late) = confirmed(shared, follows, database, &keys).await else { return Ok(Asked::Unconfirmed) };
+            readings.is_late = late;
         }
         let Ok(there) = timed(self.next, database, &ask_of_old, &mut batch.next).await else {
             return Ok(Asked::NextFailed);
@@ -328,18 +329,31 @@ fn difference(read: &Read, home: &Reply, there: &Reply) -> String {
     }
 }
 
-/// Waits until everything that was acknowledged until now has been confirmed by the side that follows.
-async fn confirmed(shared: &Rc<Shared>, follows: BackendId) -> bool {
-    tokio::time::sleep(TOLD_WITHIN).await;
-    let (until, began) = (clock::micros(), Instant::now());
-    while began.elapsed() < CONFIRMED_WITHIN {
-        let waiting = shared.group.mirrors[follows.index()].waiting();
-        if waiting.copying == 0 && (waiting.since_us == 0 || waiting.since_us > until) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+/// Waits until everything that was executed until now has been confirmed by the side that follows, but for what is copied to
+/// it by value: says for each key whether that is so. `None` when it takes too long.
+async fn confirmed(shared: &Rc<Shared>, follows: BackendId, database: u32, keys: &[&[u8]]) -> Option<Vec<bool>> {
+    if keys.is_empty() {
+        return Some(Vec::new());
     }
-    false
+    let began = Instant::now();
+    let wait = async |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            if began.elapsed() > CONFIRMED_WITHIN {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Some(())
+    };
+    // Each worker has told the mirrors of what was executed before the barrier.
+    let barrier = shared.group.begin_barrier(Barrier::AllLinks);
+    wait(&|| shared.group.is_behind_barrier(barrier)).await?;
+    let (record, mirror) = (shared.group.record(follows), &shared.group.mirrors[follows.index()]);
+    let is_late = |key: &&[u8]| record.contains(database, key) || mirror.is_copying(database, key);
+    let late = keys.iter().map(is_late).collect();
+    let place = mirror.end();
+    wait(&|| mirror.is_answered(place)).await?;
+    Some(late)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::divergence::{DirtyKey, State};
 use crate::limits::{MIRROR_BATCH_BYTES, MIRROR_BATCH_KEYS};
 use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
+use crate::route::Barrier;
 
 /// Looks for keys this often when nobody says that there are some.
 const LOOK: Duration = Duration::from_millis(50);
@@ -167,7 +168,7 @@ async fn copies(
     held: &mut Option<Source>,
     keys: &[DirtyKey],
 ) -> io::Result<Copies> {
-    let barrier = shared.group.begin_barrier();
+    let barrier = shared.group.begin_barrier(Barrier::SharedLinks);
     let source = source(shared, id, held).await?;
     while !shared.group.is_behind_barrier(barrier) {
         tokio::time::sleep(Duration::from_millis(1)).await;

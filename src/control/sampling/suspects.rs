@@ -18,6 +18,7 @@ use crate::control::entry::words;
 use crate::control::shared::Shared;
 use crate::divergence::DirtyKey;
 use crate::policy::BackendId;
+use crate::route::Barrier;
 
 /// Keys that wait for their second look; what comes beyond is met again by the next walk.
 const SUSPECTS_MAX: usize = 256;
@@ -149,7 +150,7 @@ async fn has_been_mirrored(shared: &Rc<Shared>, id: BackendId, key: &DirtyKey) -
     let (record, mirror) = (shared.group.record(id), &shared.group.mirrors[id.index()]);
     let is_known_to_differ = || record.contains(key.0, &key.1) || mirror.is_copying(key.0, &key.1);
     let until = Instant::now() + ARRIVED_MAX;
-    let barrier = shared.group.begin_barrier();
+    let barrier = shared.group.begin_barrier(Barrier::SharedLinks);
     wait(until, || shared.group.is_behind_barrier(barrier)).await
         && wait(until, || !is_known_to_differ()).await
         && {
