@@ -195,6 +195,8 @@ pub struct Group {
     /// Who listens to channels is led through planned switches by this.
     pub crossings: Crossings,
     databases: Mutex<BTreeSet<u32>>,
+    /// Requests that were refused for the moment and wait before they are sent again.
+    pub repeating: AtomicU64,
     /// A database is used that none of the group's sessions has used before.
     pub database_noted: Notify,
 }
@@ -233,6 +235,7 @@ impl Group {
             route: Arc::new(ArcSwap::from_pointee(first)),
             wake: watch::Sender::new(0),
             databases: Mutex::new(BTreeSet::from([0])),
+            repeating: AtomicU64::new(0),
             database_noted: Notify::new(),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             barrier: watch::Sender::new((0, Barrier::SharedLinks)),
@@ -426,8 +429,13 @@ impl Publisher {
         keeping: Keeping,
         split: Option<Arc<Split>>,
     ) -> Arc<Route> {
-        let version = self.group.route.load().version + 1;
-        let Keeping { recording, copying, mirroring, doubting } = keeping;
+        let before = self.group.route.load();
+        let version = before.version + 1;
+        let Keeping { recording, copying, mirroring, mut doubting } = keeping;
+        if availability == Availability::Holding && before.availability == Availability::Holding && epoch == before.epoch {
+            // A worker may see this one only.
+            doubting |= before.doubting;
+        }
         let route = Route { version, epoch, active, availability, recording, copying, mirroring, doubting, split };
         let route = Arc::new(route);
         self.group.route.store(Arc::clone(&route));

@@ -342,6 +342,9 @@ impl<S: Owner> Service<'_, S> {
         }
         self.note_slow_head();
         self.poll_timer(cx);
+        if self.link.gives_up.take() {
+            return Poll::Ready(End::Lost);
+        }
         Poll::Pending
     }
 

@@ -199,6 +199,9 @@ pub struct Link<S: Owner> {
     pub(super) scheduled: Cell<bool>,
     pub(super) gather: Gather,
     pub(super) kill: Cell<bool>,
+    /// A write on a connection of one client's own was given up: nobody knows when it is executed, so that the connection
+    /// ends, and is proven dead before anything is copied from its server.
+    pub(super) gives_up: Cell<bool>,
     /// The server said that it must not be written to: the name may lead elsewhere by now.
     pub(super) renew: Cell<bool>,
     pub(super) since_us: u64,
@@ -255,6 +258,7 @@ impl<S: Owner> Link<S> {
             scheduled: Cell::new(false),
             gather: Gather::default(),
             kill: Cell::new(false),
+            gives_up: Cell::new(false),
             renew: Cell::new(false),
             since_us: clock::micros(),
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),

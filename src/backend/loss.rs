@@ -207,6 +207,7 @@ impl<S: Owner> Link<S> {
                     }
                     if category > Category::Read {
                         self.host.unknown_write(self, &queue.bytes[range.clone()]);
+                        self.gives_up.set(self.pinned);
                     }
                     entry.flags |= flag::ABANDONED;
                 }

@@ -243,7 +243,9 @@ impl SessionTask {
         let is_queued = self.state.transaction.is_some() && !ends;
         if incident == 0 || is_queued {
             // What is queued is copied before EXEC.
-            note_write(context.group.recording(&route), database, spec, request);
+            // Of two that serve, the one that it goes to does not miss it.
+            let missing = route.recording & !(1 << link.backend.id.index());
+            note_write(context.group.records_of(missing), database, spec, request);
             return Leave::Now;
         }
         if Context::takes_blocks(link) {

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::settings::Settings;
 use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock, flag};
 use crate::command;
-use crate::divergence::{Acknowledged, Scripts, Source, note_write};
+use crate::divergence::{Acknowledged, Lease, Scripts, Source, note_write};
 use crate::limits;
 use crate::policy::{BackendId, Edge};
 use crate::route::{Availability, Barrier, EdgeReport, Group, Route};
@@ -59,9 +59,10 @@ pub(super) struct Context {
     /// Sessions whose next write must first be told to the server that serves, see `ahead`.
     pub(super) waiting_for_copy: RefCell<Vec<Session>>,
     /// While two backends serve: sessions whose next request waits for its slots, sessions to which replies came in the
-    /// present turn, and whether both are looked at regularly.
+    /// present turn, leases of sessions that are no more, and whether all this is looked at regularly.
     pub(super) waiting_for_home: RefCell<Vec<Session>>,
     pub(super) answered_with_leases: RefCell<Vec<Session>>,
+    pub(super) leases_left: RefCell<Vec<Lease>>,
     pub(super) looks_at_homes: Cell<bool>,
     /// Names what this process writes ahead.
     pub(super) process: String,
@@ -110,6 +111,7 @@ impl Context {
             waiting_for_copy: RefCell::default(),
             waiting_for_home: RefCell::default(),
             answered_with_leases: RefCell::default(),
+            leases_left: RefCell::default(),
             looks_at_homes: Cell::new(false),
             process: group.backends.first().map_or_else(String::new, |backend| backend.client_name.clone()),
             passed_logins: RefCell::default(),
@@ -302,6 +304,9 @@ impl Context {
     /// Acts by a new route: requests on links of other backends move, sessions that waited go on.
     pub(super) fn route_changed(&self) {
         let route = self.route();
+        if route.split.is_some() {
+            self.look_at_homes();
+        }
         self.keep_in_step(&route);
         if route.availability == Availability::Holding {
             if self.holding_since_us.get() == 0 {
@@ -342,7 +347,6 @@ impl Context {
         if route.doubting == 0 {
             return;
         }
-        let records = self.group.records_of(route.doubting);
         for link in links.iter().filter(|link| route.serves(link.backend.id)) {
             // What a server executes, it has not missed.
             let records = self.group.records_of(route.doubting & !(1 << link.backend.id.index()));
@@ -350,6 +354,8 @@ impl Context {
                 note_write(records.clone(), link.lane.database, command::of_request(bytes), bytes);
             });
         }
+        // On connections of clients' own: those are to the active.
+        let records = self.group.records_of(route.doubting & !(1 << route.active.index()));
         for session in self.sessions.borrow().values() {
             for (database, request) in session.in_doubt.borrow().iter() {
                 note_write(records.clone(), *database, command::of_request(request), request);

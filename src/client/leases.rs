@@ -40,6 +40,8 @@ pub(super) struct Waiting {
     /// Since when, in microseconds since the origin; 0 while it does not.
     since_us: u64,
     reader: Option<Reader>,
+    /// Slots that it has on the old side already: whoever waits for more wants that side, so that all of them get it.
+    part: Option<Lease>,
 }
 
 /// What a request needs of the slots.
@@ -91,13 +93,18 @@ impl SessionTask {
         let context = Rc::clone(&self.session.context);
         let route = context.route();
         let Some(split) = &route.split else {
+            self.state.home = Waiting::default();
             return Some(Admitted { backend: route.active, lease: None });
         };
+        if matches!(spec.handling, Handling::Watch | Handling::Exec) && self.watches_without_lease() {
+            // It is about to be told that what it watches counts as changed.
+            return None;
+        }
         let need = self.need(spec, request);
         let need = match need {
             // A script may write more than it declares.
-            Need::Slots(_) if spec.class == Class::Script && spec.is_write() && context.group.doubts_scripts() => {
-                Need::End
+            Need::Slots(_) if spec.class == Class::Script && context.group.doubts_scripts() => {
+                if spec.is_write() { Need::End } else { Need::Everything }
             }
             need => need,
         };
@@ -139,29 +146,37 @@ impl SessionTask {
         }
     }
 
-    fn admit_slots(&self, route: &Route, split: &Arc<Split>, mut slots: Vec<u16>, asked: Asked) -> Option<Admitted> {
+    fn admit_slots(&mut self, route: &Route, split: &Arc<Split>, mut slots: Vec<u16>, asked: Asked) -> Option<Admitted> {
         slots.sort_unstable();
         slots.dedup();
-        let context = &self.session.context;
+        let context = Rc::clone(&self.session.context);
         let sides = context.group.sides(route, split);
         let are_of_next = slots.iter().all(|slot| *slot < split.moved);
         let has_any_of_next = slots.iter().any(|slot| *slot < split.moved);
         let goes_next = are_of_next && !asked.borrows;
-        let lease = |side: Side, asks: bool| {
-            let lease = split.homes.lease(&sides, &slots, side, asks, asked.keeps && side == Side::Old)?;
-            Some(Admitted { backend: route.side(split, side), lease: Some(lease) })
+        let leased = |side: Side, lease: Option<Lease>| {
+            Some(Admitted { backend: route.side(split, side), lease: Some(lease?) })
         };
-        if goes_next
-            && !asked.is_held
-            && let Some(admitted) = lease(Side::Next, false)
-        {
-            return Some(admitted);
+        if goes_next {
+            let next = if asked.is_held { None } else { split.homes.lease(&sides, &slots, Side::Next, false) };
+            // Where a slot is lent to the old side, its others go along.
+            return leased(Side::Next, next)
+                .or_else(|| leased(Side::Old, split.homes.lease(&sides, &slots, Side::Old, false)));
         }
-        if has_any_of_next && !goes_next {
+        if has_any_of_next {
             split.homes.note_borrowed(&slots, (self.now_us / 1_000) as u32);
         }
-        // Where a slot is lent to the old side, its others go along; only who needs the old side asks for it.
-        lease(Side::Old, !goes_next)
+        let part = self.state.home.part.take().filter(|part| part.is_of(&split.homes));
+        let mut lease = part.unwrap_or_else(|| split.homes.empty_lease(Side::Old, asked.keeps));
+        let mut has_all = true;
+        for slot in slots {
+            has_all &= lease.add(&sides, slot, true);
+        }
+        if has_all {
+            return leased(Side::Old, Some(lease));
+        }
+        self.state.home.part = Some(lease);
+        None
     }
 
     /// The old side must have everything; while it has not, and that lasts, writes on the next one wait.
@@ -169,10 +184,16 @@ impl SessionTask {
         let context = &self.session.context;
         let (mirror, record) = context.group.sides(route, split).old;
         let waiting = mirror.waiting();
-        if waiting.requests == 0 && waiting.copying == 0 && record.is_without_keys() && mirror.is_open() {
+        let is_open = mirror.is_open();
+        if waiting.requests == 0 && waiting.copying == 0 && record.is_without_keys() && is_open {
             return Some(Admitted { backend: route.active, lease: None });
         }
         let home = &mut self.state.home;
+        if !is_open {
+            // To hold writes back would not help.
+            home.reader = None;
+            return None;
+        }
         if home.since_us != 0 && self.now_us - home.since_us > READER_PATIENCE_US && home.reader.is_none() {
             home.reader = Some(split.homes.wait_as_reader());
         }
@@ -214,8 +235,13 @@ impl SessionTask {
 
     /// Whether a WATCH began before the slots of its keys could be held: it counts as broken.
     pub(super) fn watches_without_lease(&self) -> bool {
-        let is_split = self.session.context.route().split.is_some();
-        is_split && self.state.watch == Watch::Live && self.state.watched.is_empty()
+        if self.state.watch != Watch::Live {
+            return false;
+        }
+        let route = self.session.context.route();
+        let watched = &self.state.watched;
+        let is_held = |split: &Arc<Split>| !watched.is_empty() && watched.iter().all(|lease| lease.is_of(&split.homes));
+        route.split.as_ref().is_some_and(|split| !is_held(split))
     }
 
     /// Leases for requests that a new connection of the client's own is about to be given again; false when they must wait.
@@ -268,23 +294,22 @@ impl Context {
     /// Looks again soon whether the session's next request may be sent.
     fn wait_for_home(&self, session: &Session) {
         self.waiting_for_home.borrow_mut().push(session.clone());
-        self.look_at_homes();
     }
 
     /// Replies came to a session that holds leases: they are given back at the end of the turn.
     pub(super) fn note_answered(&self, session: &Session) {
         self.answered_with_leases.borrow_mut().push(session.clone());
-        self.look_at_homes();
     }
 
-    /// Gives back what was held by requests that are answered.
+    /// Gives back what was held by requests that are answered, and by sessions that are no more.
     pub(super) fn release_leases(&self) {
-        if self.answered_with_leases.borrow().is_empty() {
+        if self.answered_with_leases.borrow().is_empty() && self.leases_left.borrow().is_empty() {
             return;
         }
         for session in self.answered_with_leases.take() {
             session.release_answered();
         }
+        self.leases_left.take();
         self.wake_those_waiting_for_home();
     }
 
@@ -294,8 +319,8 @@ impl Context {
         }
     }
 
-    /// A task that runs while somebody waits, or holds what is to be given back.
-    fn look_at_homes(&self) {
+    /// Begins a task that runs while two backends serve.
+    pub(super) fn look_at_homes(&self) {
         if self.looks_at_homes.replace(true) {
             return;
         }
@@ -305,10 +330,10 @@ impl Context {
                 tokio::time::sleep(LOOK).await;
                 let Some(context) = myself.upgrade() else { return };
                 context.release_leases();
-                if context.waiting_for_home.borrow().is_empty() {
+                context.wake_those_waiting_for_home();
+                if !context.route_facts().2.is_split {
                     return context.looks_at_homes.set(false);
                 }
-                context.wake_those_waiting_for_home();
             }
         });
     }

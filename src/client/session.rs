@@ -311,10 +311,15 @@ impl Owner for Session {
 
     fn repeating(&self) {
         self.repeating.set(self.repeating.get() + 1);
+        self.context.group.repeating.fetch_add(1, Ordering::Relaxed);
     }
 
     fn repeated(&self) {
-        self.repeating.set(self.repeating.get().saturating_sub(1));
+        if self.repeating.get() == 0 {
+            return;
+        }
+        self.repeating.set(self.repeating.get() - 1);
+        self.context.group.repeating.fetch_sub(1, Ordering::Relaxed);
         if self.repeating.get() == 0 {
             self.wake();
         }
@@ -323,6 +328,9 @@ impl Owner for Session {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // The last of its requests has just been answered, and the mirrors are told at the end of this turn.
+        self.context.leases_left.borrow_mut().extend(self.leases.take().into_iter().map(|(_, lease)| lease));
+        self.context.group.repeating.fetch_sub(u64::from(self.repeating.get()), Ordering::Relaxed);
         self.context.registry.remove(self.record.id);
         self.record.killed.store(true, Ordering::Relaxed);
     }

@@ -51,6 +51,15 @@ impl Sides<'_> {
         };
         mirror.has_all_of(slot, record) && record.state() != State::Unknown
     }
+
+    /// Whether anything can move to a side now.
+    fn can_take(&self, side: Side) -> bool {
+        let (mirror, record) = match side {
+            Side::Old => self.old,
+            Side::Next => self.next,
+        };
+        mirror.is_open() && record.state() != State::Unknown
+    }
 }
 
 /// A word: the home, whether the other side is asked for, leases, version.
@@ -66,6 +75,8 @@ pub struct Homes {
     /// Leases of connections that hold theirs for as long as their client likes (WATCH, BLPOP), by slot: nobody waits for
     /// those.
     kept: Box<[AtomicU32]>,
+    /// How often each slot has moved.
+    moves: Box<[AtomicU32]>,
     /// When a slot was last needed on the old side against its share, in milliseconds since the origin.
     borrowed_ms: Box<[AtomicU32]>,
     /// Requests that read all keys wait: the next side takes no writes until the old one has everything.
@@ -85,6 +96,7 @@ impl Default for Homes {
         Self {
             words: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             kept: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            moves: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             borrowed_ms: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             readers: AtomicU32::new(0),
             end: Mutex::new(None),
@@ -112,6 +124,12 @@ impl Homes {
         home(self.words[usize::from(slot_of(key))].load(Ordering::Acquire))
     }
 
+    /// How often the slot of a key has moved: as long as that is the same, its home is.
+    #[must_use]
+    pub fn moves(&self, key: &[u8]) -> u32 {
+        self.moves[usize::from(slot_of(key))].load(Ordering::Acquire)
+    }
+
     /// How many slots are at home on the next side.
     #[must_use]
     pub fn on_next(&self) -> usize {
@@ -129,16 +147,25 @@ impl Homes {
                 changed(word) + LEASE
             } else if !is_home && leases(word) == 0 && sides.has_all_of(side, slot) {
                 (changed(word) ^ NEXT) & !ASKED | LEASE
-            } else if !is_home && asks && word & ASKED == 0 {
+            } else if !is_home && asks && word & ASKED == 0 && sides.can_take(side) {
                 changed(word) | ASKED
             } else {
                 return false;
             };
             match cell.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if next & LEASES == word & LEASES => return false,
-                Ok(_) => return true,
+                Ok(_) => {
+                    self.note_move(slot, word, next);
+                    return true;
+                }
                 Err(now) => word = now,
             }
+        }
+    }
+
+    fn note_move(&self, slot: u16, before: u64, after: u64) {
+        if (before ^ after) & NEXT != 0 {
+            self.moves[usize::from(slot)].fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -152,29 +179,15 @@ impl Homes {
 
     /// Leases all slots on one side, or none. `keeps` says that the lease may last for as long as a client likes.
     #[must_use]
-    pub fn lease(
-        self: &Arc<Self>,
-        sides: &Sides<'_>,
-        slots: &[u16],
-        side: Side,
-        asks: bool,
-        keeps: bool,
-    ) -> Option<Lease> {
-        let mut lease = Lease { homes: Arc::clone(self), slots: Vec::with_capacity(slots.len()), keeps };
-        if keeps {
-            // Before the word: whoever looks at both sees a lease that is kept as one.
-            lease.keep(slots, true);
-        }
-        for slot in slots {
-            if !self.take(sides, *slot, side, asks) {
-                if keeps {
-                    lease.keep(&slots[lease.slots.len()..], false);
-                }
-                return None;
-            }
-            lease.slots.push(*slot);
-        }
-        Some(lease)
+    pub fn lease(self: &Arc<Self>, sides: &Sides<'_>, slots: &[u16], side: Side, keeps: bool) -> Option<Lease> {
+        let mut lease = self.empty_lease(side, keeps);
+        slots.iter().all(|slot| lease.add(sides, *slot, false)).then_some(lease)
+    }
+
+    /// A lease on nothing yet.
+    #[must_use]
+    pub fn empty_lease(self: &Arc<Self>, side: Side, keeps: bool) -> Lease {
+        Lease { homes: Arc::clone(self), slots: Vec::new(), side, keeps }
     }
 
     /// Slots that were needed on the old side though their share is on the next one.
@@ -189,6 +202,7 @@ impl Homes {
     /// somebody keeps. Returns how many are not at home yet.
     pub fn settle(&self, sides: &Sides<'_>, moved: u16, now_ms: u32, borrow_ms: u32) -> usize {
         let mut left = 0;
+        let can_take = [sides.can_take(Side::Old), sides.can_take(Side::Next)];
         for slot in 0..SLOTS {
             let side = if slot < moved { Side::Next } else { Side::Old };
             let cell = &self.words[usize::from(slot)];
@@ -202,16 +216,28 @@ impl Homes {
             }
             let at = usize::from(slot);
             let since = now_ms.wrapping_sub(self.borrowed_ms[at].load(Ordering::Relaxed));
-            let next = if leases(word) == 0 && sides.has_all_of(side, slot) {
+            let is_free = leases(word) == 0;
+            let may_take = can_take[usize::from(side == Side::Next)];
+            let next = if is_free && may_take && sides.has_all_of(side, slot) {
                 (changed(word) ^ NEXT) & !ASKED
-            } else if word & ASKED == 0 && since >= borrow_ms && self.kept[at].load(Ordering::Acquire) == 0 {
+            } else if is_free && word & ASKED != 0 {
+                // Nobody uses it, and it cannot move yet: whoever comes is served where it is.
+                self.borrowed_ms[at].store(now_ms, Ordering::Relaxed);
+                changed(word) & !ASKED
+            } else if word & ASKED == 0
+                && may_take
+                && since >= borrow_ms
+                && self.kept[at].load(Ordering::Acquire) == 0
+            {
                 changed(word) | ASKED
             } else {
                 word
             };
-            let moved = (next ^ word) & NEXT != 0;
             let done = next == word || cell.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).is_ok();
-            left += usize::from(!(moved && done));
+            if done {
+                self.note_move(slot, word, next);
+            }
+            left += usize::from(!(done && (next ^ word) & NEXT != 0));
         }
         left
     }
@@ -246,19 +272,27 @@ impl Homes {
 pub struct Lease {
     homes: Arc<Homes>,
     slots: Vec<u16>,
+    side: Side,
     keeps: bool,
 }
 
 impl Lease {
-    fn keep(&self, slots: &[u16], keeps: bool) {
-        for slot in slots {
-            let kept = &self.homes.kept[usize::from(*slot)];
-            if keeps {
-                kept.fetch_add(1, Ordering::AcqRel)
-            } else {
-                kept.fetch_sub(1, Ordering::AcqRel)
-            };
+    /// Adds a slot on the lease's side, which moves there if nothing stands against it. If something does and `asks`, new
+    /// leases on the other side wait from now on.
+    pub fn add(&mut self, sides: &Sides<'_>, slot: u16, asks: bool) -> bool {
+        let Err(place) = self.slots.binary_search(&slot) else { return true };
+        let kept = &self.homes.kept[usize::from(slot)];
+        if self.keeps {
+            // Before the word: whoever looks at both sees a lease that is kept as one.
+            kept.fetch_add(1, Ordering::AcqRel);
         }
+        let is_taken = self.homes.take(sides, slot, self.side, asks);
+        if is_taken {
+            self.slots.insert(place, slot);
+        } else if self.keeps {
+            kept.fetch_sub(1, Ordering::AcqRel);
+        }
+        is_taken
     }
 
     /// Whether it is of this table.
@@ -273,8 +307,8 @@ impl Drop for Lease {
         for slot in &self.slots {
             self.homes.give(*slot);
         }
-        if self.keeps {
-            self.keep(&self.slots, false);
+        for slot in self.slots.iter().filter(|_| self.keeps) {
+            self.homes.kept[usize::from(*slot)].fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -306,6 +340,7 @@ mod tests {
         record.settle(State::Clean);
         mirror.open(0);
         mirror.count_slots(true);
+        record.count_slots(true);
         (mirror, record)
     }
 
@@ -319,7 +354,9 @@ mod tests {
         }
 
         fn lease(&self, slots: &[u16], side: Side) -> Option<Lease> {
-            self.homes.lease(&self.sides(), slots, side, true, false)
+            let mut lease = self.homes.empty_lease(side, false);
+            let missing = slots.iter().filter(|slot| !lease.add(&self.sides(), **slot, true)).count();
+            (missing == 0).then_some(lease)
         }
 
         fn home(&self, slot: u16) -> Side {
@@ -371,11 +408,11 @@ mod tests {
     fn all_slots_are_leased_or_none() {
         let world = World::new();
         let blocked = world.lease(&[2], Side::Next).unwrap();
-        assert!(world.homes.lease(&world.sides(), &[1, 2, 3], Side::Old, false, true).is_none());
+        assert!(world.homes.lease(&world.sides(), &[1, 2, 3], Side::Old, true).is_none());
         assert!([1, 3].iter().all(|slot| leases(world.homes.words[*slot].load(Ordering::Acquire)) == 0));
         assert!((1..4).all(|slot: usize| world.homes.kept[slot].load(Ordering::Acquire) == 0));
         drop(blocked);
-        let kept = world.homes.lease(&world.sides(), &[1, 2, 3], Side::Old, false, true).unwrap();
+        let kept = world.homes.lease(&world.sides(), &[1, 2, 3], Side::Old, true).unwrap();
         assert_eq!(world.homes.kept[3].load(Ordering::Acquire), 1);
         drop(kept);
         assert_eq!(world.homes.kept[3].load(Ordering::Acquire), 0);
@@ -385,7 +422,7 @@ mod tests {
     fn settling_brings_idle_slots_home_and_asks_for_busy_ones_that_nobody_keeps_or_needs_elsewhere() {
         let world = World::new();
         let busy = world.lease(&[1], Side::Old).unwrap();
-        let kept = world.homes.lease(&world.sides(), &[2], Side::Old, true, true).unwrap();
+        let kept = world.homes.lease(&world.sides(), &[2], Side::Old, true).unwrap();
         let borrowed = world.lease(&[3], Side::Old).unwrap();
         world.homes.note_borrowed(&[3], 1_000);
         assert_eq!(world.homes.settle(&world.sides(), 10, 1_050, 100), 3);
@@ -406,6 +443,31 @@ mod tests {
         world.next.0.open(0);
         world.next.1.become_unknown("for the test");
         assert!(world.lease(&[5], Side::Next).is_none());
+    }
+
+    #[test]
+    fn a_busy_slot_that_cannot_move_is_served_where_it_is() {
+        let world = World::new();
+        let busy = world.lease(&[5], Side::Old).unwrap();
+        assert_eq!(world.homes.settle(&world.sides(), 10, 1_000, 100), 1, "asked for");
+        world.next.0.close(&world.next.1, std::iter::empty());
+        drop(busy);
+        assert_eq!(world.homes.settle(&world.sides(), 10, 1_010, 100), 1);
+        assert!(world.lease(&[5], Side::Old).is_some(), "the next side is not kept in step: nobody waits for it");
+        assert_eq!(world.homes.settle(&world.sides(), 10, 9_000, 100), 1);
+        assert!(world.lease(&[5], Side::Old).is_some(), "and it is not asked for again");
+    }
+
+    #[test]
+    fn each_move_of_a_slot_is_counted() {
+        let world = World::new();
+        let before = world.homes.moves(b"k");
+        let slot = slot_of(b"k");
+        drop(world.lease(&[slot], Side::Next).unwrap());
+        drop(world.lease(&[slot], Side::Next).unwrap());
+        assert_eq!(world.homes.moves(b"k"), before + 1);
+        let _ = world.homes.settle(&world.sides(), 0, 0, 0);
+        assert_eq!(world.homes.moves(b"k"), before + 2);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use super::copy::{Ahead, Carrier, append, seal};
-use crate::command::slot_of;
+use crate::command::{SLOTS, slot_of};
 
 /// Memory of one key beside its bytes: table slot, box and allocator overhead, as measured roughly.
 const KEY_OVERHEAD_BYTES: usize = 48;
@@ -64,6 +64,8 @@ struct Inner {
     additions: u64,
     /// Who has written ahead that anything may differ.
     unknown_carrier: Carrier,
+    /// Keys by hash slot; only while two backends serve.
+    slots: Option<Box<[u32]>>,
 }
 
 /// The record of one backend. Workers add, the control plane takes away; each holds the lock for one batch only.
@@ -89,6 +91,7 @@ impl Record {
                 why,
                 additions: 0,
                 unknown_carrier: Carrier::NOBODY,
+                slots: None,
             }),
         }
     }
@@ -127,6 +130,9 @@ impl Record {
         for key in keys {
             if inner.base == State::Unknown {
                 return inner.carry_unknown(ahead);
+            }
+            if inner.slots.is_some() && !inner.keys.contains_key(&KeyRef(database, key)) {
+                inner.count(key, true);
             }
             let carrier = match inner.keys.entry((database, key.into())) {
                 Entry::Occupied(known) => known.into_mut(),
@@ -194,8 +200,7 @@ impl Record {
     pub fn settle(&self, state: State) {
         debug_assert!(matches!(state, State::Clean | State::Empty));
         let mut inner = self.lock();
-        inner.keys = HashMap::with_hasher(RandomState::default());
-        inner.bytes = 0;
+        inner.clear();
         inner.why.clear();
         inner.base = state;
     }
@@ -223,8 +228,7 @@ impl Record {
         let inner = &mut *guard;
         let taken: Vec<DirtyKey> = inner.keys.keys().take(n).cloned().collect();
         for key in &taken {
-            inner.keys.remove(key);
-            inner.bytes -= key.1.len() + KEY_OVERHEAD_BYTES;
+            inner.remove(key);
         }
         taken
     }
@@ -235,10 +239,31 @@ impl Record {
         self.lock().keys.contains_key(&KeyRef(database, key))
     }
 
-    /// Whether a key of this hash slot is recorded. Linear in what is recorded.
+    /// Begins or ends to count keys by hash slot.
+    pub fn count_slots(&self, counts: bool) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.slots = counts.then(|| vec![0; usize::from(SLOTS)].into_boxed_slice());
+        if let Some(slots) = &mut inner.slots {
+            for (_, key) in inner.keys.keys() {
+                slots[usize::from(slot_of(key))] += 1;
+            }
+        }
+    }
+
+    /// Whether a key of this hash slot is recorded; yes while slots are not counted.
     #[must_use]
     pub fn has_any_of(&self, slot: u16) -> bool {
-        self.lock().keys.keys().any(|(_, key)| slot_of(key) == slot)
+        self.lock().slots.as_ref().is_none_or(|slots| slots[usize::from(slot)] > 0)
+    }
+
+    /// Forgets the keys of which `is_right` says yes.
+    pub fn forget(&self, is_right: impl Fn(&[u8]) -> bool) {
+        let mut inner = self.lock();
+        let right: Vec<DirtyKey> = inner.keys.keys().filter(|(_, key)| is_right(key)).cloned().collect();
+        for key in &right {
+            inner.remove(key);
+        }
     }
 
     /// Whether no key is recorded, whatever the state.
@@ -272,14 +297,34 @@ impl Inner {
         if self.base != State::Unknown && !self.keys.is_empty() { State::Keys } else { self.base }
     }
 
+    fn count(&mut self, key: &[u8], comes: bool) {
+        if let Some(slots) = &mut self.slots {
+            let count = &mut slots[usize::from(slot_of(key))];
+            *count = if comes { *count + 1 } else { count.saturating_sub(1) };
+        }
+    }
+
+    fn remove(&mut self, key: &DirtyKey) {
+        self.keys.remove(key);
+        self.bytes -= key.1.len() + KEY_OVERHEAD_BYTES;
+        self.count(&key.1, false);
+    }
+
+    fn clear(&mut self) {
+        self.keys = HashMap::with_hasher(RandomState::default());
+        self.bytes = 0;
+        if let Some(slots) = &mut self.slots {
+            slots.fill(0);
+        }
+    }
+
     fn become_unknown(&mut self, why: &str) {
         // The first reason is the one to mend; that nobody had looked yet is none.
         if self.base != State::Unknown || self.why == NOT_LOOKED_AT {
             why.clone_into(&mut self.why);
         }
         self.base = State::Unknown;
-        self.keys = HashMap::with_hasher(RandomState::default());
-        self.bytes = 0;
+        self.clear();
     }
 }
 
