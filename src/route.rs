@@ -432,7 +432,10 @@ impl Publisher {
         let before = self.group.route.load();
         let version = before.version + 1;
         let Keeping { recording, copying, mirroring, mut doubting } = keeping;
-        if availability == Availability::Holding && before.availability == Availability::Holding && epoch == before.epoch {
+        if availability == Availability::Holding
+            && before.availability == Availability::Holding
+            && epoch == before.epoch
+        {
             // A worker may see this one only.
             doubting |= before.doubting;
         }

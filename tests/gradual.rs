@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,21 +21,25 @@ const ENDLESS: u64 = 100_000_000;
 struct Stage {
     blue: RedisServer,
     green: RedisServer,
-    relay: CommandRelay,
     standin: StandinProcess,
 }
 
 impl Stage {
-    /// Blue is the primary, green a mirrored backup behind a relay.
+    /// Blue is the primary, green a mirrored backup.
     fn start() -> Self {
         let (blue, green) = (RedisServer::start(), RedisServer::start());
-        let relay = CommandRelay::start(green.address());
+        let address = green.address();
+        Self::start_at(blue, green, address)
+    }
+
+    /// Green is reached at another address.
+    fn start_at(blue: RedisServer, green: RedisServer, at: SocketAddr) -> Self {
         let standin = StandinConfig::new()
             .primary(blue.address())
-            .backend("green", "backup", &relay.address().to_string(), "data = \"mirrored\"")
+            .backend("green", "backup", &at.to_string(), "data = \"mirrored\"")
             .table(TABLES)
             .start();
-        let mut stage = Self { blue, green, relay, standin };
+        let mut stage = Self { blue, green, standin };
         // On a crowded machine a server may look degraded for a moment.
         stage.standin.declare(&["backend green is degraded", "backend primary is degraded"]);
         stage
@@ -245,14 +250,16 @@ fn a_command_that_writes_keys_it_does_not_name_ends_the_sharing_first() {
 
 #[test]
 fn wrong_values_of_the_next_side_end_a_canary_in_its_first_step() {
-    let mut stage = Stage::start();
+    let (blue, green) = (RedisServer::start(), RedisServer::start());
+    let relay = CommandRelay::start(green.address());
+    let mut stage = Stage::start_at(blue, green, relay.address());
     stage.standin.declare(&["they hold other values"]);
     let mut client = stage.standin.connect();
     for n in 0..2_000 {
         client.command(&["SET", &format!("old:{n}"), &format!("value {n}")]);
     }
     eventually(secs(20), "green is in step", || stage.standin.backend("green")["mirror"]["state"] == "in_step");
-    stage.relay.set(&[Rule::value(&["GET"], "wrong").share(0.02)]);
+    relay.set(&[Rule::value(&["GET"], "wrong").share(0.02)]);
     stage.begin("canary", "20s");
     let event = stage.ended();
     assert_eq!(event["result"], "rolled_back", "{event:#}");
@@ -324,5 +331,6 @@ fn standin_is_killed_and_starts_again_without_an_old_value() {
     survives("Standin is killed", |stage| {
         stage.standin.kill();
         stage.standin.start_again();
+        stage.standin.wait_until_ready();
     });
 }

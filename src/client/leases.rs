@@ -104,7 +104,11 @@ impl SessionTask {
         let need = match need {
             // A script may write more than it declares.
             Need::Slots(_) if spec.class == Class::Script && context.group.doubts_scripts() => {
-                if spec.is_write() { Need::End } else { Need::Everything }
+                if spec.is_write() {
+                    Need::End
+                } else {
+                    Need::Everything
+                }
             }
             need => need,
         };
@@ -146,7 +150,13 @@ impl SessionTask {
         }
     }
 
-    fn admit_slots(&mut self, route: &Route, split: &Arc<Split>, mut slots: Vec<u16>, asked: Asked) -> Option<Admitted> {
+    fn admit_slots(
+        &mut self,
+        route: &Route,
+        split: &Arc<Split>,
+        mut slots: Vec<u16>,
+        asked: Asked,
+    ) -> Option<Admitted> {
         slots.sort_unstable();
         slots.dedup();
         let context = Rc::clone(&self.session.context);
@@ -154,9 +164,8 @@ impl SessionTask {
         let are_of_next = slots.iter().all(|slot| *slot < split.moved);
         let has_any_of_next = slots.iter().any(|slot| *slot < split.moved);
         let goes_next = are_of_next && !asked.borrows;
-        let leased = |side: Side, lease: Option<Lease>| {
-            Some(Admitted { backend: route.side(split, side), lease: Some(lease?) })
-        };
+        let leased =
+            |side: Side, lease: Option<Lease>| Some(Admitted { backend: route.side(split, side), lease: Some(lease?) });
         if goes_next {
             let next = if asked.is_held { None } else { split.homes.lease(&sides, &slots, Side::Next, false) };
             // Where a slot is lent to the old side, its others go along.

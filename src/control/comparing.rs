@@ -2,6 +2,7 @@
 //! confirmed everything that was written before, and at their home again. What was not the same both times, or has another
 //! home by now, is not judged: a write came between.
 
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -119,6 +120,8 @@ struct Readings {
     again: Vec<Reply>,
     /// Those that the other side was still to be given when it was read.
     is_late: Vec<bool>,
+    /// How often the slot of each had moved when the batch began.
+    moves: Vec<u32>,
 }
 
 impl Look<'_> {
@@ -132,13 +135,22 @@ impl Look<'_> {
             return Ok(Batch { is_empty: true, ..batch });
         }
         let count = keys.len();
-        let (of_next, of_old): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.route.home(key) == self.ids.1);
+        let counted: Vec<_> = keys.into_iter().map(|key| (moves(self.route, &key), key)).collect();
+        let counts: HashMap<Vec<u8>, u32> = counted.iter().map(|(moves, key)| (key.clone(), *moves)).collect();
+        let is_of_next = |(_, key): &(u32, Vec<u8>)| self.route.home(key) == self.ids.1;
+        let (of_next, of_old): (Vec<_>, Vec<_>) = counted.into_iter().partition(is_of_next);
+        let keys_of = |all: Vec<(u32, Vec<u8>)>| all.into_iter().map(|(_, key)| key).collect();
+        let (of_next, of_old): (Vec<_>, Vec<_>) = (keys_of(of_next), keys_of(of_old));
         let of_old = Readings { samples: sized(self.old, self.database, of_old).await?, ..Readings::default() };
         // That the next one cannot be asked is what is looked for; of the old one it says nothing about the next.
         let Ok(of_next) = sized(self.next, self.database, of_next).await else {
             return Ok(Batch { sampled: vec![Sampled::Failed; count], ..batch });
         };
         let mut both = [of_old, Readings { samples: of_next, ..Readings::default() }];
+        for readings in &mut both {
+            readings.moves =
+                readings.samples.iter().map(|sample| counts.get(&sample.key).copied().unwrap_or(0)).collect();
+        }
         match self.read(&mut both, &mut batch).await? {
             Asked::Unconfirmed => return Ok(Batch::default()),
             Asked::NextFailed => return Ok(Batch { sampled: vec![Sampled::Failed; count], ..batch }),
@@ -151,7 +163,8 @@ impl Look<'_> {
                 let (first, there) = (&readings.first[number], &readings.there[number]);
                 let is_recorded = |id| self.shared.group.record(id).contains(self.database, key);
                 let is_on_its_way = readings.is_late[number] || is_recorded(self.ids.0) || is_recorded(self.ids.1);
-                if now.home(key) != self.route.home(key) || is_on_its_way {
+                let has_moved = moves(&now, key) != readings.moves[number] || now.active != self.route.active;
+                if has_moved || is_on_its_way {
                     continue;
                 }
                 let Some(sampled) = judge(read, first, there, &readings.again[number]) else { continue };
@@ -215,6 +228,11 @@ impl Look<'_> {
         of_next.again = again;
         Ok(Asked::Answered)
     }
+}
+
+/// How often the slot of a key has moved so far.
+fn moves(route: &Route, key: &[u8]) -> u32 {
+    route.split.as_ref().map_or(0, |split| split.homes.moves(key))
 }
 
 enum Asked {

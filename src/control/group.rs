@@ -257,6 +257,7 @@ impl GroupControl {
             tracking: RefCell::default(),
             entry_timeout,
             newest_switch: Cell::new(0),
+            switches_begun: Cell::new(0),
             reconciling: Cell::default(),
             sharing: Sharing::default(),
             wished: Cell::new(Availability::Holding),
@@ -436,7 +437,8 @@ impl GroupControl {
         };
         self.shared.wished.set(availability);
         let same = std::mem::discriminant(&availability) == std::mem::discriminant(&route.availability);
-        if !same {
+        // A share that begins or ends holds requests, and gives them what is wished then.
+        if !same && !self.shared.sharing.holds.get() {
             self.shared.set_availability(availability);
         }
     }

@@ -145,6 +145,12 @@ impl Shared {
         }
     }
 
+    /// The present incident once more, with for how many slots newer values may lie on another backend.
+    pub(super) fn share_words(&self, active: BackendId, slots: u16) -> Vec<Vec<Vec<u8>>> {
+        let incident = Incident { shared: slots, ..self.incident_of(active, self.incidents.borrow().current) };
+        self.writing(&incident, false, Vec::new(), false)
+    }
+
     /// The requests that write an incident down, with further fields.
     fn writing(&self, incident: &Incident, anew: bool, further: Vec<Vec<u8>>, serves: bool) -> Vec<Vec<Vec<u8>>> {
         let mut hset = words(&["HSET", &self.mark_keys.incident]);

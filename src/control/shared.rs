@@ -56,6 +56,8 @@ pub(super) struct Shared {
     pub(super) tracking: RefCell<Option<mpsc::Sender<Question>>>,
     pub(super) entry_timeout: Duration,
     pub(super) newest_switch: Cell<u64>,
+    /// How many switches have begun: who holds requests for another purpose sees whether one came between.
+    pub(super) switches_begun: Cell<u64>,
     /// The backend that a planned switch is reconciling: its mirror may open though a switch is under way.
     pub(super) reconciling: Cell<Option<BackendId>>,
     /// Another backend serves a share of the keys, or is about to.
@@ -222,7 +224,7 @@ impl Shared {
     pub(super) fn note_content(&self, id: BackendId, keyspace: &Keyspace, marks: &Marks) {
         self.note_incident(id, marks.incident.as_ref());
         self.note_generation(id, marks);
-        let is_active = self.group.route().active == id;
+        let is_active = self.group.route().serves(id);
         let names_neighbours = self.names_neighbours(marks);
         let mut facts = self.facts.borrow_mut();
         let facts = &mut facts[id.index()];
@@ -289,7 +291,7 @@ impl Shared {
 
     /// Empties a cold backup that waits, unless it has become the active in between.
     pub(super) async fn empty_if_idle(self: &Rc<Self>, id: BackendId) -> Result<(), String> {
-        if self.group.route().active == id {
+        if self.group.route().serves(id) {
             return Ok(());
         }
         entry::empty(self, id).await

@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::{self, words};
@@ -21,6 +22,8 @@ use crate::divergence::{Homes, State};
 use crate::policy::{BackendId, Standing};
 use crate::route::{Availability, Split};
 
+/// So long may requests be held until everything under way is at rest; they are given up again otherwise.
+const STILL_MAX: Duration = Duration::from_millis(100);
 /// So long may it take until the old side is kept in step as well.
 const MIRROR_MAX: Duration = Duration::from_secs(5);
 /// A share that is to grow is as large as it gets after this; slots that are in use all the time follow later.
@@ -43,11 +46,23 @@ pub(super) struct Sharing {
     pub(super) with: Cell<Option<BackendId>>,
     /// What the active was told last, in slots; 0 for nothing.
     pub(super) told: Cell<u16>,
-    /// A share is being moved.
-    moving: Cell<bool>,
+    /// Tasks at work on it: a share is moved by one at a time, and not before the last is undone.
+    busy: Cell<u32>,
+    /// It is to end at once: whoever moves a share gives up.
+    withdrawn: Cell<bool>,
+    /// Requests are held for it: they are given what is wished when that is over.
+    pub(super) holds: Cell<bool>,
 }
 
 impl Sharing {
+    fn begin(&self) {
+        self.busy.set(self.busy.get() + 1);
+    }
+
+    fn end(&self) {
+        self.busy.set(self.busy.get() - 1);
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.with.get().is_some()
     }
@@ -77,11 +92,12 @@ impl Shared {
         to: BackendId,
         percent: u8,
     ) -> Result<Duration, String> {
-        if self.sharing.moving.replace(true) {
+        if self.sharing.busy.get() > 0 {
             return Err("the share is being moved already".to_owned());
         }
+        self.sharing.begin();
         let moved = self.move_share_to(from, to, percent).await;
-        self.sharing.moving.set(false);
+        self.sharing.end();
         moved
     }
 
@@ -97,14 +113,19 @@ impl Shared {
                 Ok(took) => held = took,
                 Err(why) => {
                     self.end_sharing(from, to).await;
+                    self.release_mirror(to);
                     return Err(why);
                 }
             }
         }
         self.tell_share(from, moved.max(self.sharing.told.get())).await?;
         self.expect_undisturbed(from)?;
-        let Some(split) = self.group.route().split.clone() else { return Err(disturbed()) };
-        self.publish_split(Some(Arc::new(Split { to, moved, homes: Arc::clone(&split.homes) })));
+        let Some(split) = self.group.route().split.clone().filter(|split| split.to == to) else {
+            return Err(disturbed());
+        };
+        let version = self.publish_split(Some(Arc::new(Split { to, moved, homes: Arc::clone(&split.homes) })));
+        // Who acts by the share of before may still bring slots where they were.
+        acknowledged(self, version, DOUBT_MAX).await?;
         let began = Instant::now();
         while self.settle_homes() > 0 {
             if moved > 0 && began.elapsed() > GROW_MAX {
@@ -129,35 +150,72 @@ impl Shared {
     /// # Errors
     /// A sentence; both go on serving.
     pub(super) async fn withdraw_share(self: &Rc<Self>) -> Result<Duration, String> {
+        self.sharing.withdrawn.set(true);
+        while self.sharing.busy.get() > 0 {
+            tokio::time::sleep(MOVING_LOOK).await;
+        }
+        self.sharing.withdrawn.set(false);
+        self.sharing.begin();
+        let withdrawn = self.withdraw().await;
+        self.sharing.end();
+        withdrawn
+    }
+
+    async fn withdraw(self: &Rc<Self>) -> Result<Duration, String> {
         let route = self.group.route();
         let Some(split) = &route.split else { return Ok(Duration::ZERO) };
         let (from, to) = (route.active, split.to);
         self.expect_undisturbed(from)?;
-        let began = Instant::now();
+        let hold = self.hold_for_share();
         let version = self.hold_in_doubt().version;
         let _ = acknowledged(self, version, DOUBT_MAX).await;
         self.stop_mirror(from).await;
         let removed = self.remove_missed(from).await;
         self.release_mirror(from);
-        self.expect_undisturbed(from)?;
-        if let Err(why) = removed {
-            self.set_availability(self.wished.get());
-            return Err(why);
+        let ended = removed.and_then(|()| self.expect_held(from, hold));
+        if ended.is_ok() {
+            self.publish_split(None);
         }
-        self.publish_split(None);
-        self.set_availability(self.wished.get());
-        let held = began.elapsed();
+        self.let_go_after_share();
+        ended?;
+        let held = hold.began.elapsed();
         self.end_sharing(from, to).await;
         Ok(held)
     }
 
+    /// From here on nobody else lets requests go.
+    fn hold_for_share(&self) -> Hold {
+        self.sharing.holds.set(true);
+        Hold { began: Instant::now(), switches: self.switches_begun.get() }
+    }
+
+    /// Whether requests have been held all the time.
+    fn expect_held(&self, active: BackendId, hold: Hold) -> Result<(), String> {
+        let is_held = self.group.route().availability == Availability::Holding;
+        if is_held && self.switches_begun.get() == hold.switches {
+            self.expect_undisturbed(active)
+        } else {
+            Err(disturbed())
+        }
+    }
+
+    fn let_go_after_share(&self) {
+        self.sharing.holds.set(false);
+        if self.newest_is_done() && self.group.route().availability == Availability::Holding {
+            self.set_availability(self.wished.get());
+        }
+    }
+
     /// A switch has ended it: the route leads to one backend alone.
-    pub(super) fn sharing_ended(self: &Rc<Self>, from: BackendId) {
-        let Some(to) = self.sharing.with.get() else { return };
+    pub(super) fn sharing_ended(self: &Rc<Self>, from: BackendId, with: Option<BackendId>) {
+        let Some(to) = with else { return };
         let shared = Rc::clone(self);
-        self.sharing.with.set(None);
         self.sharing.told.set(0);
-        tokio::task::spawn_local(async move { shared.end_sharing(from, to).await });
+        self.sharing.begin();
+        tokio::task::spawn_local(async move {
+            shared.end_sharing(from, to).await;
+            shared.sharing.end();
+        });
     }
 
     async fn begin_sharing(self: &Rc<Self>, from: BackendId, to: BackendId) -> Result<Duration, String> {
@@ -169,6 +227,10 @@ impl Shared {
         if !self.mirror(to).is_on() || !self.mirror(to).is_filled(&self.mirror_settings) {
             return Err(entry::STILL_FILLING.to_owned());
         }
+        if let Some(why) = self.sealed_in_use(to) {
+            return Err(why);
+        }
+        self.expect_scans(from).await?;
         self.expect_undisturbed(from)?;
         self.group.backend(to).admit(Some(Arc::new(identity)));
         self.sharing.with.set(Some(to));
@@ -187,30 +249,32 @@ impl Shared {
             self.hurry_mirror(id);
         }
         self.expect_undisturbed(from)?;
-        let began = Instant::now();
+        let hold = self.hold_for_share();
         let version = self.set_availability(Availability::Holding).version;
-        let still = self.stand_still(version, from, to).await;
+        let still = self.stand_still(version, from, to).await.and_then(|()| self.expect_held(from, hold));
         if still.is_ok() {
             for id in [from, to] {
                 self.group.mirrors[id.index()].count_slots(true);
+                self.group.record(id).count_slots(true);
             }
             self.publish_split(Some(Arc::new(Split { to, moved: 0, homes: Arc::new(Homes::default()) })));
         }
-        if self.newest_is_done() && self.group.route().availability == Availability::Holding {
-            self.set_availability(self.wished.get());
-        }
+        self.let_go_after_share();
         for id in [from, to] {
             self.release_mirror(id);
         }
         still?;
         self.keep_settling();
-        Ok(began.elapsed())
+        Ok(hold.began.elapsed())
     }
 
     /// Nothing is under way, and both have everything.
     async fn stand_still(&self, version: u64, from: BackendId, to: BackendId) -> Result<(), String> {
         acknowledged(self, version, DRAIN_MAX).await?;
-        drained(self, &[from], || !self.newest_is_done()).await?;
+        drained(self, &[from], STILL_MAX, || !self.newest_is_done()).await?;
+        // One that waits on purpose and could not be let go, or that was refused and is to be sent again, holds no lease.
+        let waits = || self.group.backend(from).blocked() > 0 || self.group.repeating.load(Ordering::Relaxed) > 0;
+        self.wait_until(STILL_MAX, "some requests could not be brought to rest", || !waits()).await?;
         for id in [from, to] {
             if !self.wait_in_step(id, CATCH_UP_MAX).await {
                 return Err(format!("the last writes had not been confirmed after {CATCH_UP_MAX:?}"));
@@ -226,6 +290,7 @@ impl Shared {
         let _ = acknowledged(self, version, DOUBT_MAX).await;
         for id in [from, to] {
             self.group.mirrors[id.index()].count_slots(false);
+            self.group.record(id).count_slots(false);
         }
         let active = self.group.route().active;
         if active == from && self.mirror(from).is_on() {
@@ -238,10 +303,10 @@ impl Shared {
         }
     }
 
-    fn publish_split(&self, split: Option<Arc<Split>>) {
+    fn publish_split(&self, split: Option<Arc<Split>>) -> u64 {
         let route = self.group.route();
         let keeping = self.keeping(route.active);
-        self.publisher.borrow_mut().split(split, route.availability, keeping);
+        self.publisher.borrow_mut().split(split, route.availability, keeping).version
     }
 
     /// Brings slots to where their share is; returns how many are not there yet.
@@ -265,8 +330,7 @@ impl Shared {
 
     /// The active knows of how many slots the newest values may lie on the other side.
     async fn tell_share(&self, active: BackendId, slots: u16) -> Result<(), String> {
-        let told = words(&["HSET", &self.mark_keys.incident, "shared", &slots.to_string()]);
-        let reply = self.ask(active, vec![told], self.entry_timeout).await;
+        let reply = self.ask(active, self.share_words(active, slots), self.entry_timeout).await;
         let refusal = match &reply {
             Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
             Err(error) => Some(error.to_string()),
@@ -284,8 +348,16 @@ impl Shared {
         entry::bury_the_undead(self, id).await.map_err(|error| error.to_string())?;
         let record = self.group.record(id);
         if record.state() == State::Unknown {
-            return Err(format!("what it has missed is not known: {}", record.summary().why));
+            // All that was ever at home elsewhere, then.
+            let mut removed = 0;
+            for database in self.group.databases_used() {
+                sweep_database(self, id, database, self.sharing.told.get(), &mut removed).await?;
+            }
+            record.settle(State::Clean);
+            return Ok(());
         }
+        let route = self.group.route();
+        record.forget(|key| route.home(key) == id);
         while !record.is_without_keys() {
             entry::remove_batch(self, id).await.map_err(entry::Obstacle::why)?;
         }
@@ -298,7 +370,7 @@ impl Shared {
             if began.elapsed() > within {
                 return Err(format!("{what} ({within:?})"));
             }
-            if !self.newest_is_done() {
+            if !self.newest_is_done() || self.sharing.withdrawn.get() {
                 return Err(disturbed());
             }
             tokio::time::sleep(MOVING_LOOK).await;
@@ -307,8 +379,27 @@ impl Shared {
     }
 
     fn expect_undisturbed(&self, active: BackendId) -> Result<(), String> {
-        if self.newest_is_done() && self.group.route().active == active { Ok(()) } else { Err(disturbed()) }
+        let is_wanted = !self.sharing.withdrawn.get();
+        let is_so = is_wanted && self.newest_is_done() && self.group.route().active == active;
+        if is_so { Ok(()) } else { Err(disturbed()) }
     }
+
+    /// A successor must be able to find the keys of a share, see [`sweep`].
+    async fn expect_scans(&self, id: BackendId) -> Result<(), String> {
+        let scan = vec![words(&["SCAN", "0", "COUNT", "1"])];
+        let replies = self.ask(id, scan, self.entry_timeout).await.map_err(|error| error.to_string())?;
+        match replies.first().and_then(Reply::error) {
+            Some(error) => Err(format!("the active does not let us SCAN: {error}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Requests are held for a share since then.
+#[derive(Clone, Copy)]
+struct Hold {
+    began: Instant,
+    switches: u64,
 }
 
 fn disturbed() -> String {

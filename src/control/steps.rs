@@ -173,6 +173,10 @@ impl Run<'_> {
         }
         self.end_crossing(ended.is_err()).await;
         self.outcome.held = self.holding_since.map_or(Duration::ZERO, |since| since.elapsed());
+        if let (Err(_), Some(split)) = (&ended, &self.shared.group.route().split) {
+            // What it has done to the one that was to serve is not known here.
+            split.homes.ask_to_end(|| "a switch was begun meanwhile, and given up".to_owned());
+        }
         if ended.is_err() && !self.is_superseded() && self.shared.group.route().availability == Availability::Holding {
             self.shared.set_availability(self.shared.wished.get());
         }
@@ -301,7 +305,7 @@ impl Run<'_> {
     async fn drain(&mut self) -> Result<(), Obstacle> {
         let mut left = vec![self.wanted.from];
         left.extend(self.shared.sharing.with.get());
-        drained(self.shared, &left, || self.is_superseded()).await.map_err(Obstacle::Failed)
+        drained(self.shared, &left, DRAIN_MAX, || self.is_superseded()).await.map_err(Obstacle::Failed)
     }
 
     async fn catch_up(&mut self) -> Result<(), Obstacle> {
@@ -359,8 +363,9 @@ impl Run<'_> {
         }
         entry::settle(shared, wanted.to, &mut self.outcome).await?;
         shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
+        let shared_with = shared.sharing.with.take();
         self.outcome.epoch = shared.enter(wanted.to).epoch;
-        shared.sharing_ended(wanted.from);
+        shared.sharing_ended(wanted.from, shared_with);
         self.outcome.published = clock::now();
         if shared.may_mirror(wanted.to) {
             // What it holds is what is served from now on.
@@ -389,6 +394,7 @@ pub(super) async fn acknowledged(shared: &Shared, version: u64, within: Duration
 pub(super) async fn drained(
     shared: &Shared,
     ids: &[BackendId],
+    within: Duration,
     is_superseded: impl Fn() -> bool,
 ) -> Result<(), String> {
     let began = Instant::now();
@@ -403,8 +409,8 @@ pub(super) async fn drained(
         if is_superseded() {
             return Err(SUPERSEDED.to_owned());
         }
-        if began.elapsed() > DRAIN_MAX {
-            return Err(format!("{open} requests were still under way after {DRAIN_MAX:?}"));
+        if began.elapsed() > within {
+            return Err(format!("{open} requests were still under way after {within:?}"));
         }
         tokio::time::sleep(LOOK).await;
     }

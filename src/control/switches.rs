@@ -21,6 +21,7 @@ impl GroupControl {
         self.started = true;
         let shared = Rc::clone(&self.shared);
         shared.newest_switch.set(switch.id.0);
+        shared.switches_begun.set(shared.switches_begun.get() + 1);
         let others = self.others();
         self.attempt_began(&switch);
         let began = Instant::now();

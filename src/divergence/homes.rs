@@ -224,10 +224,7 @@ impl Homes {
                 // Nobody uses it, and it cannot move yet: whoever comes is served where it is.
                 self.borrowed_ms[at].store(now_ms, Ordering::Relaxed);
                 changed(word) & !ASKED
-            } else if word & ASKED == 0
-                && may_take
-                && since >= borrow_ms
-                && self.kept[at].load(Ordering::Acquire) == 0
+            } else if word & ASKED == 0 && may_take && since >= borrow_ms && self.kept[at].load(Ordering::Acquire) == 0
             {
                 changed(word) | ASKED
             } else {

@@ -141,10 +141,10 @@ pub(super) async fn run(shared: &Rc<Shared>, id: BackendId) -> String {
 /// The keys whose value is that of the other side. While two backends serve, what is at home on the backend itself is as it
 /// is there, once nothing that was lost can be executed any more.
 async fn strangers(shared: &Rc<Shared>, id: BackendId, keys: &[DirtyKey]) -> io::Result<Vec<DirtyKey>> {
+    entry::bury_the_undead(shared, id).await?;
     if !shared.group.route().serves(id) {
         return Ok(keys.to_vec());
     }
-    entry::bury_the_undead(shared, id).await?;
     let (route, mirror) = (shared.group.route(), &shared.group.mirrors[id.index()]);
     let is_strange = |key: &&DirtyKey| {
         let is_at_home = route.home(&key.1) == id;

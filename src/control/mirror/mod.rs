@@ -261,7 +261,7 @@ pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
 async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     let control = shared.mirror(id);
     let (record, mirror) = (shared.group.record(id), &shared.group.mirrors[id.index()]);
-    if record.state() == State::Unknown && shared.group.route().active == id {
+    if record.state() == State::Unknown && shared.group.route().serves(id) {
         return Err("it serves, and what it has missed is not known".to_owned());
     }
     if record.state() == State::Unknown {

@@ -91,7 +91,7 @@ pub(super) async fn look(shared: &Rc<Shared>) {
 pub(super) async fn keep_empty(shared: &Rc<Shared>, id: BackendId) {
     let is_due = {
         let facts = &shared.facts.borrow()[id.index()];
-        let is_idle = shared.group.route().active != id && shared.newest_is_done() && !facts.emptying;
+        let is_idle = !shared.group.route().serves(id) && shared.newest_is_done() && !facts.emptying;
         let has_keys = facts.is_owned() && facts.keys_in_use > 0 && facts.last_error.is_none();
         shared.other_writer.borrow().is_some() && shared.rules(id).data == DataMode::Mirrored && is_idle && has_keys
     };
