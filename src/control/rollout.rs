@@ -94,9 +94,12 @@ impl GroupControl {
     pub(super) fn begin_rollout(&mut self, plan: Plan, from: BackendId, to: BackendId) {
         let dwell = self.dwell_wished.unwrap_or(self.dwell_default);
         self.rollouts += 1;
+        let view = self.engine.view(clock::now());
+        let classes = &view.backends[to.index()].figures.classes;
+        let usual = classes.iter().find(|class| class.class == CommandClass::Read).and_then(|class| class.baseline);
         let sampler = compare(Rc::clone(&self.shared), (from, to), self.shared.messages.clone());
         self.rollout = Some(Running {
-            plan: Rollout::new(plan, from, to, dwell, clock::now()),
+            plan: Rollout::new(plan, from, to, dwell, clock::now()).usually(usual),
             number: self.rollouts,
             switch: None,
             _sampler: AbortOnDropHandle::new(tokio::task::spawn_local(sampler)),

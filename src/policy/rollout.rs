@@ -135,6 +135,8 @@ pub struct Rollout {
     asked: Asked,
     tries: u32,
     retry_at: Option<Time>,
+    /// What a read took on the next one while it served clients and was well; zero if it never did.
+    usual: Duration,
     /// How long each comparison lasts at least.
     dwell: Duration,
     /// What is left of it, and how long it has been over.
@@ -165,6 +167,7 @@ impl Rollout {
             asked: Asked::Nothing,
             tries: 0,
             retry_at: None,
+            usual: Duration::ZERO,
             dwell,
             left: dwell,
             overtime: Duration::ZERO,
@@ -174,6 +177,12 @@ impl Rollout {
             stuck: (0, Duration::ZERO),
             rollback: None,
         }
+    }
+
+    /// The next one has served before, and a read took so long then.
+    #[must_use]
+    pub fn usually(self, usual: Option<Duration>) -> Self {
+        Self { usual: usual.unwrap_or_default(), ..self }
     }
 
     /// Takes news and says what follows.
@@ -248,7 +257,7 @@ impl Rollout {
     }
 
     fn judge(&mut self, scope: Scope, wishes: &mut Vec<Wish>) {
-        if let Some(why) = self.tally.breach(scope) {
+        if let Some(why) = self.tally.breach(scope, self.usual) {
             self.roll_back(Trouble::Bad(why), wishes);
         }
     }
