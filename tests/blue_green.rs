@@ -1,4 +1,5 @@
-//! The plan `blue_green`: compared before and after the cut-over, and rolled back by itself when green is wrong.
+//! Staged plans: `blue_green`, compared before and after the cut-over, and rolled back by itself when green is wrong; and such
+//! plans as the way back to the primary.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -35,8 +36,8 @@ impl Stage {
     }
 
     #[track_caller]
-    fn begin(&self, to: &str, dwell: &str) {
-        let answer = self.standin.post("/v1/failover", &json!({"to": to, "plan": "blue_green", "dwell": dwell}));
+    fn begin(&self, to: &str, plan: &str, dwell: &str) {
+        let answer = self.standin.post("/v1/failover", &json!({"to": to, "plan": plan, "dwell": dwell}));
         assert_eq!((answer.code, &answer.json()["result"]), (200, &json!("begun")), "{answer:?}");
     }
 
@@ -67,7 +68,7 @@ fn a_plan_runs_to_its_end_under_load_without_an_error_or_a_lost_write_and_leads_
     let stage = Stage::start();
     let load = Load::new(stage.standin.address()).clients(8).requests_per_second(2_000).start();
     load.wait_for_successes(500);
-    stage.begin("green", "1s");
+    stage.begin("green", "blue_green", "1s");
     let event = stage.ended();
     assert_eq!(event["result"], "done", "{event:#}");
     assert_eq!(stage.standin.active(), "green");
@@ -93,7 +94,7 @@ fn wrong_values_in_2_percent_of_greens_replies_end_the_plan_in_its_first_compari
     stage.relay.set(&[Rule::value(&["GET"], "wrong").share(0.02)]);
     let load = Load::new(stage.standin.address()).clients(8).requests_per_second(2_000).start();
     load.wait_for_successes(500);
-    stage.begin("green", "30s");
+    stage.begin("green", "blue_green", "30s");
     let event = stage.ended();
     let message = event["message"].as_str().unwrap();
     println!("{message}");
@@ -114,7 +115,7 @@ fn wrong_values_in_2_percent_of_greens_replies_end_the_plan_in_its_first_compari
 fn green_that_turns_slow_after_the_cut_over_is_left_for_blue_again() {
     let mut stage = Stage::start();
     stage.standin.declare(&["plan blue_green", "green"]);
-    stage.begin("green", "6s");
+    stage.begin("green", "blue_green", "6s");
     eventually(secs(20), "it is compared", || stage.phase() == "compare");
     eventually(secs(60), "green serves", || stage.phase() == "watch");
     stage.relay.set(&[Rule::delay(&["GET"], support::ms(30))]);
@@ -135,7 +136,7 @@ fn an_operator_pauses_resumes_and_rolls_back() {
     assert_eq!(stage.standin.post("/v1/rollback", &json!({})).code, 409, "nothing is under way");
     let dry = stage.standin.post("/v1/failover", &json!({"to": "green", "plan": "blue_green", "dry_run": true})).json();
     assert_eq!((dry["result"].as_str(), dry["steps"].as_array().map(Vec::len)), (Some("dry_run"), Some(4)), "{dry:#}");
-    stage.begin("green", "1s");
+    stage.begin("green", "blue_green", "1s");
     assert_eq!(stage.standin.post("/v1/pause", &json!({})).code, 200);
     support::throughout(secs(3), "it does not go on", || stage.standin.active() == "primary");
     assert_eq!(stage.standin.group("default")["plan"]["paused"], true);
@@ -172,7 +173,7 @@ fn values_that_are_no_strings_are_compared_too_and_show_where_they_differ() {
         blue.command(&["ZADD", &format!("zset:{n}"), "1", "a", "2", "b"]);
         blue.command(&["SADD", &format!("set:{n}"), "a", "b", "c"]);
     }
-    stage.begin("green", "30s");
+    stage.begin("green", "blue_green", "30s");
     let samples = || stage.standin.group("default")["plan"]["samples"].as_u64().unwrap_or(0);
     eventually(secs(30), "they are compared", || samples() > 100);
     assert_eq!(stage.standin.group("default")["plan"]["wrong"], 0);
@@ -182,6 +183,7 @@ fn values_that_are_no_strings_are_compared_too_and_show_where_they_differ() {
     }
     let event = stage.ended();
     let message = event["message"].as_str().unwrap();
+    assert!(event["detail"]["evidence"].as_str().is_some_and(|evidence| !evidence.contains(" 0 wrong")), "{event:#}");
     assert!(message.contains("a hash whose elements are others on the other side"), "{message}");
     assert_eq!(stage.standin.active(), "primary");
     stage.standin.finish();

@@ -142,7 +142,10 @@ impl Rollout {
 
     fn begin(&mut self, phase: Phase) {
         self.phase = phase;
-        self.tally = Tally::default();
+        if self.scope().is_some() {
+            // Until then the evidence is that of the comparison before.
+            self.tally = Tally::default();
+        }
         self.left = self.dwell;
         self.overtime = Duration::ZERO;
         self.degraded_since = None;

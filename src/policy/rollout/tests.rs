@@ -175,6 +175,11 @@ fn two_wrong_values_end_it_with_the_evidence_wherever_it_is() {
     let mut world = World::new(Plan::Gradual);
     world.look(OLD, 1).moved(10).sample(Sampled::Same, 98).sample(Sampled::Wrong, 2);
     world.assert_given_back("100 samples, 2 wrong");
+    assert_eq!(
+        (world.plan.tally.samples, world.plan.tally.wrong),
+        (100, 2),
+        "the evidence stays for the event of the end"
+    );
 
     let mut world = World::new(Plan::Canary);
     world.cut_over().sample(Sampled::Wrong, 2);
