@@ -52,6 +52,7 @@ impl SessionTask {
             self.state.subscriptions.remove(spec.handling, &names);
         }
         self.show_subscriptions();
+        self.subscribe_on_second(request);
         added
     }
 
@@ -59,6 +60,7 @@ impl SessionTask {
     pub(super) fn unsubscribed(&mut self, handling: Handling, names: &[Vec<u8>]) {
         if !names.is_empty() {
             self.state.subscriptions.remove(handling, names);
+            self.renew_second();
         }
         self.show_subscriptions();
     }
@@ -211,6 +213,7 @@ impl SessionTask {
 
     /// Ends the connection together with whatever the server holds for it.
     pub(super) fn abandon_pinned(&mut self) {
+        self.session.drop_second();
         self.state.is_pristine = false;
         self.release_pinned();
         self.state.orphans.clear();
@@ -231,6 +234,7 @@ impl SessionTask {
         }
         let requests = in_doubt.iter().map(|(database, request)| (*database, request.as_slice()));
         self.session.context.mirror_values(requests);
+        self.session.drop_second();
         self.session.context.sessions.borrow_mut().remove(&self.session.record.id);
     }
 }

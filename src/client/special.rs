@@ -201,6 +201,7 @@ impl SessionTask {
                     self.session.context.group.note_database(number);
                     self.link = None;
                     self.session.record.update(|shown| shown.database = number);
+                    self.renew_second_of_other_lane();
                 }
             }
             Expected::Exec => {

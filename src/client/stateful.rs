@@ -98,6 +98,7 @@ impl SessionTask {
                 pinned.push(self.aside_entry(&hello), &hello);
                 self.state.is_pristine = false;
             }
+            self.renew_second_of_other_lane();
         }
         self.session.protocol.set(protocol);
         let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
@@ -179,6 +180,7 @@ impl SessionTask {
         if !turned_off {
             self.state.kept.push(request.to_vec());
         }
+        self.keep_on_second(request);
         if spec.handling == Handling::ClientNoTouch {
             self.session.record.update(|shown| shown.no_touch = !turned_off);
         }
