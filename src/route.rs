@@ -2,6 +2,8 @@
 //!
 //! Invariants: the epoch only grows; what readers must see together is in one snapshot; the publisher is not `Clone`.
 
+mod crossing;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
+pub use self::crossing::{Crossing, Crossings};
 use crate::backend::Backend;
 use crate::divergence::{Mirror, Record};
 use crate::policy::{BackendId, Edge};
@@ -153,6 +156,8 @@ pub struct Group {
     barrier: watch::Sender<u64>,
     /// By worker: the newest barrier behind it.
     passed: Vec<AtomicU64>,
+    /// Who listens to channels is led through planned switches by this.
+    pub crossings: Crossings,
     databases: Mutex<BTreeSet<u32>>,
     /// A database is used that none of the group's sessions has used before.
     pub database_noted: Notify,
@@ -196,6 +201,7 @@ impl Group {
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             barrier: watch::Sender::new(0),
             passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            crossings: Crossings::new(workers),
         });
         (Arc::clone(&group), Publisher { group })
     }

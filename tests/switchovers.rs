@@ -39,7 +39,7 @@ fn a_drained_switchover_answers_every_request_and_says_for_how_long_requests_wer
     report.assert_no_stale_reads();
     let event = last_event(&standin, "failover");
     assert_eq!(event["detail"]["plan"], "drain");
-    assert_eq!(step_names(&event), ["look", "reconcile", "hold", "drain", "enter"]);
+    assert_eq!(step_names(&event), ["look", "reconcile", "subscribe", "hold", "drain", "listen", "enter"]);
     let last = &standin.group("default")["last_switch"];
     assert_eq!((&last["plan"], &last["result"], &last["to"]), (&json!("drain"), &json!("done"), &json!("backup-a")));
     assert_eq!(last["held_us"], event["detail"]["held_us"]);
@@ -86,7 +86,7 @@ fn a_dry_run_says_the_steps_and_changes_nothing() {
     );
     let words: Vec<&str> = body["steps"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
     let names: Vec<&str> = words.iter().map(|step| step.split(':').next().unwrap()).collect();
-    assert_eq!(names, ["look", "reconcile", "hold", "drain", "enter"], "{words:#?}");
+    assert_eq!(names, ["look", "reconcile", "subscribe", "hold", "drain", "listen", "enter"], "{words:#?}");
     assert_eq!((standin.active().as_str(), standin.epoch(), standin.events().len()), ("primary", epoch, events));
     let refused = standin.post("/v1/failover", &json!({"to": "nowhere", "dry_run": true}));
     assert_eq!(refused.code, 404, "{refused:?}");

@@ -19,6 +19,7 @@ use super::clock;
 use super::counters::{Counter, Counters};
 use super::gather::Gather;
 use super::handshake::Lane;
+use super::listens::Listens;
 use super::loss::category;
 use super::shared::Backend;
 use crate::command::{Category, Class, Handling};
@@ -65,6 +66,9 @@ pub mod flag {
     /// A write that was sent on a connection that is gone, and was not answered: it may have been executed, whatever becomes
     /// of it afterwards. One that was refused and is repeated was not executed.
     pub const UNSETTLED: u16 = 2048;
+    /// Ours, on a connection that a client owns: what comes behind its reply was sent by the server after what came before it,
+    /// see [`super::Listens`]. `Entry::confirmations` is its number.
+    pub const FENCE: u16 = 4096;
     /// Flags that mean nothing for where the reply goes.
     pub const ASIDE: u16 = MIRRORED_AS_IT_IS | MIRRORED;
 }
@@ -79,7 +83,7 @@ pub struct Entry<S> {
     pub seq: u32,
     /// Length of the request's bytes.
     pub len: u32,
-    /// For [`flag::SUBSCRIPTION`] and [`flag::AHEAD`]: confirmations or replies still to come.
+    /// For [`flag::SUBSCRIPTION`] and [`flag::AHEAD`]: confirmations or replies still to come; for [`flag::FENCE`] its number.
     pub confirmations: u32,
     pub class: Class,
     pub attempts: u8,
@@ -201,6 +205,7 @@ pub struct Link<S: Owner> {
     /// The incident in which blocks were written ahead on it, and how many.
     blocks: Cell<(u32, u32)>,
     pub(super) client_id: Cell<u64>,
+    pub(super) listens: Cell<Listens>,
     /// When the handshake of its present connection began, which proves connections dead that were lost before.
     pub(super) greeted_us: Cell<u64>,
     pub(super) last_progress_us: Cell<u64>,
@@ -253,6 +258,7 @@ impl<S: Owner> Link<S> {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             blocks: Cell::new((0, 0)),
             client_id: Cell::new(0),
+            listens: Cell::new(Listens::Always),
             greeted_us: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             connecting_since_us: Cell::new(clock::micros()),

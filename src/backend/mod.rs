@@ -16,6 +16,7 @@ mod io;
 mod link;
 #[cfg(test)]
 mod link_tests;
+mod listens;
 mod loss;
 mod replies;
 mod shared;
@@ -30,6 +31,7 @@ pub use fault::{cause, edge, may_repeat};
 pub use handshake::{Depth, HandshakeError, Lane, Ready, connect, read_info};
 pub use io::Io;
 pub use link::{Batch, Entry, Host, Link, LinkSettings, Owner, State, flag};
+pub use listens::Listens;
 pub use loss::sealed_text;
 pub use shared::{Backend, Identity, Scout, Timing};
 pub use target::{Address, Login, Target, TlsSource, spare_congestion_control};

@@ -140,6 +140,9 @@ impl<S: Owner> Cutter<S> {
             let plain = entry.flags & !flag::ASIDE == 0 && first != b'-' && first != b'!' && queue.delayed.is_empty();
             if !plain {
                 self.flush(link, run.take(), now_us);
+                if entry.flags & flag::FENCE != 0 {
+                    link.fence_answered(entry.confirmations);
+                }
                 if entry.flags & flag::AHEAD != 0 {
                     self.block_answered(queue, entry, first);
                 } else {
@@ -200,6 +203,9 @@ impl<S: Owner> Cutter<S> {
     /// A frame that is no plain answer: a push, a message, a confirmation. Returns whether it was dealt with.
     fn aside(&self, link: &Link<S>, queue: &mut Queue<S>, start: usize, end: usize) -> bool {
         let frame = &self.buffer[start..end];
+        if link.drops(frame) {
+            return true;
+        }
         let owner = link.owner.borrow();
         let Some(owner) = owner.as_ref() else {
             // Multiplexed: nobody asked for pushes here. Idle in the pool: nobody waits.

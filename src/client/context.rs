@@ -264,6 +264,12 @@ impl Context {
         Some(self.spawn_link(active, lane, Some(owner)))
     }
 
+    /// A connection to the backend that is about to serve, beside the session's own; `None` when the bound is reached there.
+    pub(super) fn second(&self, to: BackendId, lane: Lane, owner: Session) -> Option<Rc<Link<Session>>> {
+        let is_full = self.group.backend(to).pinned_open.load(Ordering::Relaxed) >= self.settings.pinned_max;
+        (!is_full).then(|| self.spawn_link(to, lane, Some(owner)))
+    }
+
     /// Takes a connection back that no session needs any more. One whose state is not that of its lane is closed.
     pub(super) fn unpin(&self, link: Rc<Link<Session>>, is_pristine: bool) {
         link.set_owner(None);

@@ -136,6 +136,7 @@ impl SessionTask {
                     self.state.login = login;
                     self.link = None;
                     self.leave_other_rights();
+                    self.renew_second_of_other_lane();
                 }
                 self.session.record.update(|shown| shown.user = name);
                 match outcome.hello {

@@ -6,6 +6,7 @@
 mod ahead;
 mod clients;
 mod context;
+mod crossing;
 mod cursors;
 mod descriptors;
 mod listener;

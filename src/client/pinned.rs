@@ -32,7 +32,7 @@ impl SessionTask {
         let expected = Expected::Subscription { handling: spec.handling, added: Vec::new() };
         let step = self.send_own(spec, request, Some(expected));
         if step != Step::Consumed || self.state.pinned.is_none() {
-            self.session.subscribed.set(!self.state.subscriptions.is_empty());
+            self.show_subscriptions();
             return step;
         }
         let new = self.note_subscription(spec, request);
@@ -52,6 +52,7 @@ impl SessionTask {
             self.state.subscriptions.remove(spec.handling, &names);
         }
         self.show_subscriptions();
+        self.subscribe_on_second(request);
         added
     }
 
@@ -59,13 +60,20 @@ impl SessionTask {
     pub(super) fn unsubscribed(&mut self, handling: Handling, names: &[Vec<u8>]) {
         if !names.is_empty() {
             self.state.subscriptions.remove(handling, names);
+            self.renew_second();
         }
         self.show_subscriptions();
     }
 
-    fn show_subscriptions(&self) {
+    pub(super) fn show_subscriptions(&self) {
         let subscriptions = &self.state.subscriptions;
-        self.session.subscribed.set(!subscriptions.is_empty());
+        let is_unconfirmed = |expected: &Expected| matches!(expected, Expected::Subscription { .. });
+        let mut unconfirmed = self.state.expected.iter().rev().filter(|(.., expected)| is_unconfirmed(expected));
+        let leaves_at = unconfirmed.next().map(|(seq, ..)| *seq).filter(|_| subscriptions.is_empty());
+        self.session.leaves_at.set(leaves_at);
+        if leaves_at.is_none() {
+            self.session.subscribed.set(!subscriptions.is_empty());
+        }
         self.session.record.update(|shown| {
             shown.channels = subscriptions.channels.len();
             shown.patterns = subscriptions.patterns.len();
@@ -211,6 +219,7 @@ impl SessionTask {
 
     /// Ends the connection together with whatever the server holds for it.
     pub(super) fn abandon_pinned(&mut self) {
+        self.session.drop_second();
         self.state.is_pristine = false;
         self.release_pinned();
         self.state.orphans.clear();
@@ -231,6 +240,7 @@ impl SessionTask {
         }
         let requests = in_doubt.iter().map(|(database, request)| (*database, request.as_slice()));
         self.session.context.mirror_values(requests);
+        self.session.drop_second();
         self.session.context.sessions.borrow_mut().remove(&self.session.record.id);
     }
 }

@@ -28,6 +28,10 @@ impl SessionTask {
             link.set_owner(None);
             let left = link.abort();
             self.pinned_lost(&link, left);
+            if self.has_second(active) {
+                // It stands already, and hears what is published there from now on.
+                self.recover_pinned();
+            }
         } else if self.state.is_recovering() {
             self.recover_pinned();
         } else if self.session.context.route().availability == Availability::Holding {
@@ -36,6 +40,9 @@ impl SessionTask {
     }
 
     pub(super) fn pinned_lost(&mut self, link: &Rc<Link<Session>>, left: Left) {
+        if self.is_second(link) {
+            return self.session.drop_second();
+        }
         let is_ours = self.state.pinned.as_ref().is_some_and(|pinned| Rc::ptr_eq(pinned, link));
         if !is_ours {
             return;
@@ -106,7 +113,9 @@ impl SessionTask {
         if left.is_empty() && !self.state.needs_pin() {
             return self.recovered();
         }
-        let Some(link) = context.pin(active, self.state.lane(), self.session.clone()) else {
+        let second = self.take_second(active);
+        let is_subscribed = second.is_some();
+        let Some(link) = second.or_else(|| context.pin(active, self.state.lane(), self.session.clone())) else {
             self.state.orphans = left;
             return self.schedule_recovery();
         };
@@ -115,6 +124,9 @@ impl SessionTask {
         // Tracking comes first: what is read from here on is watched.
         self.state.pinned = Some(Rc::clone(&link));
         self.renew_tracking();
+        if !is_subscribed {
+            self.subscribe_on(&link);
+        }
         self.set_up(&link, unanswered);
         if left.iter().any(|(entry, _)| entry.class == Class::Blocking) {
             self.state.count_blocked(context.worker, Some(Arc::clone(&link.backend)));
@@ -240,11 +252,10 @@ impl SessionTask {
         }
     }
 
-    /// Says on a new connection what made the old one the client's own; nobody wants those replies.
-    fn set_up(&mut self, link: &Rc<Link<Session>>, unanswered: usize) {
-        let mut requests: Vec<(Vec<u8>, u32)> = Vec::new();
+    /// Puts a new connection into the client's states, and has it listen to what the client listens to.
+    pub(super) fn subscribe_on(&self, link: &Link<Session>) {
         for kept in &self.state.kept {
-            requests.push((kept.clone(), 0));
+            self.push_set_up(link, kept, 0);
         }
         let subscriptions = &self.state.subscriptions;
         for (command, names) in [
@@ -257,31 +268,40 @@ impl SessionTask {
                 arguments.extend(names.iter().map(Vec::as_slice));
                 let mut request = Vec::new();
                 resp::encode_request(&mut request, &arguments);
-                requests.push((request, names.len() as u32));
+                self.push_set_up(link, &request, names.len());
             }
         }
+    }
+
+    /// Says on a new connection what else made the old one the client's own.
+    fn set_up(&mut self, link: &Link<Session>, unanswered: usize) {
+        let mut requests: Vec<Vec<u8>> = Vec::new();
         if self.state.monitoring {
             let mut request = Vec::new();
             resp::encode_request(&mut request, &[b"MONITOR"]);
-            requests.push((request, 0));
+            requests.push(request);
         }
         if let Some(log) = self.state.transaction.as_ref().and_then(|transaction| transaction.log.as_ref()) {
             let mut multi = Vec::new();
             resp::encode_request(&mut multi, &[b"MULTI"]);
-            requests.push((multi, 0));
+            requests.push(multi);
             if self.state.transaction.as_ref().is_some_and(|transaction| transaction.is_spoiled) {
-                requests.push((wrong_arity(), 0));
+                requests.push(wrong_arity());
             }
             let answered = log.len().saturating_sub(unanswered);
-            requests.extend(log[..answered].iter().map(|request| (request.clone(), 0)));
+            requests.extend(log[..answered].iter().cloned());
         }
         self.state.is_pristine = self.state.kept.is_empty() && self.state.tracking.is_none();
-        for (request, confirmations) in requests {
-            let subscription = if confirmations > 0 { flag::SUBSCRIPTION } else { 0 };
-            let entry = self.aside_entry(&request);
-            let class = Class::Admin;
-            link.push(Entry { confirmations, class, flags: flag::ABANDONED | subscription, ..entry }, &request);
+        for request in requests {
+            self.push_set_up(link, &request, 0);
         }
+    }
+
+    /// Nobody wants the reply, or these confirmations.
+    pub(super) fn push_set_up(&self, link: &Link<Session>, request: &[u8], confirmations: usize) {
+        let subscription = if confirmations > 0 { flag::SUBSCRIPTION } else { 0 };
+        let (entry, flags) = (self.aside_entry(request), flag::ABANDONED | subscription);
+        link.push(Entry { confirmations: confirmations as u32, class: Class::Admin, flags, ..entry }, request);
     }
 
     /// What begins anew on the active backend is missed by those whose record is kept, like any other write.

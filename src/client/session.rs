@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 use super::context::Context;
+use super::crossing::Second;
 use super::output::Output;
 use super::registry::ClientRecord;
 use super::traces::Shown;
@@ -19,6 +20,7 @@ use super::worker::Told;
 use crate::backend::{Entry, Io, Link, Owner};
 use crate::policy::BackendId;
 use crate::resp::{self, Protocol};
+use crate::route::Crossing;
 
 /// Requests that were on a connection which ended, with their bytes.
 pub(super) type Left = Vec<(Entry<Session>, Vec<u8>)>;
@@ -33,6 +35,8 @@ pub(super) enum Notice {
     PinnedEnded { link: Rc<Link<Session>>, left: Left },
     /// The active backend is another.
     RouteChanged(BackendId),
+    /// A planned switch is prepared, and it listens to channels.
+    Cross(Crossing),
     /// CLIENT UNBLOCK.
     Unblock { with_error: bool },
     /// Another client says something about redirected invalidation messages.
@@ -63,6 +67,8 @@ pub(crate) struct Inner {
     repeating: Cell<u32>,
     /// Subscriptions and modes in which frames come unasked; set by the task.
     pub(super) subscribed: Cell<bool>,
+    /// The request that has left the last channel: messages come until it is confirmed, and none afterwards.
+    pub(super) leaves_at: Cell<Option<u32>>,
     pub(super) monitoring: Cell<bool>,
     pub(super) watched: RefCell<super::traces::Watched>,
     pub(super) protocol: Cell<Protocol>,
@@ -70,6 +76,9 @@ pub(crate) struct Inner {
     pub(super) wakes_at: Cell<Option<u32>>,
     /// The connection that the client owns, for others to look up; the task's own copy is what counts.
     pub(super) owned: RefCell<Option<Rc<Link<Session>>>>,
+    /// A connection to the backend that is about to serve, and the number of what was asked last for that; see `crossing`.
+    pub(super) second: RefCell<Option<Second>>,
+    pub(super) crossing: Cell<u64>,
     /// The writes of a transaction whose EXEC is on its way, while there are mirrors: nobody else knows its keys.
     pub(super) in_doubt: RefCell<Vec<(u32, Vec<u8>)>>,
     /// The task has stopped reading, and whether what the client has asked for must end with it; set by the task.
@@ -102,11 +111,14 @@ impl Session {
             doomed: Cell::new(false),
             repeating: Cell::new(0),
             subscribed: Cell::new(false),
+            leaves_at: Cell::new(None),
             monitoring: Cell::new(false),
             watched: RefCell::default(),
             protocol: Cell::new(Protocol::Resp2),
             wakes_at: Cell::new(None),
             owned: RefCell::new(None),
+            second: RefCell::default(),
+            crossing: Cell::new(0),
             in_doubt: RefCell::default(),
             stopped_reading: Cell::new(false),
             must_leave: Cell::new(false),
@@ -248,6 +260,10 @@ impl Owner for Session {
     }
 
     fn special(&self, seq: u32, bytes: &[u8]) {
+        if self.leaves_at.get() == Some(seq) {
+            // Now, and not when the task sees it: what follows in the same piece may look like a message.
+            self.subscribed.set(false);
+        }
         if !self.gone.get() {
             self.notify(Notice::Reply { seq, bytes: bytes.to_vec() });
         }
@@ -262,10 +278,8 @@ impl Owner for Session {
         if !may_be_one {
             return false;
         }
-        matches!(
-            resp::first_bulk_of_array(frame),
-            Some(b"message" | b"pmessage" | b"smessage" | b"invalidate" | b"tracking-redir-broken" | b"moved")
-        )
+        let is_other = || resp::first_bulk_of_array(frame);
+        resp::is_message(frame) || matches!(is_other(), Some(b"invalidate" | b"tracking-redir-broken" | b"moved"))
     }
 
     fn out_of_band(&self, bytes: &[u8]) {

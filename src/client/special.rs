@@ -185,7 +185,9 @@ impl SessionTask {
         match expected {
             Expected::Nothing | Expected::TrackingInfo => {}
             Expected::Subscription { handling, added } => {
-                if !succeeded {
+                if succeeded {
+                    self.show_subscriptions();
+                } else {
                     self.unsubscribed(handling, &added);
                 }
             }
@@ -201,6 +203,7 @@ impl SessionTask {
                     self.session.context.group.note_database(number);
                     self.link = None;
                     self.session.record.update(|shown| shown.database = number);
+                    self.renew_second_of_other_lane();
                 }
             }
             Expected::Exec => {

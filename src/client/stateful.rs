@@ -77,6 +77,7 @@ impl SessionTask {
         self.link = None;
         self.session.protocol.set(Protocol::Resp2);
         self.session.subscribed.set(false);
+        self.session.leaves_at.set(None);
         self.session.monitoring.set(false);
         self.session.record.update(|shown| {
             let fresh =
@@ -98,6 +99,7 @@ impl SessionTask {
                 pinned.push(self.aside_entry(&hello), &hello);
                 self.state.is_pristine = false;
             }
+            self.renew_second_of_other_lane();
         }
         self.session.protocol.set(protocol);
         let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
@@ -179,6 +181,7 @@ impl SessionTask {
         if !turned_off {
             self.state.kept.push(request.to_vec());
         }
+        self.keep_on_second(request);
         if spec.handling == Handling::ClientNoTouch {
             self.session.record.update(|shown| shown.no_touch = !turned_off);
         }

@@ -431,6 +431,7 @@ impl SessionTask {
                 Notice::OutOfBand(bytes) => self.session.tell(&bytes),
                 Notice::PinnedEnded { link, left } => self.pinned_lost(&link, left),
                 Notice::RouteChanged(active) => self.follow_route(active),
+                Notice::Cross(crossing) => self.cross(crossing),
                 Notice::Unblock { with_error } => self.unblock(with_error),
                 Notice::Told(told) => self.told(&told),
                 Notice::RenewTracking => self.renew_tracking(),

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::crossing;
 use super::modes::State;
 use super::registry::{ClientRecord, Registry, Shown};
 use super::session::{Notice, Session};
@@ -118,6 +119,7 @@ async fn work(setup: WorkerSetup) {
         tokio::task::spawn_local(follow_route(Rc::clone(context)));
         tokio::task::spawn_local(tidy(Rc::clone(context)));
         tokio::task::spawn_local(pass_barriers(Rc::clone(context)));
+        tokio::task::spawn_local(crossing::lead_across(Rc::clone(context)));
     }
     let scratch = Rc::new(RefCell::new(vec![0u8; limits::READ_CHUNK_BYTES]));
     loop {

@@ -9,7 +9,7 @@ use super::entry::{self, Obstacle, RECONCILE_ROUNDS, words};
 use super::incident;
 use super::replication::{self, Other, Promotion};
 use super::shared::Shared;
-use crate::backend::clock;
+use crate::backend::{Identity, clock};
 use crate::divergence::State;
 use crate::policy::{BackendId, Plan, Situation, Step, Switch, SwitchKind, SwitchResult, Time};
 use crate::route::Availability;
@@ -32,6 +32,11 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(250);
 const DOUBT_MAX: Duration = Duration::from_secs(1);
 /// So long may it take until clients that wait on purpose are let go by the old active.
 const PARTING_MAX: Duration = Duration::from_millis(20);
+/// So long is waited for clients that listen to channels to be subscribed on the next backend. Those that are not by then
+/// are as after a failure: they miss what is published until they are.
+const SUBSCRIBE_MAX: Duration = Duration::from_millis(250);
+/// So long may it hold requests that such clients read what was published before: a round trip to either backend.
+const LISTEN_MAX: Duration = Duration::from_millis(100);
 /// Between two looks at the workers.
 const LOOK: Duration = Duration::from_micros(200);
 
@@ -54,6 +59,8 @@ pub(super) struct Outcome {
     /// Dirty keys that were removed.
     pub(super) removed: usize,
     pub(super) flushed: bool,
+    /// What it has missed came by replication.
+    pub(super) carried: bool,
     /// How long requests were held.
     pub(super) held: Duration,
     /// When the route was published.
@@ -103,6 +110,8 @@ impl Shared {
             }
             Step::Drain => format!("{text} ({DRAIN_MAX:?} at most, else the switch is given up)"),
             Step::CatchUp => format!("{text} ({CATCH_UP_MAX:?} at most, else the switch is given up)"),
+            Step::Subscribe => format!("{text} (waits {SUBSCRIBE_MAX:?} at most)"),
+            Step::Listen => format!("{text} (waits {LISTEN_MAX:?} at most)"),
             Step::Look | Step::Hold | Step::HandOver | Step::Doubt | Step::Enter => text.to_owned(),
         }
     }
@@ -115,12 +124,14 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
         epoch: 0,
         removed: 0,
         flushed: false,
+        carried: false,
         held: Duration::ZERO,
         published: Time::ZERO,
         promotion: Promotion::NotNeeded,
         steps: Vec::new(),
     };
-    let mut run = Run { shared: &shared, wanted: &wanted, outcome, holding_since: None };
+    let mut run =
+        Run { shared: &shared, wanted: &wanted, outcome, holding_since: None, looked_at: None, crossing: None };
     let ended = run.all().await;
     let mut outcome = run.outcome;
     if let Err(obstacle) = ended {
@@ -138,6 +149,10 @@ struct Run<'a> {
     wanted: &'a Wanted,
     outcome: Outcome,
     holding_since: Option<Instant>,
+    /// Whose content it was, when it was looked at first.
+    looked_at: Option<Identity>,
+    /// What the workers were asked last for clients that listen to channels.
+    crossing: Option<u64>,
 }
 
 impl Run<'_> {
@@ -155,6 +170,7 @@ impl Run<'_> {
                 break;
             }
         }
+        self.end_crossing(ended.is_err()).await;
         self.outcome.held = self.holding_since.map_or(Duration::ZERO, |since| since.elapsed());
         if ended.is_err() && !self.is_superseded() && self.shared.group.route().availability == Availability::Holding {
             self.shared.set_availability(self.shared.wished.get());
@@ -166,10 +182,12 @@ impl Run<'_> {
         match step {
             Step::Look => self.look().await,
             Step::Reconcile => self.reconcile().await,
+            Step::Subscribe => self.subscribe().await,
             Step::Hold => self.hold().await,
             Step::Drain => self.drain().await,
             Step::CatchUp => self.catch_up().await,
             Step::HandOver => self.hand_over().await,
+            Step::Listen => self.listen().await,
             Step::Doubt => self.doubt().await,
             Step::Enter => self.enter().await,
         }
@@ -186,13 +204,17 @@ impl Run<'_> {
         if shared.may_mirror(to) {
             entry::expect_in_step(shared, to)?;
         }
-        entry::enter(shared, self.wanted, &mut self.outcome, false).await.map(|_| ())
+        self.looked_at = Some(entry::enter(shared, self.wanted, &mut self.outcome, false).await?);
+        Ok(())
     }
 
     /// What is kept in step is copied by its mirror; what is not, is removed.
     async fn reconcile(&mut self) -> Result<(), Obstacle> {
         let (shared, to) = (self.shared, self.wanted.to);
         let began = Instant::now();
+        if replication::is_carried_over(shared, self.wanted.from, to).await {
+            return Ok(());
+        }
         if shared.may_mirror(to) && shared.group.record(to).state() == State::Keys {
             // What is copied is not missed afterwards; it is removed only where it cannot be copied.
             shared.reconciling.set(Some(to));
@@ -223,6 +245,46 @@ impl Run<'_> {
                 break;
             }
             self.outcome.removed += entry::remove_batch(shared, to).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody has waited yet, and what is late is no reason to give the switch up.
+    async fn subscribe(&mut self) -> Result<(), Obstacle> {
+        let (group, to) = (&self.shared.group, self.wanted.to);
+        // No request goes there before the route does, so that it does not matter that its content is not put right yet.
+        group.backend(to).admit(self.looked_at.take().map(Arc::new));
+        let number = group.crossings.begin(to);
+        self.crossing = Some(number);
+        self.crossed(number, SUBSCRIBE_MAX).await
+    }
+
+    /// Nothing is published any more: what was, is read to its end.
+    async fn listen(&mut self) -> Result<(), Obstacle> {
+        let group = &self.shared.group;
+        if group.crossings.second_open() == 0 {
+            return Ok(());
+        }
+        let number = group.crossings.fence(self.wanted.to);
+        self.crossing = Some(number);
+        self.crossed(number, LISTEN_MAX).await
+    }
+
+    /// Second connections end that were made for nothing, and clients hear the old backend again before it serves again.
+    async fn end_crossing(&mut self, has_failed: bool) {
+        let number = self.crossing.take().and_then(|number| self.shared.group.crossings.end(number));
+        if let Some(number) = number.filter(|_| has_failed) {
+            let _ = self.crossed(number, LISTEN_MAX).await;
+        }
+    }
+
+    async fn crossed(&self, number: u64, within: Duration) -> Result<(), Obstacle> {
+        let began = Instant::now();
+        while !self.shared.group.crossings.is_passed(number) && began.elapsed() < within {
+            if self.is_superseded() {
+                return Err(superseded());
+            }
+            tokio::time::sleep(LOOK).await;
         }
         Ok(())
     }
@@ -325,6 +387,7 @@ impl Run<'_> {
         }
         entry::settle(shared, wanted.to, &mut self.outcome).await?;
         shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
+        shared.begins_to_serve(wanted.to);
         self.outcome.epoch = shared.enter(wanted.to).epoch;
         self.outcome.published = clock::now();
         if shared.may_mirror(wanted.to) {

@@ -45,6 +45,8 @@ pub enum Step {
     Look,
     /// While the old backend serves, what the next one has missed is copied or removed until little is left.
     Reconcile,
+    /// While the old backend serves, clients that listen to channels are subscribed on the next one too.
+    Subscribe,
     /// New requests wait from here.
     Hold,
     /// Requests under way are answered.
@@ -53,6 +55,8 @@ pub enum Step {
     CatchUp,
     /// The replica has everything, and becomes the master; the old one follows it.
     HandOver,
+    /// Clients that listen to channels have read what was published, and hear the next backend from here on.
+    Listen,
     /// What is under way may or may not be executed: its keys are entered into what the next backend has missed.
     Doubt,
     /// The rest of what it has missed is put right, and the route leads there.
@@ -117,14 +121,15 @@ impl Plan {
         }
         // A living master hands over only what it has acknowledged and no more: also where nothing was to be waited for.
         if planned && (self != Self::Immediate || hands_over) {
-            let mut steps = vec![Step::Look, Step::Reconcile, Step::Hold, Step::Drain];
+            let mut steps = vec![Step::Look, Step::Reconcile, Step::Subscribe, Step::Hold, Step::Drain];
             if mirrored {
                 steps.push(Step::CatchUp);
             }
             if hands_over {
                 steps.push(Step::HandOver);
             }
-            steps.push(Step::Enter);
+            // After the hand-over: what was published before it has come to the replica by then.
+            steps.extend([Step::Listen, Step::Enter]);
             return steps;
         }
         // A living backend goes on acknowledging what it has under way, so that it is always doubted.
@@ -137,10 +142,12 @@ impl Step {
         match self {
             Self::Look => "look",
             Self::Reconcile => "reconcile",
+            Self::Subscribe => "subscribe",
             Self::Hold => "hold",
             Self::Drain => "drain",
             Self::CatchUp => "catch_up",
             Self::HandOver => "hand_over",
+            Self::Listen => "listen",
             Self::Doubt => "doubt",
             Self::Enter => "enter",
         }
@@ -153,10 +160,12 @@ impl Step {
             Self::Reconcile => {
                 "while the old backend serves, copy or remove what the next one has missed, until little is left"
             }
+            Self::Subscribe => "while the old backend serves, subscribe on the next one too what clients listen to",
             Self::Hold => "hold new requests",
             Self::Drain => "let the requests under way be answered",
             Self::CatchUp => "let the last writes reach the next backend",
             Self::HandOver => "make the replica, which has everything, the master, and have the old one follow it",
+            Self::Listen => "let clients that listen to channels read what was published, and hear the next backend",
             Self::Doubt => "hold new requests, and note the keys of those under way: their outcome will not be known",
             Self::Enter => "put the rest of what it has missed right, publish the new route, and let requests go on",
         }
@@ -165,8 +174,10 @@ impl Step {
     /// Whether requests wait while it is carried out.
     pub const fn holds(self) -> bool {
         match self {
-            Self::Look | Self::Reconcile => false,
-            Self::Hold | Self::Drain | Self::CatchUp | Self::HandOver | Self::Doubt | Self::Enter => true,
+            Self::Look | Self::Reconcile | Self::Subscribe => false,
+            Self::Hold | Self::Drain | Self::CatchUp | Self::HandOver | Self::Listen | Self::Doubt | Self::Enter => {
+                true
+            }
         }
     }
 }
@@ -190,9 +201,9 @@ mod tests {
 
     #[test]
     fn a_drained_switch_holds_requests_only_when_little_is_left_to_do() {
-        assert_eq!(names(Plan::Drain, LIVING), "look reconcile hold drain catch_up enter");
+        assert_eq!(names(Plan::Drain, LIVING), "look reconcile subscribe hold drain catch_up listen enter");
         let cold = Situation { mirrored: false, doubtful: false, ..LIVING };
-        assert_eq!(names(Plan::Drain, cold), "look reconcile hold drain enter");
+        assert_eq!(names(Plan::Drain, cold), "look reconcile subscribe hold drain listen enter");
     }
 
     #[test]
@@ -205,7 +216,7 @@ mod tests {
     fn a_living_master_hands_over_with_everything_whatever_the_plan() {
         let replica = Situation { mirrored: false, doubtful: false, hands_over: true, ..LIVING };
         for plan in Plan::ALL {
-            assert_eq!(names(plan, replica), "look reconcile hold drain hand_over enter");
+            assert_eq!(names(plan, replica), "look reconcile subscribe hold drain hand_over listen enter");
             assert_eq!(
                 names(plan, Situation { planned: false, ..replica }),
                 "enter",

@@ -66,6 +66,11 @@ pub fn first_bulk_of_array(frame: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Whether a frame has the form of a message that was published. In RESP2 a reply may have it too.
+pub fn is_message(frame: &[u8]) -> bool {
+    matches!(first_bulk_of_array(frame), Some(b"message" | b"pmessage" | b"smessage"))
+}
+
 /// The elements of an array, set, push or map (keys and values in turn), each as the bytes that it came in, an attribute
 /// of its own included. Nothing for other types.
 pub fn elements(frame: &[u8]) -> Elements<'_> {

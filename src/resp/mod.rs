@@ -21,7 +21,9 @@ mod request;
 pub mod write;
 
 pub use inline::inline_to_multibulk;
-pub use inspect::{Elements, bulk, elements, error_word, first_bulk_of_array, integer, is_push, reply_kind};
+pub use inspect::{
+    Elements, bulk, elements, error_word, first_bulk_of_array, integer, is_message, is_push, reply_kind,
+};
 pub use reply::ReplyScanner;
 pub use request::{Arguments, RequestFrame, RequestScanner, arguments, encode_request};
 pub use write::Protocol;
