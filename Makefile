@@ -52,13 +52,16 @@ soak: build ## 500 clients connecting and leaving for 5 minutes; memory and desc
 	scripts/install-test-tools
 	python3 tests/soak/soak.py $(SOAK_ARGS)
 
-# A cold backup takes two fifths of the operations, a mirrored one as many, one whose mirror overflows the rest.
+# A cold backup takes two fifths of the operations, a mirrored one as many, one whose mirror overflows the rest; replicas
+# come on top: a fifth each, promoted by Standin and by others.
 consistency: ## A million operations through kills, freezes, old RDBs and partitions; no old value may be read (SEED=1)
 	scripts/install-test-tools
 	STANDIN_CONSISTENCY_OPERATIONS=$$(( $(OPERATIONS) * 2 / 5 )) STANDIN_CONSISTENCY_SEED=$(SEED) \
 		cargo test --locked --test chaos_consistency -- --test-threads=1 --nocapture whatever_dies_and_returns
 	STANDIN_CONSISTENCY_OPERATIONS=$$(( $(OPERATIONS) / 5 )) STANDIN_CONSISTENCY_SEED=$(SEED) \
 		cargo test --locked --test chaos_consistency -- --test-threads=1 --nocapture overflows
+	STANDIN_CONSISTENCY_OPERATIONS=$$(( $(OPERATIONS) / 5 )) STANDIN_CONSISTENCY_SEED=$(SEED) \
+		cargo test --locked --test chaos_replica -- --test-threads=1 --nocapture
 	cargo test --locked --test chaos_consistency -- --test-threads=1 --nocapture trusted by_the_default_policy
 
 simulate: ## The failover engine in SIMULATE_TIMES (default 10) times as many worlds as the tests run

@@ -17,7 +17,7 @@ const QUICK: &str = "[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_
 /// Operations of the short form.
 const OPERATIONS: u64 = 60_000;
 /// The faults by number, as [`World::round`] draws them.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 17] = [
     "kill",
     "restart with an old RDB file",
     "freeze and thaw",
@@ -31,6 +31,10 @@ const KINDS: [&str; 13] = [
     "SIGKILL of Standin",
     "SIGKILL of Standin",
     "partition without restart",
+    "freeze and thaw",
+    "freeze and thaw",
+    "freeze and thaw",
+    "freeze and thaw of the backup",
 ];
 
 fn from_environment(name: &str, default: u64) -> u64 {
@@ -117,7 +121,16 @@ impl World {
         let address = self.standin.address();
         // Long requests, of which the mirror's buffer holds few.
         let padding = if self.overflows { 400 } else { 0 };
-        RegisterLoad { address, clients: 12, operations, keys_per_client: 48, seed, padding, pause: ms(5) }
+        RegisterLoad {
+            address,
+            clients: 12,
+            operations,
+            keys_per_client: 48,
+            seed,
+            padding,
+            pause: ms(5),
+            may_lose: false,
+        }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -147,7 +160,8 @@ impl World {
         let what = match kind {
             0 => self.restart_empty(true),
             1 => self.restart_with_old_content(true),
-            2 => self.freeze(),
+            2 | 13..=15 => self.freeze(true),
+            16 => self.freeze(false),
             3 | 4 => self.partition(true),
             5 => self.reset_once(),
             6 => self.restart_empty(false),
@@ -196,11 +210,11 @@ impl World {
         format!("restart of {} with an old content", name(is_primary))
     }
 
-    fn freeze(&mut self) -> String {
-        self.primary.freeze();
+    fn freeze(&mut self, is_primary: bool) -> String {
+        self.server(is_primary).freeze();
         self.run_for_up_to(1_200);
-        self.primary.thaw();
-        "freeze and thaw of the primary".to_owned()
+        self.server(is_primary).thaw();
+        format!("freeze and thaw of {}", name(is_primary))
     }
 
     fn partition(&mut self, is_primary: bool) -> String {
@@ -353,6 +367,9 @@ fn check_world(mut world: World, data: &str, seed: u64) -> u64 {
     for (kind, (rounds, operations)) in &world.tally {
         println!("tally\t{data}\t{seed}\t{kind}\t{rounds}\t{operations}");
     }
+    let kinds = KINDS.iter().collect::<std::collections::BTreeSet<_>>();
+    let seen = kinds.iter().filter(|kind| world.tally.contains_key(**kind)).count();
+    println!("rounds of {seen} of {} kinds", kinds.len());
     let counts = [report.operations, report.acknowledged_writes, report.reads, report.misses, report.stale_count];
     println!("total\t{data}\t{seed}\t{}\t{counts:?}", world.dropped);
     assert!(report.operations >= operations * 99 / 100, "{report:?}");

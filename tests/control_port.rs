@@ -95,6 +95,7 @@ fn metrics_have_the_names_that_dashboards_use() {
         "standin_links",
         "standin_active_backend",
         "standin_route_epoch",
+        "standin_plan_share_ratio",
         "standin_backend_up",
         "standin_backend_score",
         "standin_backend_health",

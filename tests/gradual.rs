@@ -55,6 +55,7 @@ impl Stage {
             seed: 7,
             padding: 0,
             pause: Duration::from_millis(4),
+            may_lose: false,
         };
         let running = load.start();
         eventually(secs(20), "the load runs", || running.operations() > 1_000);

@@ -158,6 +158,7 @@ fn no_client_of_either_reads_an_old_value() {
                 seed: 7,
                 padding: 0,
                 pause: ms(5),
+                may_lose: false,
             };
             load.start_numbered_from(first_client)
         };

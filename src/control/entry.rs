@@ -13,6 +13,7 @@ use super::incident;
 use super::marks::Marks;
 use super::neighbours;
 use super::probe::ProbeCommand;
+use super::replication;
 use super::shared::{Shared, is_earlier_generation, twin_text};
 use super::steps::{Outcome, Wanted};
 use crate::backend::{Identity, Reply, read_info};
@@ -51,8 +52,8 @@ impl From<io::Error> for Obstacle {
 /// A backend that is kept in step is entered by plan only when it is: nothing that was acknowledged is lost then.
 pub(super) fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     let control = shared.mirror(id);
-    let fill = control.fill.borrow();
-    if control.is_on() && shared.mirror_settings.fill && !fill.is_done {
+    let is_filling = control.is_on() && !control.is_filled(&shared.mirror_settings);
+    if is_filling || shared.is_yet_to_be_filled(id) {
         return Err(Obstacle::Refused(STILL_FILLING.to_owned()));
     }
     Ok(())
@@ -61,6 +62,10 @@ pub(super) fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), O
 /// Forgets the record, unless keys were added since the last of them were removed.
 pub(super) async fn settle(shared: &Rc<Shared>, to: BackendId, outcome: &mut Outcome) -> Result<(), Obstacle> {
     let record = shared.group.record(to);
+    if outcome.carried {
+        record.settle(State::Clean);
+        return Ok(());
+    }
     for _ in 0..RECONCILE_ROUNDS {
         let additions = record.additions();
         if record.summary().keys > 0 {
@@ -91,7 +96,10 @@ pub(super) async fn enter(
         return Err(Obstacle::Refused(why));
     }
     let is_empty = shared.facts.borrow()[to.index()].keys == Some(0);
-    if shared.mirror(to).is_on() {
+    if finally && replication::is_carried_over(shared, wanted.from, to).await {
+        outcome.carried = true;
+        record.settle(State::Clean);
+    } else if shared.mirror(to).is_on() {
         // It is right but for what is in its record.
     } else if is_empty {
         record.settle(State::Empty);
@@ -104,6 +112,7 @@ pub(super) async fn enter(
             Remedy::Flush if !finally => {}
             Remedy::Flush => {
                 flush(shared, to).await?;
+                tracing::info!(backend = rules.name, why, "emptied before it serves");
                 outcome.flushed = true;
             }
         }
@@ -114,7 +123,7 @@ pub(super) async fn enter(
     if finally {
         load_scripts(shared, to).await?;
         // Last, with nothing to wait for between this and the publication: the old active may still acknowledge writes.
-        while record.summary().keys > 0 {
+        while record.summary().keys > 0 && !outcome.carried {
             outcome.removed += remove_batch(shared, to).await?;
         }
     }

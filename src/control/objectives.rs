@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::api::{IncidentReport, ObjectivesReport, RecoveryReport};
 use super::group::{GroupControl, Message};
-use super::replication::{Promotion, last_reply_us};
+use super::replication::{Promoted, Promotion, last_reply_us};
 use super::shared::Shared;
 use super::steps::Outcome;
 use crate::backend::{Backend, clock};
@@ -126,7 +126,9 @@ impl GroupControl {
         }
         let Some(open) = self.objectives.open.take() else { return };
         let loss = match (&outcome.promotion, open.loss) {
-            (Promotion::Done(promoted), _) => Loss::from(promoted.lack),
+            (Promotion::Done(Promoted { lack, .. }) | Promotion::ByOthers(lack) | Promotion::Withheld(_, lack), _) => {
+                Loss::from(*lack)
+            }
             _ if outcome.flushed => Loss::Everything,
             // What waited and could not be confirmed was removed: it is known by now.
             (_, Loss::AtMost { age, .. }) if self.shared.may_mirror(switch.to) && switch.from != switch.to => {

@@ -25,6 +25,8 @@ pub(super) struct Running {
     /// Tells it from those before it.
     number: u64,
     switch: Option<SwitchId>,
+    /// An operator wants the old side back.
+    is_rolled_back: bool,
     _sampler: AbortOnDropHandle<()>,
 }
 
@@ -46,6 +48,11 @@ pub(super) enum Word {
 impl GroupControl {
     /// Why the staged plan that an operator names cannot begin; `None` when it can, or when none is named.
     pub(super) fn against_plan(&self, order: &Order, how: How) -> Option<CommandError> {
+        let configured = self.engine.settings().recovery.plan;
+        if how.dwell.is_some() && how.plan.is_none() && !configured.is_staged() {
+            let why = format!("a dwell is of the plans that compare, and recovery.plan is {configured}");
+            return Some(CommandError::Refused { why, hint: "name a plan: gradual, canary or blue_green".to_owned() });
+        }
         let plan = how.plan.filter(|plan| plan.is_staged())?;
         if let Some(running) = &self.rollout {
             return Some(CommandError::Busy { why: format!("plan {} is under way", running.plan.plan) });
@@ -94,11 +101,15 @@ impl GroupControl {
     pub(super) fn begin_rollout(&mut self, plan: Plan, from: BackendId, to: BackendId) {
         let dwell = self.dwell_wished.unwrap_or(self.dwell_default);
         self.rollouts += 1;
+        let view = self.engine.view(clock::now());
+        let classes = &view.backends[to.index()].figures.classes;
+        let usual = classes.iter().find(|class| class.class == CommandClass::Read).and_then(|class| class.baseline);
         let sampler = compare(Rc::clone(&self.shared), (from, to), self.shared.messages.clone());
         self.rollout = Some(Running {
-            plan: Rollout::new(plan, from, to, dwell, clock::now()),
+            plan: Rollout::new(plan, from, to, dwell, clock::now()).usually(usual),
             number: self.rollouts,
             switch: None,
+            is_rolled_back: false,
             _sampler: AbortOnDropHandle::new(tokio::task::spawn_local(sampler)),
         });
     }
@@ -115,6 +126,9 @@ impl GroupControl {
             Word::Rollback => (PlanNews::Rollback(reason.clone()), "the plan is rolled back"),
         };
         self.say_of_plan("operator", Severity::Info, format!("{message}, by an operator's word: {reason}"));
+        if let Some(running) = self.rollout.as_mut().filter(|_| word == Word::Rollback) {
+            running.is_rolled_back = true;
+        }
         self.tell_plan(news);
         Ok(self.nothing_switched("done", Some(message.to_owned())))
     }
@@ -156,12 +170,13 @@ impl GroupControl {
         let progress = control.fill.borrow().keys + control.copied.get();
         let view = self.engine.view(clock::now());
         let (old, next) = (&view.backends[from.index()], &view.backends[to.index()]);
+        let (health, ill) = next.present_health();
         let sight = Sight {
             active: route.active,
             in_step,
             progress,
-            health: next.health,
-            ill: next.reasons.first().map(|reason| reason.text.clone()),
+            health,
+            ill: ill.map(|reason| reason.text.clone()),
             slowed: slowed(old, next),
             withdraw: route.split.as_ref().and_then(|split| split.end_asked()),
         };
@@ -208,7 +223,7 @@ impl GroupControl {
         running.plan.handle(clock::now(), news, &mut wishes);
         for wish in wishes {
             match wish {
-                PlanWish::Say(text) => self.say_of_plan("step", Severity::Info, text),
+                PlanWish::Say(text) => self.say_step(Severity::Info, &text),
                 PlanWish::Switch { to, why } => self.switch_by_plan(to, why),
                 PlanWish::Share { percent, why } => self.share_by_plan(percent, why),
                 PlanWish::Withdraw { why } => self.withdraw_by_plan(why),
@@ -221,8 +236,9 @@ impl GroupControl {
         let Some(running) = &self.rollout else { return };
         let (result, severity) = if well { ("done", Severity::Info) } else { ("rolled_back", Severity::Warning) };
         self.say_of_plan(result, severity, format!("plan {} has ended: {why}", running.plan.plan));
+        let by_operator = running.is_rolled_back;
         self.rollout = None;
-        self.feed(Event::Rollout(RolloutNews::Ended { well }));
+        self.feed(Event::Rollout(RolloutNews::Ended { well, by_operator }));
     }
 
     fn switch_by_plan(&mut self, to: BackendId, why: String) {
@@ -253,7 +269,7 @@ impl GroupControl {
             percent => format!("{percent} % of the hash slots are moved to it: {why}"),
         };
         let severity = if percent == 0 { Severity::Warning } else { Severity::Info };
-        self.say_of_plan("step", severity, text);
+        self.say_step(severity, &text);
         let shared = Rc::clone(&self.shared);
         tokio::task::spawn_local(async move {
             let result = shared.move_share(from, to, percent).await;
@@ -264,11 +280,16 @@ impl GroupControl {
     fn withdraw_by_plan(&mut self, why: String) {
         let Some(Running { number, .. }) = &self.rollout else { return };
         let (shared, number) = (Rc::clone(&self.shared), *number);
-        self.say_of_plan("step", Severity::Warning, format!("what was moved is withdrawn at once: {why}"));
+        self.say_step(Severity::Warning, &format!("what was moved is withdrawn at once: {why}"));
         tokio::task::spawn_local(async move {
             let result = shared.withdraw_share().await;
             tell_of_share(&shared, ShareTold { plan: number, is_withdrawal: true, result });
         });
+    }
+
+    fn say_step(&self, severity: Severity, text: &str) {
+        let Some(Running { plan, .. }) = &self.rollout else { return };
+        self.say_of_plan("step", severity, format!("plan {}: {text}", plan.plan));
     }
 
     /// An event about the plan under way, with what was counted in its present step.

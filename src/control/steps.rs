@@ -62,6 +62,8 @@ pub(super) struct Outcome {
     /// Dirty keys that were removed.
     pub(super) removed: usize,
     pub(super) flushed: bool,
+    /// What it has missed came by replication.
+    pub(super) carried: bool,
     /// How long requests were held.
     pub(super) held: Duration,
     /// When the route was published.
@@ -126,6 +128,7 @@ pub(super) async fn carry_out(shared: Rc<Shared>, wanted: Wanted) -> Outcome {
         epoch: 0,
         removed: 0,
         flushed: false,
+        carried: false,
         held: Duration::ZERO,
         published: Time::ZERO,
         promotion: Promotion::NotNeeded,
@@ -217,6 +220,9 @@ impl Run<'_> {
     async fn reconcile(&mut self) -> Result<(), Obstacle> {
         let (shared, to) = (self.shared, self.wanted.to);
         let began = Instant::now();
+        if replication::is_carried_over(shared, self.wanted.from, to).await {
+            return Ok(());
+        }
         if shared.may_mirror(to) && shared.group.record(to).state() == State::Keys {
             // What is copied is not missed afterwards; it is removed only where it cannot be copied.
             shared.reconciling.set(Some(to));
@@ -364,6 +370,7 @@ impl Run<'_> {
         entry::settle(shared, wanted.to, &mut self.outcome).await?;
         shared.group.backend(wanted.to).admit(Some(Arc::new(identity)));
         let shared_with = shared.sharing.with.take();
+        shared.begins_to_serve(wanted.to);
         self.outcome.epoch = shared.enter(wanted.to).epoch;
         shared.sharing_ended(wanted.from, shared_with);
         self.outcome.published = clock::now();

@@ -9,7 +9,6 @@ use super::api::{CommandError, CommandOutcome, SwitchReport};
 use super::entry;
 use super::facts;
 use super::group::{GroupControl, Message};
-use super::replication::Promotion;
 use super::steps::{self, Outcome, Wanted};
 use crate::backend::clock;
 use crate::policy::{BackendId, Event, Switch, SwitchKind, SwitchResult};
@@ -109,7 +108,7 @@ impl GroupControl {
                     SwitchKind::Reentry => "was entered again".to_owned(),
                     _ => format!("serves now instead of {from}"),
                 };
-                let promotion = promotion_text(&outcome.promotion);
+                let promotion = outcome.promotion.text();
                 (kind, "done", format!("backend {to} {what}{content}{promotion}: {reason}"))
             }
             SwitchResult::Refused { why } => {
@@ -151,7 +150,7 @@ impl GroupControl {
             "planned": switch.planned,
             "plan": switch.plan.name(),
             "steps": steps,
-            "promotion": promotion_detail(&outcome.promotion),
+            "promotion": outcome.promotion.detail(),
             "reason": reason,
             // What it was decided from; absent for an attempt that follows a fruitless one like it.
             "decision": began,
@@ -168,34 +167,5 @@ impl GroupControl {
         }
         let id = self.shared.record(event);
         self.account.flights.decided(id, clock::now());
-    }
-}
-
-fn promotion_text(promotion: &Promotion) -> String {
-    match promotion {
-        Promotion::NotNeeded => String::new(),
-        Promotion::Withheld(why) => format!(", for reads only ({why})"),
-        Promotion::Done(promoted) => match promoted.lack {
-            Some(lack) if lack.writes == 0 => ", and was promoted with everything that was acknowledged".to_owned(),
-            Some(lack) => {
-                format!(", and was promoted; at most {} writes of the last {:?} may be missing", lack.writes, lack.age)
-            }
-            None => ", and was promoted; how much it was behind is not known".to_owned(),
-        },
-    }
-}
-
-fn promotion_detail(promotion: &Promotion) -> serde_json::Value {
-    match promotion {
-        Promotion::NotNeeded => serde_json::Value::Null,
-        Promotion::Withheld(why) => json!({ "done": false, "why": why }),
-        Promotion::Done(promoted) => json!({
-            "done": true,
-            "way": promoted.way.name(),
-            "took_us": promoted.took.as_micros() as u64,
-            "writes_missing_max": promoted.lack.map(|lack| lack.writes),
-            "age_missing_max_us": promoted.lack.map(|lack| lack.age.as_micros() as u64),
-            "bytes_missing": promoted.lack.map(|lack| lack.bytes),
-        }),
     }
 }

@@ -205,6 +205,21 @@ impl Record {
         inner.base = state;
     }
 
+    /// Whether it held nothing when it was looked at. Keys that were recorded since by workers that acted on an older route
+    /// make it no fuller.
+    #[must_use]
+    pub fn began_empty(&self) -> bool {
+        self.lock().base == State::Empty
+    }
+
+    /// It held nothing and is filled from now on: what is recorded stays so.
+    pub fn begin_to_fill(&self) {
+        let mut inner = self.lock();
+        if inner.base == State::Empty {
+            inner.base = State::Clean;
+        }
+    }
+
     /// Settles only if nothing was added since `additions` was read.
     #[must_use]
     pub fn settle_if_unchanged(&self, state: State, additions: u64) -> bool {
@@ -342,6 +357,20 @@ mod tests {
     fn a_record_is_unknown_until_the_backend_was_looked_at() {
         let record = Record::new(1024);
         record.dirty(0, [b"k".as_slice()]);
+        assert_eq!(record.state(), State::Unknown);
+    }
+
+    #[test]
+    fn a_backend_that_was_found_empty_is_to_be_filled_also_when_keys_were_recorded_since() {
+        let record = Record::new(1024);
+        record.settle(State::Empty);
+        record.dirty(0, [b"late".as_slice()]);
+        assert_eq!((record.state(), record.began_empty()), (State::Keys, true));
+        record.begin_to_fill();
+        assert!(record.contains(0, b"late") && !record.began_empty());
+        assert_eq!((record.take(9).len(), record.state()), (1, State::Clean));
+        record.become_unknown("why");
+        record.begin_to_fill();
         assert_eq!(record.state(), State::Unknown);
     }
 

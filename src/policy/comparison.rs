@@ -14,9 +14,10 @@ const WRONG_MAX: u32 = 1;
 /// Hundredths of the samples that may be missing, or fail, on the next one.
 const MISSING_PERCENT_MAX: u32 = 1;
 const FAILED_PERCENT_MAX: u32 = 1;
-/// How much slower the next one may be: so many times, and so much beyond that.
+/// How much slower the next one may be than the old one, or than it usually is: so many times, and so much beyond that, which
+/// is what `failover.performance_min_shift` is by default: less is not worth leaving a server for.
 const SLOWER_TIMES_MAX: u32 = 3;
-const SLOWER_SLACK: Duration = Duration::from_millis(2);
+const SLOWER_SLACK: Duration = Duration::from_millis(5);
 /// The same for the slowest hundredth of clients' requests, which is at the mercy of one pause.
 const TAIL_SLACK: Duration = Duration::from_millis(20);
 /// Requests of a class, on either side, from which its median, and its slowest hundredth, say something.
@@ -157,15 +158,17 @@ impl Tally {
         )
     }
 
-    /// Why the comparison is not passed, with the evidence.
-    pub(super) fn breach(&self, scope: Scope) -> Option<String> {
+    /// Why the comparison is not passed, with the evidence. `usual` is what a read took on the next one when it served
+    /// clients and was well: a primary that is further away than its backup is not slow for that.
+    pub(super) fn breach(&self, scope: Scope, usual: Duration) -> Option<String> {
         let over = |count: u32, percent: u32| {
             scope != Scope::After
                 && self.samples >= SAMPLES_MIN
                 && count > 1
                 && u64::from(count) * 100 > u64::from(self.samples) * u64::from(percent)
         };
-        let is_slower = self.samples >= SAMPLES_MIN && slower(median(&self.old), median(&self.next), SLOWER_SLACK);
+        let is_slower =
+            self.samples >= SAMPLES_MIN && slower(median(&self.old).max(usual), median(&self.next), SLOWER_SLACK);
         let what = if self.wrong > WRONG_MAX {
             "they hold other values"
         } else if over(self.missing, MISSING_PERCENT_MAX) {
@@ -176,7 +179,7 @@ impl Tally {
             "the next one is slower"
         } else if scope != Scope::Before && self.fails_clients() {
             "requests of clients fail on the next one"
-        } else if scope == Scope::Both && self.is_slower_for_clients() {
+        } else if scope == Scope::Both && self.is_slower_for_clients(usual) {
             "the next one is slower for clients"
         } else {
             return None;
@@ -190,13 +193,14 @@ impl Tally {
         self.of_next.failed >= ERRORS_MIN && self.of_next.failed_share() > allowed
     }
 
-    fn is_slower_for_clients(&self) -> bool {
+    fn is_slower_for_clients(&self, usual: Duration) -> bool {
         let classes = [(&self.of_old.reads, &self.of_next.reads), (&self.of_old.writes, &self.of_next.writes)];
         classes.into_iter().any(|(old, next)| {
             let quantile = |sketch: &Sketch, q| sketch.quantile(q).unwrap_or_default();
             let requests = old.count().min(next.count());
-            let median = requests >= MEDIAN_MIN && slower(quantile(old, 0.5), quantile(next, 0.5), SLOWER_SLACK);
-            median || requests >= TAIL_MIN && slower(quantile(old, 0.99), quantile(next, 0.99), TAIL_SLACK)
+            let is_slower = |q, slack| slower(quantile(old, q).max(usual), quantile(next, q), slack);
+            requests >= MEDIAN_MIN && is_slower(0.5, SLOWER_SLACK)
+                || requests >= TAIL_MIN && is_slower(0.99, TAIL_SLACK)
         })
     }
 }

@@ -76,8 +76,9 @@ pub enum Event {
 pub enum RolloutNews {
     /// Its switch is due: to the next backend, or back to the one that was left.
     Switch { to: BackendId, why: String },
-    /// It is over. After a recovery that did not end well the next one waits.
-    Ended { well: bool },
+    /// It is over. After a recovery that did not end well the next one waits; after one that an operator rolled back, for
+    /// their word.
+    Ended { well: bool, by_operator: bool },
 }
 
 /// Sudden news from one connection to a backend.

@@ -11,6 +11,8 @@
 //!   second one of an outage (two of them are a death);
 //! - one probe unanswered at a time, its timeout not under `timeout.floor`, one outcome for each;
 //! - every switch answered once; a switch with a higher id supersedes, and the superseded one is not published any more;
+//! - a staged plan (`Action::Rollout`) led to its end by a `Rollout`, whose switches are asked for, and whose end is told, by
+//!   `Event::Rollout`; it ends with any switch that is not its own;
 //! - a switch whose `to` is its `from` (`SwitchKind::Reentry`) carried out like any other: requests wait, the backend is
 //!   entered, the route is published;
 //! - `handle_timeout` when `poll_timeout` is due, and `TickStalled` first thing when it was called late.

@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_replica_of_which_nothing_is_known_has_lost_an_unknown_amount() {
-        let lack = Lack { bytes: 9, writes: 2, age: 40 * MS };
+        let lack = Lack { bytes: 9, writes: 2, age: 40 * MS, since: at(60) };
         assert_eq!(Loss::from(Some(lack)), Loss::AtMost { writes: 2, age: 40 * MS });
         assert_eq!((Loss::from(None), Loss::from(None).age()), (Loss::Unknown, None));
         assert_eq!(Loss::NOTHING.age(), Some(Duration::ZERO));

@@ -123,7 +123,7 @@ impl Recording {
                         ends.add(at + took, Event::SwitchDone { id: switch.id, result });
                         // A plan survives no other switch either.
                         if engine.staged.is_some() {
-                            ends.add(at + took, Event::Rollout(RolloutNews::Ended { well }));
+                            ends.add(at + took, Event::Rollout(RolloutNews::Ended { well, by_operator: false }));
                         }
                     }
                     Action::Rollout { to, .. } => {

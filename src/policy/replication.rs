@@ -35,6 +35,15 @@ pub struct Lack {
     pub writes: u64,
     /// Nothing older than this is missing.
     pub age: Duration,
+    /// The same as a moment: what was acknowledged before is there.
+    pub since: Time,
+}
+
+impl Lack {
+    /// It has all that was acknowledged until now.
+    pub fn nothing(now: Time) -> Self {
+        Self { since: now, ..Self::default() }
+    }
 }
 
 /// The looks at one master, the newest last.
@@ -80,8 +89,8 @@ impl Stream {
         let bytes = last.offset.saturating_sub(offset);
         let writes = writes.saturating_sub(covered.writes);
         // Where nothing was acknowledged since, nothing is missing, however long ago that look was.
-        let age = if writes == 0 { Duration::ZERO } else { until - covered.at };
-        Some(Lack { bytes, writes, age })
+        let since = if writes == 0 { until.max(covered.at) } else { covered.at };
+        Some(Lack { bytes, writes, age: until - since, since })
     }
 }
 
@@ -108,17 +117,17 @@ mod tests {
 
     #[test]
     fn a_replica_that_has_everything_lacks_nothing_however_old_the_look_is() {
-        assert_eq!(stream().lack(300, at(9_000), 3), Some(Lack::default()));
+        assert_eq!(stream().lack(300, at(9_000), 3), Some(Lack::nothing(at(9_000))));
     }
 
     #[test]
     fn what_was_acknowledged_after_the_newest_look_that_it_covers_may_be_missing() {
         let lack = stream().lack(250, at(2_700), 5).unwrap();
-        assert_eq!(lack, Lack { bytes: 50, writes: 3, age: Duration::from_millis(1_200) });
+        assert_eq!(lack, Lack { bytes: 50, writes: 3, age: Duration::from_millis(1_200), since: at(1_500) });
         let lack = stream().lack(300, at(2_700), 4).unwrap();
         assert_eq!(
             lack,
-            Lack { bytes: 0, writes: 1, age: Duration::from_millis(200) },
+            Lack { bytes: 0, writes: 1, age: Duration::from_millis(200), since: at(2_500) },
             "acknowledged after the last look"
         );
     }

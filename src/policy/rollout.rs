@@ -7,8 +7,11 @@
 //! client notices; or it is withdrawn, when the next one cannot be drained any more. A share is never left without somebody
 //! who watches over it: what cannot be withdrawn is tried again until it is, or until another switch is made.
 
+mod words;
+
 use std::time::Duration;
 
+pub use self::words::{News, Phase, Sight, Wish};
 use super::comparison::{Batch, Scope, Tally, Traffic};
 use super::event::BackendId;
 use super::plan::Plan;
@@ -18,91 +21,16 @@ use super::view::Health;
 /// Attempts to move one share, and the pause between two of them. A withdrawal that fails is tried again after the same.
 const TRIES_MAX: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// A next one that serves clients and is degraded for longer than this is left; worse than that, at once.
+/// A next one that is degraded for longer than this while it serves clients is left, and a critical one after less: a
+/// single late probe is no verdict. One that failed is left at once.
 const DEGRADED_MAX: Duration = Duration::from_secs(5);
+const CRITICAL_MAX: Duration = Duration::from_secs(1);
 /// So long may one of the mirrors be closed while both serve.
 const OUT_OF_STEP_MAX: Duration = Duration::from_secs(1);
 /// Waiting for the next one to be in step is over when so long nothing was copied to it.
 const STUCK_MAX: Duration = Duration::from_secs(120);
 /// So much longer than its dwell may a step wait for enough samples.
 const OVERTIME_MAX: Duration = Duration::from_secs(300);
-
-/// Where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The next backend is filled and kept in step.
-    InStep,
-    /// Samples of both are compared while the old one serves (`blue_green`).
-    Compare,
-    /// A larger share is moved to the next one, or that is tried again soon.
-    Move,
-    /// Both serve, and are compared.
-    Share,
-    /// The switch.
-    CutOver,
-    /// Samples are compared on while the next one serves and the old one is kept in step.
-    Watch,
-    /// What was moved is taken back.
-    Return,
-    /// The switch back.
-    WayBack,
-    Ended,
-}
-
-/// What the control plane saw or was told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum News {
-    Samples(Batch),
-    /// What clients got from a backend since the last look.
-    Traffic {
-        of: BackendId,
-        traffic: Traffic,
-    },
-    /// Regularly.
-    Look(Sight),
-    /// The switch that was asked for has ended; `Err` says why it was not made.
-    Switched(Result<(), String>),
-    /// The share was moved, and requests were held for so long; or it is what it was before.
-    Shared(Result<Duration, String>),
-    Withdrawn(Result<Duration, String>),
-    Pause,
-    Resume,
-    /// An operator wants the old side back, with a reason.
-    Rollback(String),
-}
-
-/// How things look at one moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sight {
-    pub active: BackendId,
-    /// Everything is kept in step that is not served from: the one that does not serve, or both while both do.
-    pub in_step: bool,
-    /// Grows while the next one is being filled or copied to.
-    pub progress: u64,
-    pub health: Health,
-    /// What lowers its health.
-    pub ill: Option<String>,
-    /// It has become slower than it usually is, and the old one has not.
-    pub slowed: Option<String>,
-    /// The data path cannot go on with two that serve: why.
-    pub withdraw: Option<String>,
-}
-
-/// What is to be done now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Switch over by the plan `drain`, and tell the end by [`News::Switched`].
-    Switch { to: BackendId, why: String },
-    /// Let the next one serve this share of the hash slots, no request failing; 0 is everything back. Told by
-    /// [`News::Shared`].
-    Share { percent: u8, why: String },
-    /// The next one is dead or cannot be drained: everything back at once. Told by [`News::Withdrawn`].
-    Withdraw { why: String },
-    /// For the event history.
-    Say(String),
-    /// It is over; the sentence says how. `well` is false after a breach, or when it could not be carried out.
-    End { well: bool, why: String },
-}
 
 /// What was asked for and is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +63,8 @@ pub struct Rollout {
     asked: Asked,
     tries: u32,
     retry_at: Option<Time>,
+    /// What a read took on the next one while it served clients and was well; zero if it never did.
+    usual: Duration,
     /// How long each comparison lasts at least.
     dwell: Duration,
     /// What is left of it, and how long it has been over.
@@ -142,6 +72,7 @@ pub struct Rollout {
     overtime: Duration,
     looked_at: Time,
     degraded_since: Option<Time>,
+    critical_since: Option<Time>,
     apart_since: Option<Time>,
     /// How far the filling was, and since how long it is there.
     stuck: (u64, Duration),
@@ -165,15 +96,23 @@ impl Rollout {
             asked: Asked::Nothing,
             tries: 0,
             retry_at: None,
+            usual: Duration::ZERO,
             dwell,
             left: dwell,
             overtime: Duration::ZERO,
             looked_at: now,
             degraded_since: None,
+            critical_since: None,
             apart_since: None,
             stuck: (0, Duration::ZERO),
             rollback: None,
         }
+    }
+
+    /// The next one has served before, and a read took so long then.
+    #[must_use]
+    pub fn usually(self, usual: Option<Duration>) -> Self {
+        Self { usual: usual.unwrap_or_default(), ..self }
     }
 
     /// Takes news and says what follows.
@@ -207,7 +146,10 @@ impl Rollout {
 
     fn begin(&mut self, phase: Phase) {
         self.phase = phase;
-        self.tally = Tally::default();
+        if self.scope().is_some() {
+            // Until then the evidence is that of the comparison before.
+            self.tally = Tally::default();
+        }
         self.left = self.dwell;
         self.overtime = Duration::ZERO;
         self.degraded_since = None;
@@ -248,7 +190,7 @@ impl Rollout {
     }
 
     fn judge(&mut self, scope: Scope, wishes: &mut Vec<Wish>) {
-        if let Some(why) = self.tally.breach(scope) {
+        if let Some(why) = self.tally.breach(scope, self.usual) {
             self.roll_back(Trouble::Bad(why), wishes);
         }
     }
@@ -294,8 +236,9 @@ impl Rollout {
             *since = if holds { since.or(Some(now)) } else { None };
             since.is_some_and(|since| now - since > max)
         };
-        let is_degraded = serves && sight.health == Health::Degraded;
+        let is_degraded = serves && matches!(sight.health, Health::Degraded | Health::Critical);
         let is_degraded = lasts(&mut self.degraded_since, is_degraded, DEGRADED_MAX);
+        let is_critical = lasts(&mut self.critical_since, sight.health == Health::Critical, CRITICAL_MAX);
         let is_apart = self.is_shared() && !sight.in_step;
         let is_apart = lasts(&mut self.apart_since, is_apart, OUT_OF_STEP_MAX);
         let ill = || sight.ill.as_ref().map(|ill| format!(": {ill}")).unwrap_or_default();
@@ -306,8 +249,8 @@ impl Rollout {
         if let Some(why) = sight.withdraw.as_ref().filter(|_| self.phase == Phase::Move || self.is_shared()) {
             return Some(Trouble::Bad(why.clone()));
         }
-        let why = if sight.health == Health::Critical {
-            health()
+        let why = if is_critical {
+            format!("{} for more than {CRITICAL_MAX:?}", health())
         } else if is_degraded {
             format!("{} for more than {DEGRADED_MAX:?}", health())
         } else if let Some(why) = sight.slowed.as_ref().filter(|_| serves) {
@@ -524,22 +467,6 @@ impl Trouble {
     fn why(self) -> String {
         match self {
             Self::Dead(why) | Self::Bad(why) => why,
-        }
-    }
-}
-
-impl Phase {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InStep => "in_step",
-            Self::Compare => "compare",
-            Self::Move => "move",
-            Self::Share => "share",
-            Self::CutOver => "cut_over",
-            Self::Watch => "watch",
-            Self::Return => "return",
-            Self::WayBack => "way_back",
-            Self::Ended => "ended",
         }
     }
 }

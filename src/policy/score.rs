@@ -64,12 +64,6 @@ pub(super) fn health(before: Health, score: u8, heard: bool, failed: bool) -> He
     if !heard {
         return Health::Unknown;
     }
-    let of = |score: u8| match score {
-        HEALTHY_FROM.. => Health::Healthy,
-        DEGRADED_FROM.. => Health::Degraded,
-        CRITICAL_FROM.. => Health::Critical,
-        _ => Health::Failed,
-    };
     let reached = of(score);
     // From unknown there is nothing to be slow about.
     if before == Health::Unknown || rank(reached) <= rank(before) {
@@ -77,6 +71,15 @@ pub(super) fn health(before: Health, score: u8, heard: bool, failed: bool) -> He
     }
     let certain = of(score.saturating_sub(HYSTERESIS_POINTS));
     if rank(certain) > rank(before) { certain } else { before }
+}
+
+pub(super) fn of(score: u8) -> Health {
+    match score {
+        HEALTHY_FROM.. => Health::Healthy,
+        DEGRADED_FROM.. => Health::Degraded,
+        CRITICAL_FROM.. => Health::Critical,
+        _ => Health::Failed,
+    }
 }
 
 fn rank(health: Health) -> u8 {

@@ -66,10 +66,11 @@ impl Engine {
     pub(super) fn on_rollout(&mut self, now: Time, news: RolloutNews, actions: &mut Vec<Action>) {
         match news {
             RolloutNews::Switch { to, why } => self.switch_by_plan(now, to, why, actions),
-            RolloutNews::Ended { well } => {
+            RolloutNews::Ended { well, by_operator } => {
                 let staged = self.staged.take();
                 if staged.is_some_and(|staged| staged.kind == SwitchKind::Recovery) && !well {
                     self.recovery.put_off(now, &self.settings.recovery);
+                    self.operators.held |= by_operator && self.active != self.primary;
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::figures::Figures;
 use super::incident::Incident;
 use super::operator::{Exclusion, Pin};
 use super::proposals::Proposal;
+use super::score;
 use super::settings::{BackendRole, Mode};
 use super::time::Time;
 
@@ -71,6 +72,26 @@ pub struct BackendView {
     pub excluded: Option<Exclusion>,
     pub last_failure: Option<(Time, String)>,
     pub figures: Figures,
+}
+
+impl BackendView {
+    /// Its health, and the first of its reasons, but for what tells of an outage that is over: one that has just come back is
+    /// not ill for having been away.
+    #[must_use]
+    pub fn present_health(&self) -> (Health, Option<&Reason>) {
+        let is_past = |reason: &&Reason| match reason.factor {
+            Factor::Availability => true,
+            Factor::Breaker => self.breaker == BreakerState::HalfOpen,
+            _ => false,
+        };
+        let past: u8 = self.reasons.iter().filter(is_past).fold(0, |sum: u8, reason| sum.saturating_add(reason.points));
+        let health = match self.health {
+            Health::Unknown => Health::Unknown,
+            health if self.failed || past == 0 => health,
+            _ => score::of(self.score.saturating_add(past)),
+        };
+        (health, self.reasons.iter().find(|reason| !is_past(reason)))
+    }
 }
 
 /// One thing that lowers a score.

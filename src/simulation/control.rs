@@ -173,7 +173,7 @@ impl World {
 
     fn end_plan(&mut self, well: bool) {
         if self.control.staged.take().is_some() {
-            self.tell(Event::Rollout(RolloutNews::Ended { well }));
+            self.tell(Event::Rollout(RolloutNews::Ended { well, by_operator: false }));
         }
     }
 

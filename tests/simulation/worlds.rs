@@ -52,7 +52,7 @@ scenarios! {
     slow_commands: 100,
     links_cut: 200,
     recovery_storm: 150,
-    staged_recoveries: 300,
+    staged_recoveries: 200,
     refused_backup: 250,
     hold_for_a_restart: 600,
     any_mixture: 4_000,

@@ -54,6 +54,12 @@ impl KeyRecord {
         }
     }
 
+    /// A loss has been found: from now on no more is expected than was read.
+    pub(crate) fn rewind(&mut self, read: Option<u64>) {
+        self.floor = read.unwrap_or(0);
+        self.floor_is_value = read.is_some();
+    }
+
     fn raise(&mut self, number: u64, is_value: bool) {
         if number > self.floor || self.floor == 0 {
             self.floor = number;

@@ -58,6 +58,17 @@ impl RedisServer {
         self.directory.path().join("redis.sock")
     }
 
+    /// Others know it by this port from now on: that of a relay before it.
+    #[track_caller]
+    pub(crate) fn announce(&mut self, port: u16) {
+        for (name, value) in
+            [("replica-announce-ip", "127.0.0.1".to_owned()), ("replica-announce-port", port.to_string())]
+        {
+            assert_eq!(self.command(&["CONFIG", "SET", name, &value]), Reply::ok());
+            self.arguments.extend([format!("--{name}"), value]);
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running server").id()
     }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::load_check::{KeyRecord, Verdict};
+use super::lost::{Happened, History, Lost, wall_us};
 use super::resp::{Client, Reply, encode};
 
 /// Wrong reads kept with their text.
@@ -34,6 +35,9 @@ pub(crate) struct RegisterLoad {
     pub(crate) padding: usize,
     /// Between two pipelines of one client: pause, so that a number of operations spans enough faults.
     pub(crate) pause: Duration,
+    /// Acknowledged writes may be lost, so that what a read shows to be missing is noted, and no more than that is expected
+    /// from then on.
+    pub(crate) may_lose: bool,
 }
 
 /// What all clients saw.
@@ -51,6 +55,8 @@ pub(crate) struct RegisterReport {
     pub(crate) stale_count: u64,
     /// The first of them, with what had happened before.
     pub(crate) stale: Vec<String>,
+    /// With [`RegisterLoad::may_lose`]: what is to be explained by bounds.
+    pub(crate) lost: Vec<Lost>,
     /// Error words and how often each came.
     pub(crate) words: std::collections::BTreeMap<String, u64>,
 }
@@ -121,6 +127,7 @@ impl RegisterReport {
         self.disconnects += other.disconnects;
         self.stale_count += other.stale_count;
         self.stale.extend(other.stale);
+        self.lost.extend(other.lost);
         for (word, count) in other.words {
             *self.words.entry(word).or_default() += count;
         }
@@ -150,6 +157,10 @@ struct RegisterClient {
     connections: [Option<Client>; 2],
     turn: usize,
     keys: Vec<KeyRecord>,
+    histories: Vec<History>,
+    /// Requests so far, and when the last pipeline was sent.
+    requests: u64,
+    sent_us: u64,
     random: u64,
     report: RegisterReport,
 }
@@ -158,17 +169,10 @@ impl RegisterClient {
     fn new(number: usize, load: RegisterLoad, progress: Arc<AtomicU64>, gate: Arc<AtomicBool>) -> Self {
         let keys = vec![KeyRecord::default(); load.keys_per_client as usize];
         let random = (load.seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1;
-        Self {
-            number,
-            load,
-            progress,
-            gate,
-            connections: [None, None],
-            turn: 0,
-            keys,
-            random,
-            report: RegisterReport::default(),
-        }
+        let histories = vec![History::default(); keys.len()];
+        let report = RegisterReport::default();
+        let (connections, turn, requests, sent_us) = ([None, None], 0, 0, 0);
+        Self { number, load, progress, gate, connections, turn, keys, histories, requests, sent_us, random, report }
     }
 
     fn run(&mut self, share: u64) {
@@ -211,6 +215,7 @@ impl RegisterClient {
             self.append(&mut bytes, &mut asked);
         }
         self.report.operations += asked.len() as u64;
+        self.sent_us = wall_us();
         connection.try_send_raw(&bytes)?;
         for asked in asked {
             let reply = connection.try_read()?;
@@ -241,6 +246,7 @@ impl RegisterClient {
             }
             75..80 => {
                 let number = self.keys[key as usize].issue();
+                self.histories[key as usize].removal_sent(number);
                 bytes.extend(encode(&["DEL", &name]));
                 asked.push(Asked::Delete(key, number));
             }
@@ -277,6 +283,7 @@ impl RegisterClient {
     }
 
     fn judge(&mut self, asked: Asked, reply: &Reply) {
+        self.requests += 1;
         if let Reply::Error(text) = reply {
             self.report.errors += 1;
             *self.report.words.entry(text.split(' ').next().unwrap_or_default().to_owned()).or_default() += 1;
@@ -299,6 +306,7 @@ impl RegisterClient {
             Asked::SetMany(all) => self.acknowledge(&all),
             Asked::Delete(key, number) => {
                 self.keys[key as usize].acknowledge_delete(number);
+                self.note(key, number, true);
                 self.report.acknowledged_writes += 1;
             }
             // A nil says that nothing was executed.
@@ -310,8 +318,31 @@ impl RegisterClient {
     fn acknowledge(&mut self, all: &[(u64, u64)]) {
         for (key, number) in all {
             self.keys[*key as usize].acknowledge_set(*number);
+            self.note(*key, *number, true);
             self.report.acknowledged_writes += 1;
         }
+    }
+
+    /// It is known to have happened.
+    fn note(&mut self, key: u64, number: u64, was_acknowledged: bool) {
+        if self.load.may_lose {
+            let (request, sent_us) = (self.requests, self.sent_us);
+            self.histories[key as usize].happened(Happened {
+                number,
+                was_acknowledged,
+                request,
+                sent_us,
+                known_us: wall_us(),
+            });
+        }
+    }
+
+    /// Notes what a read has shown to be lost.
+    fn note_lost(&mut self, key: u64, read: Option<u64>, was_stale: bool) {
+        let (client, read_us) = (self.number, wall_us());
+        let lost = self.histories[key as usize].lost_by(read);
+        self.report.lost.extend(lost.into_iter().map(|write| Lost { client, key, write, was_stale, read_us }));
+        self.keys[key as usize].rewind(read);
     }
 
     fn check(&mut self, key: u64, reply: &Reply) {
@@ -323,8 +354,21 @@ impl RegisterClient {
             value => Some(parse(&name, &value.text()).unwrap_or(u64::MAX)),
         };
         match self.keys[key as usize].judge(read) {
-            Verdict::Fresh => {}
-            Verdict::Miss => self.report.misses += 1,
+            Verdict::Fresh => {
+                if let Some(read) = read {
+                    self.note(key, read, false);
+                }
+            }
+            Verdict::Miss => {
+                self.report.misses += 1;
+                if self.load.may_lose {
+                    self.note_lost(key, None, false);
+                }
+            }
+            Verdict::Stale { .. } if self.load.may_lose => {
+                self.report.stale_count += 1;
+                self.note_lost(key, read, true);
+            }
             verdict => {
                 self.report.stale_count += 1;
                 if self.report.stale.len() < KEPT_MAX {

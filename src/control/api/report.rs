@@ -281,7 +281,7 @@ pub struct PlanReport {
     pub stage: u64,
     #[serde(default)]
     pub stages: u64,
-    /// Of the present phase.
+    /// Of the present comparison, or of the last.
     pub samples: u64,
     pub wrong: u64,
     pub missing: u64,

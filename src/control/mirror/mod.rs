@@ -212,6 +212,21 @@ impl Shared {
     }
 
     fn mirror_is_wanted(&self, id: BackendId) -> bool {
+        self.mirror_will_be_wanted(id)
+            && !self.mirror(id).stop.get()
+            && (self.newest_is_done() || self.reconciling.get() == Some(id))
+    }
+
+    /// Whether it holds nothing of what was acknowledged, and is about to be filled.
+    pub(super) fn is_yet_to_be_filled(&self, id: BackendId) -> bool {
+        let (control, record) = (self.mirror(id), self.group.record(id));
+        let lacks_everything = record.began_empty() || record.state() == State::Unknown;
+        let will_fill = self.mirror_settings.fill && control.why.borrow().is_empty() && self.mirror_will_be_wanted(id);
+        self.may_mirror(id) && !control.is_on() && lacks_everything && will_fill
+    }
+
+    /// Whether it is kept in step as soon as no switch is under way.
+    fn mirror_will_be_wanted(&self, id: BackendId) -> bool {
         let route = self.group.route();
         let facts = &self.facts.borrow()[id.index()];
         let is_well =
@@ -220,12 +235,12 @@ impl Shared {
         serves
             && self.sharing.keeps_in_step(id, route.active)
             && !self.rules(route.active).is_embedded
+            // A replica takes no writes, and what it holds its master has.
+            && !(self.is_replicated(route.active) && self.is_replica(route.active))
             && is_well
             && !facts.emptying
             && !facts.names_neighbours
             && self.other_writer.borrow().is_none()
-            && !self.mirror(id).stop.get()
-            && (self.newest_is_done() || self.reconciling.get() == Some(id))
             && self.twin(id).is_none()
     }
 }
@@ -267,7 +282,7 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     if record.state() == State::Unknown {
         empty(shared, id).await?;
     }
-    if record.state() == State::Empty {
+    if record.began_empty() {
         *control.fill.borrow_mut() = Fill::default();
     }
     others::look(shared).await;
@@ -283,9 +298,7 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     if !shared.mirror_is_wanted(id) {
         return Ok(());
     }
-    if record.state() == State::Empty {
-        record.settle(State::Clean);
-    }
+    record.begin_to_fill();
     mirror.open(shared.group.backend(id).target.database);
     control.set_phase(Phase::Opening);
     let ended = match opened(shared).await {

@@ -78,20 +78,21 @@ impl GroupControl {
     pub(in crate::control) fn on_replicated(&mut self, id: BackendId, told: Told) {
         let name = self.shared.rules(id).name.clone();
         let active = self.shared.rules(self.shared.group.route().active).name.clone();
+        let detail = if let Told::Lead(Ok(promotion)) = &told { promotion.detail() } else { serde_json::Value::Null };
         let (trouble, done) = match told {
             Told::Follow(Ok(())) => (None, Some(format!("backend {name} follows {active} from now on"))),
-            Told::Lead(Ok(Promotion::Done(promoted))) => {
-                let took = promoted.took;
-                (None, Some(format!("backend {name}, which serves, was promoted in {took:?}: it takes writes now")))
+            Told::Lead(Ok(promotion @ Promotion::Done(_))) => {
+                let text = promotion.text();
+                (None, Some(format!("backend {name}, which serves, takes writes now{text}")))
             }
-            Told::Lead(Ok(Promotion::NotNeeded)) => (None, None),
-            Told::Follow(Err(why)) | Told::Lead(Ok(Promotion::Withheld(why)) | Err(why)) => (Some(why), None),
+            Told::Lead(Ok(Promotion::NotNeeded | Promotion::ByOthers(_))) => (None, None),
+            Told::Follow(Err(why)) | Told::Lead(Ok(Promotion::Withheld(why, _)) | Err(why)) => (Some(why), None),
         };
         let before =
             std::mem::replace(&mut self.shared.facts.borrow_mut()[id.index()].replication_trouble, trouble.clone());
         if let Some(message) = done {
             let event = Entry::new(EventKind::Replication, message).backend(name.clone()).result("done");
-            self.shared.record(event);
+            self.shared.record(event.detail(serde_json::json!({ "promotion": detail })));
         } else if let Some(why) = trouble.filter(|why| before.as_ref() != Some(why)) {
             let what = if name == active { "is not promoted" } else { "does not follow" };
             let event = Entry::new(EventKind::Replication, format!("backend {name} {what}: {why}"));

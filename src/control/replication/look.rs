@@ -21,6 +21,8 @@ pub(in crate::control) struct Replication {
     pub(in crate::control) id: String,
     /// The stream that the present one continues since a promotion.
     pub(in crate::control) earlier_id: String,
+    /// So many bytes are the same in both.
+    pub(in crate::control) earlier_offset: u64,
     /// Host and port of those that follow it and are in step with its stream, as it knows them.
     pub(in crate::control) followers: Vec<(String, u16)>,
 }
@@ -52,6 +54,8 @@ impl Replication {
                 "master_repl_offset" => own_offset = value.parse().unwrap_or(0),
                 "master_replid" => value.clone_into(&mut look.id),
                 "master_replid2" => value.clone_into(&mut look.earlier_id),
+                // The first byte of the new stream; -1 where it continues none.
+                "second_repl_offset" => look.earlier_offset = value.parse::<u64>().unwrap_or(0).saturating_sub(1),
                 _ if is_follower(key) => look.followers.extend(follower(value)),
                 _ => {}
             }
@@ -64,6 +68,20 @@ impl Replication {
     /// Whether it has what `other` has produced, but for what is under way: the same stream, or the one before.
     pub(in crate::control) fn continues(&self, other: &Self) -> bool {
         !other.id.is_empty() && (self.id == other.id || self.earlier_id == other.id)
+    }
+
+    /// Bytes that it has taken in of what `master` has produced; `None` where the two streams have nothing to do with each other.
+    ///
+    /// A promoted one goes on counting from there, with writes of its own.
+    pub(in crate::control) fn taken_of(&self, master: &Self) -> Option<u64> {
+        match () {
+            () if self.id.is_empty() || master.id.is_empty() => None,
+            () if self.id == master.id => Some(self.offset),
+            () if self.earlier_id == master.id => Some(self.earlier_offset.min(self.offset)),
+            // The master was promoted, and this one has not followed it since.
+            () if master.earlier_id == self.id => Some(self.offset.min(master.earlier_offset)),
+            () => None,
+        }
     }
 
     /// Its master as `host:port`.
@@ -133,6 +151,25 @@ mod tests {
         let (old, promoted) = (with("a", "0"), with("b", "a"));
         assert!(promoted.continues(&old) && !old.continues(&promoted));
         assert!(!with("c", "").continues(&with("", "")), "one that does not tell");
+    }
+
+    #[test]
+    fn what_a_promoted_replica_has_of_its_master_ends_where_its_own_writes_begin() {
+        let look = |id: &str, earlier: &str, offset, earlier_offset| Replication {
+            id: id.to_owned(),
+            earlier_id: earlier.to_owned(),
+            offset,
+            earlier_offset,
+            ..Replication::default()
+        };
+        let (old, replica, promoted) = (look("a", "0", 130, 0), look("a", "0", 99, 0), look("b", "a", 500, 99));
+        assert_eq!((replica.taken_of(&old), promoted.taken_of(&old)), (Some(99), Some(99)));
+        assert_eq!(old.taken_of(&promoted), Some(99), "what the old one has beyond is no part of the new stream");
+        assert_eq!(look("c", "0", 700, 0).taken_of(&old), None, "another stream");
+        let read = read(
+            "role:master\r\nmaster_replid:b\r\nmaster_replid2:a\r\nmaster_repl_offset:500\r\nsecond_repl_offset:100\r\n",
+        );
+        assert_eq!(read.earlier_offset, 99);
     }
 
     #[test]

@@ -3,15 +3,18 @@
 //! Here is known who follows whom and how far behind, what that means for entering one of them, and, with
 //! `replica.promote`, who is told REPLICAOF: `promotion` makes a replica the master, `follow` has the others follow it.
 
+mod carried;
 mod follow;
 mod look;
 mod promotion;
+mod tell;
 
 use std::time::Duration;
 
+pub(super) use self::carried::is_carried_over;
 pub(super) use self::follow::Told;
 pub(super) use self::look::{Asked, Replication};
-pub(super) use self::promotion::{Other, Promotion, expect_ready, hand_over, promote};
+pub(super) use self::promotion::{Other, Promoted, Promotion, expect_ready, hand_over, promote};
 use super::api::ReplicationReport;
 use super::facts::Facts;
 use super::shared::Shared;
@@ -26,11 +29,13 @@ pub(super) struct Servers {
     pub(super) promote: bool,
     /// By backend: its stream while it is a master.
     streams: Vec<Stream>,
+    /// By backend: the stream that it was last seen to lead, unless it has served as a replica only.
+    led: Vec<Option<String>>,
 }
 
 impl Servers {
     pub(super) fn new(promote: bool, backends: usize) -> Self {
-        Self { promote, streams: vec![Stream::default(); backends] }
+        Self { promote, streams: vec![Stream::default(); backends], led: vec![None; backends] }
     }
 }
 
@@ -83,6 +88,7 @@ impl Shared {
     /// What one probe told.
     pub(super) fn note_replication(&self, id: BackendId, look: Option<&Replication>, asked: Asked) {
         let Some(look) = look else { return };
+        self.note_leader(id, look);
         let facts = &mut self.facts.borrow_mut()[id.index()];
         let stream = &mut self.servers.borrow_mut().streams[id.index()];
         let is_new = facts.replication.as_ref().is_some_and(|before| before.id != look.id);
@@ -98,14 +104,14 @@ impl Shared {
 
     /// What a replica lacks of what `master` had acknowledged to clients until its last reply.
     pub(super) fn lack(&self, replica: &Replication, master: BackendId) -> Option<Lack> {
-        let is_same = {
+        let (taken, last_ok_us) = {
             let facts = &self.facts.borrow()[master.index()];
-            facts.replication.as_ref().is_some_and(|master| replica.continues(master) || master.continues(replica))
+            (replica.taken_of(facts.replication.as_ref()?)?, facts.last_ok_us)
         };
         let backend = self.group.backend(master);
-        let (until, writes) = (Time::from_micros(last_reply_us(backend)), writes_answered(backend));
-        let servers = self.servers.borrow();
-        servers.streams[master.index()].lack(replica.offset, until, writes).filter(|_| is_same)
+        // The age counts back from the fault, and the last that was heard may have been the answer to a probe.
+        let until = Time::from_micros(last_reply_us(backend).max(last_ok_us));
+        self.servers.borrow().streams[master.index()].lack(taken, until, writes_answered(backend))
     }
 
     /// Whether it may be entered, as far as it is one of the servers that replicate each other; `None` where that says

@@ -11,7 +11,7 @@ use super::super::entry::{Obstacle, words};
 use super::super::shared::Shared;
 use super::look::Replication;
 use super::{last_reply_us, since_us};
-use crate::backend::{Reply, read_info};
+use crate::backend::{Reply, clock, read_info};
 use crate::divergence::State;
 use crate::policy::{BackendId, Lack};
 
@@ -42,11 +42,13 @@ pub(in crate::control) struct Other {
 /// What became of the wish that a backend takes writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::control) enum Promotion {
-    /// It is no replica.
+    /// It is no replica, and was none.
     NotNeeded,
     Done(Promoted),
-    /// It serves reads only, for this reason.
-    Withheld(String),
+    /// Somebody else has made it the master of what the one before it had; it may lack this.
+    ByOthers(Option<Lack>),
+    /// It serves reads only, for this reason, and may lack this.
+    Withheld(String, Option<Lack>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,31 +91,41 @@ pub(in crate::control) async fn promote(
     if !shared.is_replicated(to) {
         return Ok(Promotion::NotNeeded);
     }
-    let Some(look) = look(shared, to).await?.filter(|look| look.is_replica) else { return Ok(Promotion::NotNeeded) };
+    let Some(look) = look(shared, to).await? else { return Ok(Promotion::NotNeeded) };
+    let master = if shared.is_replicated(from) && from != to { Some(from) } else { shared.former_master(to) };
+    let lack = || master.and_then(|master| shared.lack(&look, master));
+    if !look.is_replica {
+        let continues = master.is_some_and(|master| shared.was_promoted_from(&look, master));
+        return Ok(if continues && from != to { Promotion::ByOthers(lack()) } else { Promotion::NotNeeded });
+    }
+    let withheld = |why: &str| Ok(Promotion::Withheld(why.to_owned(), lack()));
     if !shared.promotes() {
-        let why =
-            "it is a replica, and replica.promote is off: whoever runs the servers promotes it (REPLICAOF NO ONE)";
-        return Ok(Promotion::Withheld(why.to_owned()));
+        return withheld(
+            "it is a replica, and replica.promote is off: whoever runs the servers promotes it (REPLICAOF NO ONE)",
+        );
     }
     if let Some(why) = living_master(shared, from, to, others)? {
-        return Ok(Promotion::Withheld(why));
+        return withheld(&why);
     }
     if hears_a_living_master(shared, from, &look) {
-        let why = "it hears from its master, which lives then: only Standin cannot reach it";
-        return Ok(Promotion::Withheld(why.to_owned()));
+        return withheld("it hears from its master, which lives then: only Standin cannot reach it");
     }
     if !is_chosen {
         expect_furthest(shared, to, &look, others).await?;
     }
     if let Err(why) = become_master(shared, to).await? {
-        return Ok(Promotion::Withheld(why));
+        return withheld(&why);
     }
-    let master = if shared.is_replicated(from) { Some(from) } else { shared.former_master(to) };
-    let lack = master.and_then(|master| shared.lack(&look, master));
-    Ok(Promotion::Done(Promoted { took: began.elapsed(), way: Way::Emergency, lack }))
+    Ok(Promotion::Done(Promoted { took: began.elapsed(), way: Way::Emergency, lack: lack() }))
 }
 
 impl Shared {
+    /// Whether a master was a replica of this one when it became one.
+    fn was_promoted_from(&self, look: &Replication, master: BackendId) -> bool {
+        let led = &self.servers.borrow().led[master.index()];
+        led.as_ref().is_some_and(|led| !led.is_empty() && look.earlier_id == *led)
+    }
+
     /// The server, other than this one, of whose stream most is known: the master before.
     pub(super) fn former_master(&self, than: BackendId) -> Option<BackendId> {
         let servers = self.servers.borrow();
@@ -213,6 +225,7 @@ fn took_over(shared: &Rc<Shared>, to: BackendId, info: &Reply) {
     read_info(info, &mut identity);
     shared.note_identity(to, &identity);
     if let Some(look) = Replication::read(info) {
+        shared.note_leader(to, &look);
         let facts = &mut shared.facts.borrow_mut()[to.index()];
         facts.replication = Some(look);
         facts.replication_trouble = None;
@@ -293,7 +306,7 @@ pub(in crate::control) async fn hand_over(
         by_hand(shared, from, to).await?;
         Way::Drain
     };
-    Ok(Promotion::Done(Promoted { took: began.elapsed(), way, lack: Some(Lack::default()) }))
+    Ok(Promotion::Done(Promoted { took: began.elapsed(), way, lack: Some(Lack::nothing(clock::now())) }))
 }
 
 /// The server's FAILOVER (Redis 6.2 and later): it takes no writes from anybody until the replica is the master, and follows
@@ -356,6 +369,7 @@ pub(super) async fn look(shared: &Rc<Shared>, id: BackendId) -> io::Result<Optio
     let replies = shared.ask(id, vec![words(&["INFO", "replication"])], shared.entry_timeout).await?;
     let look = Replication::read(&replies[0]);
     if let Some(look) = &look {
+        shared.note_leader(id, look);
         let mut facts = shared.facts.borrow_mut();
         let facts = &mut facts[id.index()];
         facts.replication = Some(look.clone());

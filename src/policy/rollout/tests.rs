@@ -175,6 +175,11 @@ fn two_wrong_values_end_it_with_the_evidence_wherever_it_is() {
     let mut world = World::new(Plan::Gradual);
     world.look(OLD, 1).moved(10).sample(Sampled::Same, 98).sample(Sampled::Wrong, 2);
     world.assert_given_back("100 samples, 2 wrong");
+    assert_eq!(
+        (world.plan.tally.samples, world.plan.tally.wrong),
+        (100, 2),
+        "the evidence stays for the event of the end"
+    );
 
     let mut world = World::new(Plan::Canary);
     world.cut_over().sample(Sampled::Wrong, 2);
@@ -197,7 +202,7 @@ fn missing_keys_failures_and_slowness_count_by_their_share() {
     let mut world = World::new(Plan::BlueGreen);
     world.look(OLD, 1);
     let sampled = vec![Sampled::Same; 200];
-    world.tell(News::Samples(Batch { sampled, old: MS, next: 6 * MS, ..Batch::default() }));
+    world.tell(News::Samples(Batch { sampled, old: MS, next: 9 * MS, ..Batch::default() }));
     world.assert_ended_badly("slower");
 }
 
@@ -212,8 +217,8 @@ fn what_clients_get_of_the_next_side_is_held_against_the_old_one() {
         ((9_000, 900, 200), (1_000, 220, 200), Some("requests of clients fail on the next one")),
         ((9_000, 0, 200), (0, 5, 200), Some("requests of clients fail on the next one")),
         ((9_000, 0, 200), (199, 0, 50_000), None),
-        ((9_000, 0, 200), (200, 0, 2_000), None),
-        ((9_000, 0, 200), (200, 0, 4_000), Some("slower for clients")),
+        ((9_000, 0, 200), (200, 0, 5_000), None),
+        ((9_000, 0, 200), (200, 0, 6_500), Some("slower for clients")),
         ((9_000, 0, 5_000), (200, 0, 15_000), None),
     ] {
         let mut world = World::new(Plan::Gradual);
@@ -224,6 +229,21 @@ fn what_clients_get_of_the_next_side_is_held_against_the_old_one() {
             Some(words) => world.assert_given_back(words),
         }
     }
+}
+
+#[test]
+fn a_primary_that_is_further_away_than_its_backup_is_held_against_what_it_usually_takes() {
+    let world = |usual: Option<Duration>| {
+        let mut world = World::new(Plan::Gradual);
+        world.plan = world.plan.usually(usual);
+        world.look(OLD, 1).moved(10).traffic(OLD, 9_000, 0, 100).traffic(NEXT, 1_000, 0, 7_000);
+        let sampled = vec![Sampled::Same; 200];
+        world.tell(News::Samples(Batch { sampled, old: MS / 10, next: 7 * MS, ..Batch::default() }));
+        world
+    };
+    assert_eq!(world(Some(3 * MS)).plan.phase, Phase::Share);
+    world(Some(MS / 2)).assert_given_back("slower for clients");
+    world(None).assert_given_back("slower for clients");
 }
 
 #[test]

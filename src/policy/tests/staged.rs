@@ -57,7 +57,7 @@ fn a_recovery_by_a_staged_plan_is_asked_for_once_and_its_switch_is_a_drained_one
         assert_eq!((switch.to, switch.kind, switch.plan), (PRIMARY, SwitchKind::Recovery, Plan::Drain));
         assert!(switch.planned && switch.reason.contains(plan.name()) && switch.reason.contains("75 %"), "{switch:?}");
         world.done(switch.id, SwitchResult::Done);
-        news(&mut world, RolloutNews::Ended { well: true });
+        news(&mut world, RolloutNews::Ended { well: true, by_operator: false });
         assert_eq!(world.view().status, Status::Recovered);
         world.pass_well(61 * SECOND, &ALL);
         assert_eq!((world.view().status, rollouts(&world), world.switches()), (Status::Active, vec![], vec![]));
@@ -71,7 +71,7 @@ fn after_a_plan_that_ended_badly_the_next_waits_longer_each_time() {
     for seconds in [30, 60, 120] {
         assert_eq!(rollouts(&world).len(), 1);
         world.actions.clear();
-        news(&mut world, RolloutNews::Ended { well: false });
+        news(&mut world, RolloutNews::Ended { well: false, by_operator: false });
         assert!(world.view().recovery_at.is_some_and(|at| at > world.now), "{:?}", world.view().recovery_at);
         world.pass_well((seconds - 1) * SECOND, &ALL);
         assert_eq!(rollouts(&world), [], "{seconds}");
@@ -91,7 +91,7 @@ fn a_breach_after_the_cut_over_leads_back_and_is_a_relapse() {
     assert!(switch.planned, "{switch:?}");
     assert_eq!((switch.to, switch.kind, switch.plan), (BACKUP_A, SwitchKind::Failover, Plan::Drain));
     world.done(switch.id, SwitchResult::Done);
-    news(&mut world, RolloutNews::Ended { well: false });
+    news(&mut world, RolloutNews::Ended { well: false, by_operator: false });
     world.pass_well(29 * SECOND, &ALL);
     assert_eq!((rollouts(&world), world.view().active), (vec![], BACKUP_A));
     world.pass_well(6 * SECOND, &ALL);
@@ -118,7 +118,7 @@ fn an_emergency_is_never_staged_and_ends_what_was() {
     let switch = world.the_switch();
     assert!(!switch.planned && !switch.plan.is_staged(), "{switch:?}");
     world.done(switch.id, SwitchResult::Done);
-    news(&mut world, RolloutNews::Ended { well: false });
+    news(&mut world, RolloutNews::Ended { well: false, by_operator: false });
     assert_eq!(rollouts(&world), []);
     if switch.to != PRIMARY {
         world.pass_well(60 * SECOND, &ALL);
@@ -143,7 +143,7 @@ fn an_operator_begins_one_at_a_time_and_its_switch_holds_the_engine_there() {
     assert_eq!(world.switches(), []);
     cut_over(&mut world, BACKUP_A);
     world.switched(BACKUP_A, Trigger::Manual, SwitchKind::Manual);
-    news(&mut world, RolloutNews::Ended { well: true });
+    news(&mut world, RolloutNews::Ended { well: true, by_operator: false });
     world.pass_well(300 * SECOND, &ALL);
     assert_eq!((rollouts(&world), world.switches()), (vec![], vec![]), "held by the operator");
     world.operator(OperatorCommand::new(Order::Recover, "back"));
@@ -223,7 +223,7 @@ fn a_recording_with_a_staged_recovery_replays_bit_for_bit_and_reruns_under_other
     engine.handle(now, Event::Rollout(switch), &mut actions);
     let id = last(&actions);
     engine.handle(now, Event::SwitchDone { id, result: SwitchResult::Done }, &mut actions);
-    engine.handle(now, Event::Rollout(RolloutNews::Ended { well: true }), &mut actions);
+    engine.handle(now, Event::Rollout(RolloutNews::Ended { well: true, by_operator: false }), &mut actions);
     well(&mut engine, &mut now, 5, &mut actions);
     assert_eq!(engine.active(), PRIMARY);
 
@@ -238,4 +238,40 @@ fn a_recording_with_a_staged_recovery_replays_bit_for_bit_and_reruns_under_other
     assert_eq!(drained.after.active(), PRIMARY);
     let staged = |asked: &[(Time, Action)]| asked.iter().any(|(_, action)| matches!(action, Action::Rollout { .. }));
     assert!(staged(&same.asked) && !staged(&drained.asked));
+}
+
+#[test]
+fn a_primary_that_has_just_come_back_is_not_ill_for_having_been_away() {
+    let mut world = World::new();
+    for _ in 0..20 {
+        world.probe(PRIMARY, ok());
+    }
+    for _ in 0..2 {
+        world.probe(PRIMARY, ProbeOutcome::Failed(Edge::ConnectRefused));
+    }
+    for _ in 0..10 {
+        world.probe(PRIMARY, ok());
+    }
+    let view = world.view();
+    let primary = &view.backends[0];
+    assert_eq!(primary.health, Health::Degraded, "{:?}", primary.reasons);
+    assert_eq!(primary.present_health(), (Health::Healthy, None), "{:?}", primary.reasons);
+    world.probe(PRIMARY, ProbeOutcome::Failed(Edge::ConnectRefused));
+    let view = world.view();
+    let (health, reason) = view.backends[0].present_health();
+    assert_ne!(health, Health::Healthy, "what fails now counts");
+    assert_ne!(reason.unwrap().factor, Factor::Availability);
+}
+
+#[test]
+fn a_recovery_that_an_operator_rolled_back_waits_for_their_word() {
+    let mut world = failed_over(world());
+    world.pass_well(16 * SECOND, &ALL);
+    world.actions.clear();
+    news(&mut world, RolloutNews::Ended { well: false, by_operator: true });
+    world.pass_well(600 * SECOND, &ALL);
+    assert_eq!((rollouts(&world), world.switches()), (vec![], vec![]));
+    assert!(world.view().recovery_held_by_operator);
+    world.operator(OperatorCommand::new(Order::Recover, "now"));
+    assert_eq!(rollouts(&world).len(), 1);
 }
