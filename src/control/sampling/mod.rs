@@ -38,9 +38,8 @@ const BATCH_MAX: u32 = 200;
 /// Samples a mirrored backend while its mirror is open; never returns.
 pub(super) async fn mirrored(shared: &Rc<Shared>, id: BackendId) -> String {
     loop {
-        // Of two that serve, neither holds what is right: the plan compares them itself.
-        let is_one = !shared.sharing.is_on();
-        if is_one && shared.sampling.mode != SamplingMode::Off && shared.mirror(id).is_filled(&shared.mirror_settings) {
+        let is_filled = shared.mirror(id).is_filled(&shared.mirror_settings);
+        if shared.sampling.mode != SamplingMode::Off && is_filled && shared.has_one_home() {
             note(shared, id, sample(shared, id, Kind::Mirrored).await);
         }
         tokio::time::sleep(LOOK).await;
@@ -80,6 +79,12 @@ impl Shared {
         &self.samples[id.index()]
     }
 
+    /// Every value counts on the active. While two backends serve that is not so, and what differs there would be "repaired"
+    /// by the older value; a staged plan compares them by itself then.
+    fn has_one_home(&self) -> bool {
+        self.group.route().split.is_none()
+    }
+
     /// Whether a backend is a replica that can be compared with the active.
     fn follows(&self, id: BackendId) -> bool {
         let route = self.group.route();
@@ -102,7 +107,7 @@ async fn sample(shared: &Rc<Shared>, id: BackendId, kind: Kind) -> io::Result<()
     let mut walk = Walk::new(settings.share);
     let mut suspects = Suspects::new(kind);
     shared.figures(id).borrow_mut().why.clear();
-    while pair.is_of(shared) && !shared.sharing.is_on() && (kind == Kind::Mirrored || shared.follows(id)) {
+    while pair.is_of(shared) && shared.has_one_home() && (kind == Kind::Mirrored || shared.follows(id)) {
         let (database, keys) = walk.next(shared, id, &mut pair, batch(settings)).await?;
         let differences = compare(settings, &mut pair, database, &keys).await?;
         let pause = Duration::from_secs_f64(keys.len().max(1) as f64 / f64::from(settings.rate));

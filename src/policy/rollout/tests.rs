@@ -264,7 +264,7 @@ fn each_sign_of_an_unwell_next_side_leads_back_as_soon_as_it_may() {
     let ill = |health, ill: &str| Sight { health, ill: Some(ill.to_owned()), ..sight() };
     for (seen, after, words) in [
         (ill(Health::Degraded, "half slow"), 6 * SECOND, "degraded: half slow for more than 5s"),
-        (ill(Health::Critical, "slow"), MS, "critical: slow"),
+        (ill(Health::Critical, "slow"), 1_100 * MS, "critical: slow for more than 1s"),
         (Sight { slowed: Some("12 ms".into()), ..sight() }, MS, "has become slower, and the old one has not: 12 ms"),
         (Sight { in_step: false, ..sight() }, 1_100 * MS, "not kept in step for more than 1s"),
         (Sight { withdraw: Some("FLUSHALL".into()), ..sight() }, MS, "FLUSHALL"),
