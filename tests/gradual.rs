@@ -313,7 +313,8 @@ fn the_old_side_dies_and_the_next_one_serves_everything() {
 fn the_old_side_freezes_and_thaws() {
     survives("the old side is frozen", |stage| {
         stage.blue.freeze();
-        stage.standin.wait_until_active("green", secs(20));
+        // A script may be at work when it happens, which is given its time.
+        stage.standin.wait_until_active("green", secs(60));
         stage.blue.thaw();
     });
 }

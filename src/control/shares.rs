@@ -165,6 +165,9 @@ impl Shared {
         let route = self.group.route();
         let Some(split) = &route.split else { return Ok(Duration::ZERO) };
         let (from, to) = (route.active, split.to);
+        // Nobody waits for a server that does not answer: whether it is left is the engine's affair.
+        let ping = self.ask(from, vec![words(&["PING"])], self.entry_timeout).await;
+        ping.map_err(|error| format!("the old side does not answer: {error}"))?;
         self.expect_undisturbed(from)?;
         let hold = self.hold_for_share();
         let version = self.hold_in_doubt().version;
