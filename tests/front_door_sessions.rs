@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use support::{Client, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs};
 
 struct Stage {
@@ -250,6 +252,44 @@ fn messages_arrive_in_resp3_as_pushes_between_replies() {
     assert_eq!(publisher.command(&["PUBLISH", "news", "hello"]), Reply::Integer(1));
     assert_eq!(subscriber.read(), Reply::Push(message("message", &["news", "hello"])));
     assert_eq!(subscriber.command(&["GET", "k"]), Reply::bulk("1"));
+    stage.standin.finish();
+}
+
+/// In RESP2 messages look like replies.
+#[test]
+fn messages_that_come_while_a_client_leaves_a_channel_are_taken_for_no_reply() {
+    let stage = Stage::start();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            let mut publisher = stage.connect();
+            while !stop.load(Ordering::Relaxed) {
+                (0..50).for_each(|_| publisher.send(&["PUBLISH", "news", "x"]));
+                (0..50).for_each(|_| assert!(publisher.read().integer() <= 1));
+            }
+        });
+        let mut client = stage.connect();
+        let listening = scope.spawn(move || {
+            for _ in 0..300 {
+                client.send(&["SUBSCRIBE", "news"]);
+                assert_eq!(client.read().elements()[2], Reply::Integer(1));
+                assert_eq!(client.read(), Reply::Array(message("message", &["news", "x"])));
+                client.send(&["UNSUBSCRIBE", "news"]);
+                client.send(&["GET", "k"]);
+                let mut reply = client.read();
+                while reply == Reply::Array(message("message", &["news", "x"])) {
+                    reply = client.read();
+                }
+                let confirmation = vec![Reply::bulk("unsubscribe"), Reply::bulk("news"), Reply::Integer(0)];
+                assert_eq!(reply, Reply::Array(confirmation));
+                assert_eq!(client.read(), Reply::Nil);
+            }
+        });
+        let listened = listening.join();
+        stop.store(true, Ordering::Relaxed);
+        publishing.join().unwrap();
+        listened.unwrap();
+    });
     stage.standin.finish();
 }
 

@@ -185,3 +185,109 @@ fn a_scan_across_a_switchover_is_refused_and_begins_again_whole() {
     assert!(client.command(&["EXEC"]).is_error_word("EXECABORT"));
     stage.standin.finish();
 }
+
+/// Whom the server takes the client for, and that it keeps to that user's rights.
+#[track_caller]
+fn acts_as_reader(client: &mut Client, when: &str) {
+    assert_eq!(client.command(&["ACL", "WHOAMI"]), Reply::bulk("reader"), "{when}");
+    assert!(client.command(&["SET", "k", "denied"]).is_error_word("NOPERM"), "{when}: a reader wrote");
+    assert!(client.command(&["SUBSCRIBE", "secret"]).is_error_word("NOPERM"), "{when}: a reader listens to everything");
+    assert!(!client.command(&["GET", "k"]).is_error(), "{when}");
+}
+
+/// A client that only reads, one with a connection of its own, and one that listens.
+fn readers(standin: &StandinProcess, [user, secret]: [&str; 2]) -> [Client; 3] {
+    let [mut plain, mut watching, mut listening] = [0; 3].map(|_| standin.connect());
+    for client in [&mut plain, &mut watching, &mut listening] {
+        assert!(matches!(client.command(&["HELLO", "3", "AUTH", user, secret]), Reply::Map(_)));
+    }
+    assert_eq!(watching.command(&["WATCH", "k"]), Reply::ok());
+    assert!(matches!(listening.command(&["SUBSCRIBE", "news"]), Reply::Push(_)));
+    [plain, watching, listening]
+}
+
+/// Through a planned switch, the way back, and the death of the primary.
+fn readers_stay_readers(config: impl FnOnce(StandinConfig) -> StandinConfig, [user, secret]: [&str; 2]) {
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    for server in [&primary, &backup] {
+        let rights =
+            ["~*", "resetchannels", "&news", "+@read", "+@pubsub", "+@connection", "+@transaction", "+acl|whoami"];
+        let mut rule = vec!["ACL", "SETUSER", "reader", "on", ">reader-secret"];
+        rule.extend(rights);
+        assert_eq!(server.command(&rule), Reply::ok());
+    }
+    let pair = StandinConfig::pair(primary.address(), backup.address()).table("[recovery]\nenabled = false");
+    let mut standin = config(pair).start();
+    standin.declare(PRIMARY_LOST);
+    let mut clients = readers(&standin, [user, secret]);
+    let mut check = |when: &str| clients.iter_mut().for_each(|client| acts_as_reader(client, when));
+    check("before");
+    assert_eq!(standin.post("/v1/failover", &json!({"to": "backup-a", "plan": "drain"})).code, 200);
+    check("on the backup");
+    let mut publisher = standin.connect();
+    if user == "app" {
+        assert_eq!(publisher.command(&["AUTH", "main"]), Reply::ok());
+    }
+    assert_eq!(publisher.command(&["PUBLISH", "news", "x"]), Reply::Integer(1));
+    assert_eq!(publisher.command(&["ACL", "WHOAMI"]), Reply::bulk("default"), "nobody else is taken for a reader");
+    assert_eq!(standin.post("/v1/recover", &json!({"plan": "drain"})).code, 200);
+    assert_eq!(publisher.command(&["PUBLISH", "news", "y"]), Reply::Integer(1));
+    primary.kill();
+    standin.wait_until_active("backup-a", secs(5));
+    eventually(secs(5), "it listens", || publisher.command(&["PUBLISH", "news", "z"]) == Reply::Integer(1));
+    let [plain, watching, listening] = &mut clients;
+    for said in ["x", "y", "z"] {
+        assert_eq!(listening.read(), Reply::Push(["message", "news", said].map(Reply::bulk).to_vec()));
+    }
+    for client in [plain, watching, listening] {
+        acts_as_reader(client, "after the primary has died");
+    }
+    standin.finish();
+}
+
+#[test]
+fn a_user_of_the_front_door_acts_as_its_backend_user_on_whichever_backend_serves() {
+    let users = "password = \"main\"\n[[listen.users]]\nname = \"app\"\npassword = \"app-secret\"\n\
+                 backend_username = \"reader\"\nbackend_password = \"reader-secret\"\n";
+    readers_stay_readers(|config| config.listen_keys(users), ["app", "app-secret"]);
+}
+
+#[test]
+fn a_user_whom_the_server_has_judged_acts_as_that_user_on_whichever_backend_serves() {
+    readers_stay_readers(|config| config, ["reader", "reader-secret"]);
+}
+
+#[test]
+fn a_cursor_from_before_a_restart_of_standin_goes_on_where_it_was_given_and_is_refused_elsewhere() {
+    let mut stage = Stage::start();
+    stage.standin.declare(PRIMARY_LOST);
+    let cursor_of = |standin: &StandinProcess| {
+        let mut client = standin.connect();
+        fill(&mut client);
+        client.command(&["SCAN", "0", "COUNT", "50"]).elements()[0].text()
+    };
+    let first = cursor_of(&stage.standin);
+    let before: BTreeSet<String> = {
+        let page = stage.standin.connect().command(&["SCAN", "0", "COUNT", "50"]);
+        page.elements()[1].elements().iter().map(Reply::text).collect()
+    };
+    stage.standin.kill();
+    stage.standin.start_again();
+    stage.standin.wait_until_ready();
+    let rest = scan(&mut stage.standin.connect(), first.clone());
+    assert_eq!(before.union(&rest).count(), 1_000, "on the same server it goes on");
+    stage.primary.kill();
+    stage.standin.wait_until_active("backup-a", secs(5));
+    let second = cursor_of(&stage.standin);
+    stage.standin.kill();
+    stage.standin.start_again();
+    stage.standin.wait_until_ready();
+    assert_eq!((stage.standin.active().as_str(), stage.standin.epoch()), ("backup-a", 1));
+    let mut client = stage.standin.connect();
+    for cursor in [first, second] {
+        let refused = client.command(&["SCAN", &cursor]);
+        assert!(refused.is_error_word("ERR") && format!("{refused:?}").contains("begin again"), "{refused:?}");
+    }
+    assert_eq!(scan(&mut client, "0".to_owned()).len(), 1_000);
+    stage.standin.finish();
+}

@@ -32,7 +32,7 @@ impl SessionTask {
         let expected = Expected::Subscription { handling: spec.handling, added: Vec::new() };
         let step = self.send_own(spec, request, Some(expected));
         if step != Step::Consumed || self.state.pinned.is_none() {
-            self.session.subscribed.set(!self.state.subscriptions.is_empty());
+            self.show_subscriptions();
             return step;
         }
         let new = self.note_subscription(spec, request);
@@ -65,9 +65,15 @@ impl SessionTask {
         self.show_subscriptions();
     }
 
-    fn show_subscriptions(&self) {
+    pub(super) fn show_subscriptions(&self) {
         let subscriptions = &self.state.subscriptions;
-        self.session.subscribed.set(!subscriptions.is_empty());
+        let is_unconfirmed = |expected: &Expected| matches!(expected, Expected::Subscription { .. });
+        let mut unconfirmed = self.state.expected.iter().rev().filter(|(.., expected)| is_unconfirmed(expected));
+        let leaves_at = unconfirmed.next().map(|(seq, ..)| *seq).filter(|_| subscriptions.is_empty());
+        self.session.leaves_at.set(leaves_at);
+        if leaves_at.is_none() {
+            self.session.subscribed.set(!subscriptions.is_empty());
+        }
         self.session.record.update(|shown| {
             shown.channels = subscriptions.channels.len();
             shown.patterns = subscriptions.patterns.len();

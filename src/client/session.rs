@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     repeating: Cell<u32>,
     /// Subscriptions and modes in which frames come unasked; set by the task.
     pub(super) subscribed: Cell<bool>,
+    /// The request that has left the last channel: messages come until it is confirmed, and none afterwards.
+    pub(super) leaves_at: Cell<Option<u32>>,
     pub(super) monitoring: Cell<bool>,
     pub(super) watched: RefCell<super::traces::Watched>,
     pub(super) protocol: Cell<Protocol>,
@@ -109,6 +111,7 @@ impl Session {
             doomed: Cell::new(false),
             repeating: Cell::new(0),
             subscribed: Cell::new(false),
+            leaves_at: Cell::new(None),
             monitoring: Cell::new(false),
             watched: RefCell::default(),
             protocol: Cell::new(Protocol::Resp2),
@@ -257,6 +260,10 @@ impl Owner for Session {
     }
 
     fn special(&self, seq: u32, bytes: &[u8]) {
+        if self.leaves_at.get() == Some(seq) {
+            // Now, and not when the task sees it: what follows in the same piece may look like a message.
+            self.subscribed.set(false);
+        }
         if !self.gone.get() {
             self.notify(Notice::Reply { seq, bytes: bytes.to_vec() });
         }

@@ -185,7 +185,9 @@ impl SessionTask {
         match expected {
             Expected::Nothing | Expected::TrackingInfo => {}
             Expected::Subscription { handling, added } => {
-                if !succeeded {
+                if succeeded {
+                    self.show_subscriptions();
+                } else {
                     self.unsubscribed(handling, &added);
                 }
             }

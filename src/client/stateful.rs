@@ -77,6 +77,7 @@ impl SessionTask {
         self.link = None;
         self.session.protocol.set(Protocol::Resp2);
         self.session.subscribed.set(false);
+        self.session.leaves_at.set(None);
         self.session.monitoring.set(false);
         self.session.record.update(|shown| {
             let fresh =
