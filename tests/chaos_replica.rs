@@ -12,8 +12,9 @@ use support::{
     StandinProcess, eventually, ms, secs, unexplained, wall_us,
 };
 
-/// Quick to fail over and to return, so that a minute sees many of both.
-const QUICK: &str = "[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
+/// Quick to fail over and to return, so that a minute sees many of both. A server that freezes with a script at work is given
+/// `timeout.slow`.
+const QUICK: &str = "[timeout]\nslow = \"2s\"\n[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
 /// Operations of the short form.
 const OPERATIONS: u64 = 16_000;
 /// The faults, as [`World::round`] draws them; each begins while the primary serves and the backup follows it.

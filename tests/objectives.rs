@@ -107,3 +107,65 @@ fn what_a_promoted_replica_lacks_is_bounded_and_within_the_targets_nothing_is_mi
     assert_eq!((standin.events_of("objective_measured").len(), standin.events_of("objective_missed").len()), (1, 0));
     standin.finish();
 }
+
+#[test]
+fn the_worst_of_all_outages_is_known_after_a_restart_with_since_when_it_counts() {
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    let directory = tempfile::tempdir().unwrap();
+    let state = format!("[state]\ndirectory = \"{}\"", directory.path().display());
+    let config = StandinConfig::pair(primary.address(), backup.address());
+    let mut standin = config.table("[objectives]\nrto = \"10s\"\nrpo = \"1s\"").table(&state).start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["objective_missed", "backup-a"]);
+    eventually(secs(5), "the backup can be entered", || standin.backend("backup-a")["enterable"] == true);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    primary.kill();
+    assert_eq!(client.command(&["SET", "k", "2"]), Reply::ok());
+    let rto = us(&recovery(&standin), "rto_us");
+    let before = standin.group("default")["objectives"].clone();
+    let file = directory.path().join("default.state.json");
+    eventually(secs(5), "it is kept", || std::fs::read_to_string(&file).unwrap_or_default().contains("\"missed\":1"));
+    standin.kill();
+    standin.start_again();
+    standin.wait_until_ready();
+    let after = standin.group("default")["objectives"].clone();
+    assert_eq!(us(&after, "rto_worst_us"), rto, "{after:#}");
+    for figure in ["rpo_worst_is_unbounded", "missed", "worst_since"] {
+        assert_eq!(after[figure], before[figure], "{figure}: {after:#}");
+    }
+    standin.finish();
+}
+
+#[test]
+fn an_outage_that_began_as_trouble_is_measured_from_the_trouble() {
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    // Every write of the primary fails, and the backup could take over only when that one is dead.
+    let config = StandinConfig::pair(primary.address(), backup.address());
+    let mut standin = config.table("[failover]\nmode = \"manual\"").start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["MISCONF", "objective", "backup-a"]);
+    eventually(secs(5), "the backup can be entered", || standin.backend("backup-a")["enterable"] == true);
+    primary.let_saving_fail();
+    let mut client = standin.connect();
+    let _ = client.command(&["SET", "k", "1"]);
+    eventually(secs(10), "the trouble is an incident", || !standin.events_of("incident").is_empty());
+    let trouble = standin.events_of("incident")[0].clone();
+    assert_eq!(trouble["detail"]["hard"], false, "{trouble:#}");
+    let troubled = Instant::now();
+    std::thread::sleep(secs(1));
+    primary.kill();
+    let killed = troubled.elapsed();
+    let _ = client.command(&["SET", "k", "2"]);
+    eventually(secs(10), "the backup serves", || {
+        let _ = standin.post("/v1/failover", &serde_json::json!({}));
+        standin.active() == "backup-a"
+    });
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "3"]), Reply::ok());
+    let recovery = recovery(&standin);
+    println!("{recovery}");
+    let rto = us(&recovery, "rto_us");
+    assert!(rto >= killed.as_micros() as u64, "it counts from the trouble, {killed:?} before the death: {recovery:#}");
+    standin.finish();
+}

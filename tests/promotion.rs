@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use support::{
-    Fault, FaultRelay, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, ms, secs,
-    throughout,
+    Authority, Fault, FaultRelay, PRIMARY_LOST, RedisServer, Reply, ReservedPort, StandinConfig, StandinProcess,
+    eventually, ms, secs, throughout,
 };
 
 const REPLICA: &str = "data = \"replica\"";
@@ -310,5 +310,96 @@ fn the_old_primary_is_given_the_password_of_the_new_one_where_it_has_none() {
     eventually(secs(10), "it follows", || follows(&primary, &replica));
     eventually(secs(5), "and has what was written", || primary.command(&["GET", "k"]) == Reply::bulk("2"));
     assert!(!standin.log().contains("\"secret\""), "the password is in no log line");
+    standin.finish();
+}
+
+/// A server that also listens with TLS on a port of its own, and the configuration keys of a backend there.
+fn tls_server(authority: &Authority, replicates_by_tls: bool) -> (RedisServer, ReservedPort, String) {
+    let port = ReservedPort::new();
+    let path = |path: std::path::PathBuf| path.display().to_string();
+    let (ca, cert, key) = (path(authority.ca()), path(authority.cert("back")), path(authority.key("back")));
+    let (number, replication) = (port.number().to_string(), if replicates_by_tls { "yes" } else { "no" });
+    let server = RedisServer::start_with(&[
+        "--tls-port",
+        &number,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+        "--tls-replication",
+        replication,
+        "--repl-diskless-sync-delay",
+        "0",
+    ]);
+    let tls = format!("[backend.tls]\nca = \"{ca}\"\nserver_name = \"localhost\"\n");
+    (server, port, tls)
+}
+
+#[test]
+fn over_tls_the_replica_is_promoted_the_old_primary_follows_it_and_the_roles_are_exchanged_back() {
+    let authority = Authority::new();
+    authority.issue("back");
+    let (mut primary, primary_port, keys) = tls_server(&authority, true);
+    let (replica, replica_port, _) = tls_server(&authority, true);
+    let port = primary_port.number().to_string();
+    assert_eq!(replica.command(&["REPLICAOF", "127.0.0.1", &port]), Reply::ok());
+    eventually(secs(10), "it is in step", || replica.info("master_link_status") == "up");
+    let config = StandinConfig::new().backend("primary", "primary", &primary_port.address().to_string(), &keys);
+    let config =
+        config.backend("backup-a", "backup", &replica_port.address().to_string(), &format!("{REPLICA}\n{keys}"));
+    let mut standin = config.quick_recovery().table(PROMOTE).start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["backup-"]);
+    wait_until_looked_at(&standin, &["backup-a"]);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    eventually(secs(5), "it is replicated", || replica.command(&["GET", "k"]) == Reply::bulk("1"));
+    primary.kill();
+    eventually(secs(5), "a write is served", || client.command(&["SET", "k", "2"]) == Reply::ok());
+    primary.restart();
+    eventually(secs(10), "the old primary follows by the port for TLS", || {
+        primary.info("role") == "slave"
+            && primary.info("master_port") == replica_port.number().to_string()
+            && primary.info("master_link_status") == "up"
+    });
+    standin.wait_until_active("primary", secs(20));
+    assert_eq!(client.command(&["GET", "k"]), Reply::bulk("2"));
+    let promotion = promotion_of(&standin.events_of("recovery").remove(0));
+    assert_eq!(promotion["way"], "failover_command", "{promotion:#}");
+    eventually(secs(10), "and the replica is a replica again", || replica.info("master_link_status") == "up");
+    standin.finish();
+}
+
+#[test]
+fn a_server_that_replicates_without_tls_is_not_pointed_at_a_port_for_tls_and_the_status_says_what_to_do() {
+    let authority = Authority::new();
+    authority.issue("back");
+    let (mut primary, primary_port, keys) = tls_server(&authority, false);
+    let (replica, replica_port, _) = tls_server(&authority, false);
+    follow(&replica, &primary);
+    let config = StandinConfig::new().backend("primary", "primary", &primary_port.address().to_string(), &keys);
+    let config =
+        config.backend("backup-a", "backup", &replica_port.address().to_string(), &format!("{REPLICA}\n{keys}"));
+    let mut standin = config.quick_recovery().table(PROMOTE).start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["backup-"]);
+    wait_until_looked_at(&standin, &["backup-a"]);
+    let mut client = standin.connect();
+    assert_eq!(client.command(&["SET", "k", "1"]), Reply::ok());
+    primary.kill();
+    eventually(secs(5), "a write is served", || client.command(&["SET", "k", "2"]) == Reply::ok());
+    primary.restart();
+    eventually(secs(10), "the status says what to do", || {
+        standin.backend("primary")["replication"]["trouble"].to_string().contains("tls-replication yes")
+    });
+    assert_eq!(primary.info("role"), "master", "it was told nothing that could not work");
+    assert_eq!(primary.command(&["CONFIG", "SET", "tls-replication", "yes"]), Reply::ok());
+    eventually(secs(10), "it follows", || {
+        primary.info("role") == "slave" && primary.info("master_link_status") == "up"
+    });
     standin.finish();
 }

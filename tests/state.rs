@@ -55,3 +55,37 @@ fn a_broken_file_is_a_warning_and_a_fresh_start() {
     assert!(standin.backend("primary")["baseline_us"]["point_read"].is_null());
     standin.finish();
 }
+
+#[test]
+fn what_operators_said_holds_after_a_restart_and_an_expired_pin_does_not() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let directory = tempfile::tempdir().unwrap();
+    let mut standin = start(directory.path(), &primary, &backup);
+    let excluded =
+        standin.post("/v1/exclude", &serde_json::json!({ "backend": "backup-a", "reason": "disk is failing" }));
+    assert_eq!(excluded.code, 200, "{excluded:?}");
+    let file = directory.path().join("default.state.json");
+    let kept = || fs::read_to_string(&file).unwrap_or_default();
+    // Also when Standin is killed: it is written within a second, not with the next minute.
+    eventually(secs(5), "it is kept", || kept().contains("disk is failing"));
+    standin.kill();
+    standin.start_again();
+    standin.wait_until_ready();
+    let is_excluded =
+        |standin: &StandinProcess| standin.group("default")["notes"].to_string().contains("disk is failing");
+    assert!(is_excluded(&standin), "{:#}", standin.group("default"));
+    let said: Vec<_> = standin.events_of("operator");
+    assert!(said.iter().any(|event| event["message"].to_string().contains("taken up")), "{said:#?}");
+    assert_eq!(standin.post("/v1/include", &serde_json::json!({ "backend": "backup-a" })).code, 200);
+    let pin = serde_json::json!({ "backend": "primary", "for": "2s", "reason": "short" });
+    assert_eq!(standin.post("/v1/pin", &pin).code, 200);
+    eventually(secs(5), "the pin is kept, and the exclusion is not", || {
+        kept().contains("short") && !kept().contains("disk is failing")
+    });
+    standin.kill();
+    std::thread::sleep(secs(2));
+    standin.start_again();
+    standin.wait_until_ready();
+    assert!(!is_excluded(&standin) && standin.events_of("operator").is_empty(), "{:#?}", standin.events_of("operator"));
+    standin.finish();
+}

@@ -256,3 +256,38 @@ fn a_user_of_the_front_door_acts_as_its_backend_user_on_whichever_backend_serves
 fn a_user_whom_the_server_has_judged_acts_as_that_user_on_whichever_backend_serves() {
     readers_stay_readers(|config| config, ["reader", "reader-secret"]);
 }
+
+#[test]
+fn a_cursor_from_before_a_restart_of_standin_goes_on_where_it_was_given_and_is_refused_elsewhere() {
+    let mut stage = Stage::start();
+    stage.standin.declare(PRIMARY_LOST);
+    let cursor_of = |standin: &StandinProcess| {
+        let mut client = standin.connect();
+        fill(&mut client);
+        client.command(&["SCAN", "0", "COUNT", "50"]).elements()[0].text()
+    };
+    let first = cursor_of(&stage.standin);
+    let before: BTreeSet<String> = {
+        let page = stage.standin.connect().command(&["SCAN", "0", "COUNT", "50"]);
+        page.elements()[1].elements().iter().map(Reply::text).collect()
+    };
+    stage.standin.kill();
+    stage.standin.start_again();
+    stage.standin.wait_until_ready();
+    let rest = scan(&mut stage.standin.connect(), first.clone());
+    assert_eq!(before.union(&rest).count(), 1_000, "on the same server it goes on");
+    stage.primary.kill();
+    stage.standin.wait_until_active("backup-a", secs(5));
+    let second = cursor_of(&stage.standin);
+    stage.standin.kill();
+    stage.standin.start_again();
+    stage.standin.wait_until_ready();
+    assert_eq!((stage.standin.active().as_str(), stage.standin.epoch()), ("backup-a", 1));
+    let mut client = stage.standin.connect();
+    for cursor in [first, second] {
+        let refused = client.command(&["SCAN", &cursor]);
+        assert!(refused.is_error_word("ERR") && format!("{refused:?}").contains("begin again"), "{refused:?}");
+    }
+    assert_eq!(scan(&mut client, "0".to_owned()).len(), 1_000);
+    stage.standin.finish();
+}

@@ -1,25 +1,31 @@
 //! Cursors of SCAN and its kind across a switch. A cursor means something only on the server that gave it: on another one it
-//! would leave keys out and nobody would notice. So cursors that are handed out after a switch carry the route's epoch in
-//! their upper bits, and one of an earlier epoch is refused: the client begins again. Before the first switch nothing is
-//! changed, and cursors are the server's own.
+//! would leave keys out and nobody would notice. So cursors that are handed out after a switch carry the route's epoch and the
+//! backend in their upper bits, and one of another epoch or backend is refused: the client begins again. On the first backend
+//! nothing is changed before the first switch, and cursors are the server's own. Epochs begin anew with the process; the
+//! backend in the mark keeps a cursor from before a restart of Standin from being used on another server.
 
 use super::modes::Expected;
 use super::sending::Way;
 use super::special::Step;
 use super::task::SessionTask;
 use crate::command::Spec;
+use crate::limits;
+use crate::policy::BackendId;
 use crate::resp::{self, write};
 
 /// A table has fewer than 2^48 buckets.
 const SHIFT: u32 = 48;
-/// One bit is left free for clients that read a signed number.
-const TAGS: u64 = (1 << 15) - 1;
+/// Of the bits above, for the backend. One is left free for clients that read a signed number.
+const BACKEND_BITS: u32 = 5;
+const EPOCHS: u64 = (1 << (15 - BACKEND_BITS)) - 1;
+const _: () = assert!(limits::BACKENDS_PER_GROUP_MAX <= 1 << BACKEND_BITS);
 
 const LEFT: &str = "ERR this cursor was given by a server that has been left since; begin again with cursor 0";
 
-/// What marks the cursors of an epoch; 0 in the first.
-fn tag_of(epoch: u64) -> u64 {
-    if epoch <= 1 { 0 } else { (epoch - 2) % TAGS + 1 }
+/// What marks the cursors of a backend in an epoch; 0 for the first backend in the first epoch.
+fn tag_of(epoch: u64, backend: BackendId) -> u64 {
+    let epoch = if epoch <= 1 { 0 } else { (epoch - 2) % EPOCHS + 1 };
+    epoch << BACKEND_BITS | backend.index() as u64
 }
 
 fn cursor_of(spec: &Spec, request: &[u8]) -> Option<u64> {
@@ -61,9 +67,9 @@ fn marked(reply: &[u8], tag: u64) -> Option<Vec<u8>> {
 
 impl SessionTask {
     pub(super) fn scan(&mut self, spec: &'static Spec, request: &[u8]) -> Step {
-        let epoch = self.session.context.route().epoch;
         let Some(cursor) = cursor_of(spec, request) else { return self.forward(spec, request) };
-        let tag = tag_of(epoch);
+        let route = self.session.context.route();
+        let (epoch, tag) = (route.epoch, tag_of(route.epoch, route.active));
         let continues = cursor != 0;
         if continues && cursor >> SHIFT != tag {
             return self.local_error(LEFT);
@@ -78,22 +84,25 @@ impl SessionTask {
 
     /// The reply as the client gets it. One that was sent again elsewhere meanwhile has left keys out.
     pub(super) fn scanned(&self, epoch: u64, continues: bool, reply: Vec<u8>) -> Vec<u8> {
-        if continues && self.session.context.route().epoch != epoch {
+        let route = self.session.context.route();
+        if continues && route.epoch != epoch {
             let mut out = Vec::new();
             write::error(&mut out, LEFT);
             return out;
         }
-        match tag_of(epoch) {
+        // Sent before a switch and answered after it: by its epoch nobody takes it.
+        match tag_of(epoch, route.active) {
             0 => reply,
             tag => marked(&reply, tag).unwrap_or(reply),
         }
     }
 
     /// Why a request between MULTI and EXEC may not be queued: the replies within that of EXEC are not looked at, so only
-    /// the server's own cursors of the first epoch are told apart there.
+    /// the first backend's own cursors of the first epoch are told apart there.
     pub(super) fn is_of_another_epoch(&self, spec: &Spec, request: &[u8]) -> bool {
         let cursor = cursor_of(spec, request).unwrap_or(0);
-        cursor != 0 && (tag_of(self.session.context.route().epoch) != 0 || cursor >> SHIFT != 0)
+        let route = self.session.context.route();
+        cursor != 0 && (tag_of(route.epoch, route.active) != 0 || cursor >> SHIFT != 0)
     }
 
     pub(super) fn refuse_cursor(&mut self) -> Step {
@@ -107,10 +116,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_epoch_marks_nothing_and_later_ones_never_nought() {
-        assert_eq!((tag_of(0), tag_of(1), tag_of(2), tag_of(3)), (0, 0, 1, 2));
-        assert!((2..100_000).all(|epoch| (1..=TAGS).contains(&tag_of(epoch))));
-        assert!(TAGS << SHIFT | ((1 << SHIFT) - 1) <= i64::MAX as u64, "a signed number for clients");
+    fn only_the_first_backend_in_the_first_epoch_marks_nothing() {
+        let last = BackendId(limits::BACKENDS_PER_GROUP_MAX as u8 - 1);
+        assert_eq!([0, 1, 2, 3].map(|epoch| tag_of(epoch, BackendId(0))), [0, 0, 32, 64]);
+        assert_eq!([0, 1, 2, 3].map(|epoch| tag_of(epoch, BackendId(1))), [1, 1, 33, 65]);
+        assert!((2..100_000).all(|epoch| tag_of(epoch, BackendId(0)) != 0));
+        let greatest = (0..100_000).map(|epoch| tag_of(epoch, last)).max().unwrap_or_default();
+        assert!(greatest << SHIFT | ((1 << SHIFT) - 1) <= i64::MAX as u64, "a signed number for clients");
     }
 
     #[test]

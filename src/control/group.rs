@@ -37,7 +37,7 @@ use crate::policy::{
     RecordedEngine, Switch,
 };
 use crate::route::{Availability, ClientCounts, EdgeReport, Publisher};
-use crate::telemetry::events::History;
+use crate::telemetry::events::{Event as Entry, EventKind, History};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 
@@ -161,7 +161,7 @@ pub(super) async fn run(
         let timeout = control.engine.poll_timeout().map(|at| clock::instant(at.as_micros()));
         tokio::select! {
             biased;
-            () = stop.cancelled() => return control.keeper.keep_last(&control.engine).await,
+            () = stop.cancelled() => return control.keeper.keep_last(&control.engine, &control.objectives.worst).await,
             Some(report) = edges.recv() => control.on_edge(&report),
             Some(message) = inbox.recv() => control.on_message(message),
             Some(request) = requests.recv() => control.on_request(request),
@@ -228,7 +228,7 @@ impl GroupControl {
         let mut engine = Engine::new(setup.engine_settings, settings, setup.seed, now);
         let addresses = group.backends.iter().map(|backend| (backend.name.clone(), backend.target.describe()));
         let keeper = Keeper::new(setup.state.clone(), &group.name, addresses.collect());
-        keeper.recall(&mut engine);
+        let kept = keeper.recall(&mut engine);
         let engine = RecordedEngine::new(engine);
         let account = Account::new(setup.state, &group.name);
         let names: Vec<&str> = group.backends.iter().map(|backend| backend.name.as_str()).collect();
@@ -274,11 +274,15 @@ impl GroupControl {
         for rules in shared.rules.iter().filter(|rules| !rules.is_embedded) {
             tokio::task::spawn_local(sampling::replica(Rc::clone(&shared), rules.id));
         }
+        for said in kept.said {
+            let message = format!("taken up from before the restart: {said}");
+            shared.record(Entry::new(EventKind::Operator, message));
+        }
         let control = Self {
             shared: Rc::clone(&shared),
             engine,
             account,
-            objectives: ObjectivesControl::new(setup.objectives),
+            objectives: ObjectivesControl::new(setup.objectives, kept.worst),
             probe_pace: (setup.health_check.interval, setup.health_check.timeout),
             began: Vec::new(),
             last_switch: None,

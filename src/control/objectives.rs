@@ -4,6 +4,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::api::{IncidentReport, ObjectivesReport, RecoveryReport};
 use super::group::{GroupControl, Message};
 use super::replication::{Promoted, Promotion, last_reply_us};
@@ -16,6 +18,7 @@ use crate::policy::{
     SwitchKind, SwitchResult, Time, View,
 };
 use crate::telemetry::events::{Event as Entry, EventKind, Severity};
+use crate::telemetry::wall_time::WallTime;
 
 /// Between two looks whether the first reply has come.
 const LOOK: Duration = Duration::from_micros(500);
@@ -23,14 +26,37 @@ const LOOK: Duration = Duration::from_micros(500);
 const FIRST_SUCCESS_MAX: Duration = Duration::from_secs(30);
 
 /// What the account of objectives is made from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ObjectivesControl {
     pub(super) targets: Objectives,
     open: Option<Open>,
-    /// The longest recovery, and the oldest loss, of this process; `Some(None)`: nothing bounded it.
-    pub(super) worst_rto: Option<Duration>,
-    pub(super) worst_rpo: Option<Option<Duration>>,
-    pub(super) breaches: u64,
+    pub(super) worst: Worst,
+}
+
+/// The worst that was measured, kept across restarts with `[state] directory`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Worst {
+    /// It counts from here.
+    pub(super) since: WallTime,
+    pub(super) rto: Option<Duration>,
+    /// The oldest loss; absent too while none was bounded.
+    pub(super) rpo: Option<Duration>,
+    /// Nothing bounded what one of the outages has cost.
+    pub(super) rpo_is_unbounded: bool,
+    /// Targets that were missed.
+    pub(super) missed: u64,
+}
+
+impl Worst {
+    fn add(&mut self, rto: Duration, loss: Loss, missed: usize) {
+        self.rto = self.rto.max(Some(rto));
+        match loss.age() {
+            Some(age) => self.rpo = self.rpo.max(Some(age)),
+            None => self.rpo_is_unbounded = true,
+        }
+        self.missed += missed as u64;
+    }
 }
 
 /// An outage that is not over.
@@ -63,21 +89,25 @@ fn answered(backend: &Backend) -> u64 {
 }
 
 impl ObjectivesControl {
-    pub(super) fn new(targets: Objectives) -> Self {
-        Self { targets, ..Self::default() }
+    pub(super) fn new(targets: Objectives, worst: Worst) -> Self {
+        let is_new = worst.since == WallTime::default();
+        let since = if is_new { WallTime::now() } else { worst.since };
+        Self { targets, open: None, worst: Worst { since, ..worst } }
     }
 }
 
 impl GroupControl {
-    /// The active has failed.
+    /// The active has failed, or is in trouble, of which it may die: then the outage counts from here.
     pub(super) fn outage_began(&mut self, incident: &Incident) {
-        if !incident.hard || self.objectives.open.is_some() {
+        if self.objectives.open.is_some() {
             return;
         }
         let backend = self.shared.group.backend(incident.backend);
         let last_ok = self.shared.facts.borrow()[incident.backend.index()].last_ok_us;
         // Where nobody asked anything, the last good probe is the last success.
-        let fault = Time::from_micros(last_reply_us(backend).max(last_ok)).min(incident.opened_at);
+        let last_success = Time::from_micros(last_reply_us(backend).max(last_ok));
+        // One in trouble still answers: what clients suffer began with the first evidence.
+        let fault = if incident.hard { last_success.min(incident.opened_at) } else { incident.since };
         self.objectives.open = Some(Open {
             incident: incident.id,
             fault,
@@ -125,6 +155,10 @@ impl GroupControl {
             return;
         }
         let Some(open) = self.objectives.open.take() else { return };
+        if self.engine.incident().is_some_and(|incident| incident.id == open.incident && !incident.hard) {
+            // It was left while it still served.
+            return;
+        }
         let loss = match (&outcome.promotion, open.loss) {
             (Promotion::Done(Promoted { lack, .. }) | Promotion::ByOthers(lack) | Promotion::Withheld(_, lack), _) => {
                 Loss::from(*lack)
@@ -153,7 +187,7 @@ impl GroupControl {
         if incident.resolution != Some(Resolution::Waited) {
             return;
         }
-        let Some(mut open) = self.objectives.open.take() else { return };
+        let Some(mut open) = self.objectives.open.take().filter(|_| incident.hard) else { return };
         let now = clock::now();
         open.decided = now;
         let active = self.shared.group.route().active;
@@ -177,15 +211,9 @@ impl GroupControl {
     pub(super) fn on_served(&mut self, ended: &Ended) {
         let parts = ended.moments.recovery_time();
         let (rto, rpo) = (parts.total(), ended.loss.age());
-        let objectives = &mut self.objectives;
-        objectives.worst_rto = objectives.worst_rto.max(Some(rto));
-        objectives.worst_rpo = Some(match (objectives.worst_rpo, rpo) {
-            (None, rpo) => rpo,
-            (Some(Some(worst)), Some(rpo)) => Some(worst.max(rpo)),
-            (Some(_), _) => None,
-        });
-        let breaches = objectives.targets.breaches(rto, ended.loss);
-        objectives.breaches += breaches.len() as u64;
+        let breaches = self.objectives.targets.breaches(rto, ended.loss);
+        self.objectives.worst.add(rto, ended.loss, breaches.len());
+        self.keeper.hurry();
         let micros = |part: Duration| part.as_micros() as u64;
         let writes = if let Loss::AtMost { writes, .. } = ended.loss { Some(writes) } else { None };
         let report = RecoveryReport {
@@ -235,10 +263,11 @@ impl GroupControl {
             rto_present_us: next.map(|_| micros(conditions.recovery_time())),
             loss_present: loss.name().into(),
             rpo_present_us: loss.age().map(micros),
-            rto_worst_us: objectives.worst_rto.map(micros),
-            rpo_worst_us: objectives.worst_rpo.flatten().map(micros),
-            rpo_worst_is_unbounded: objectives.worst_rpo == Some(None),
-            missed: objectives.breaches,
+            rto_worst_us: objectives.worst.rto.map(micros),
+            rpo_worst_us: objectives.worst.rpo.filter(|_| !objectives.worst.rpo_is_unbounded).map(micros),
+            rpo_worst_is_unbounded: objectives.worst.rpo_is_unbounded,
+            missed: objectives.worst.missed,
+            worst_since: objectives.worst.since,
         }
     }
 

@@ -93,6 +93,7 @@ impl GroupControl {
         self.shared.record(Entry::new(EventKind::Operator, words));
         let command = OperatorCommand::new(named, reason).by(how.plan);
         self.engine.handle(clock::now(), Event::Operator(command), &mut self.actions);
+        self.keeper.hurry();
         match Answer::of(&self.actions) {
             Answer::Refused(why) => {
                 let _ = reply.send(Err(refused(why)));

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::objectives::Worst;
 use crate::backend::clock;
 use crate::limits::STATE_FILE_BYTES_MAX;
-use crate::policy::{BackendMemory, Engine};
+use crate::policy::{BackendMemory, Engine, OperatorWords};
 use crate::telemetry::wall_time::WallTime;
 
 /// Changes when older files cannot be read any more.
@@ -38,6 +39,19 @@ struct Saved {
     group: String,
     at_ms: u64,
     backends: Vec<SavedBackend>,
+    /// Absent in older files.
+    #[serde(default)]
+    operators: OperatorWords,
+    #[serde(default)]
+    worst: Worst,
+}
+
+/// What was kept beside what the engine has taken up.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// What operators' words were taken up, one sentence each.
+    pub(super) said: Vec<String>,
+    pub(super) worst: Worst,
 }
 
 /// What is known of a server is void when the name leads to another address.
@@ -90,6 +104,8 @@ pub(super) struct Keeper {
     group: String,
     addresses: BTreeMap<String, String>,
     seconds: Cell<u32>,
+    /// Something happened that is not to wait for its minute.
+    urgent: Cell<bool>,
     /// The last attempt to write failed, which was said; and one is under way.
     failing: Arc<AtomicBool>,
     writing: Arc<AtomicBool>,
@@ -102,23 +118,24 @@ impl Keeper {
             group: group.to_owned(),
             addresses,
             seconds: Cell::new(0),
+            urgent: Cell::new(false),
             failing: Arc::default(),
             writing: Arc::default(),
         }
     }
 
     /// Takes up what an earlier process has kept, if there is something.
-    pub(super) fn recall(&self, engine: &mut Engine) {
-        let Some(file) = &self.file else { return };
+    pub(super) fn recall(&self, engine: &mut Engine) -> Kept {
+        let Some(file) = &self.file else { return Kept::default() };
         let saved = match read(file, &self.group) {
             Ok(saved) => saved,
             Err(StateError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                 tracing::info!(file = %file.display(), "nothing was kept by an earlier process");
-                return;
+                return Kept::default();
             }
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error, "what an earlier process kept is not used");
-                return;
+                return Kept::default();
             }
         };
         // A clock that was set back makes it as old as new.
@@ -127,15 +144,25 @@ impl Keeper {
         let memory: Vec<_> = saved.backends.into_iter().filter(is_same).map(|kept| kept.memory).collect();
         tracing::info!(file = %file.display(), backends = memory.len(), ?age, "took up what an earlier process kept");
         engine.recall(clock::now(), memory, age);
+        // An operator's word is about a name, wherever that leads by now.
+        let said = engine.take_up(clock::now(), saved.operators, age);
+        Kept { said, worst: saved.worst }
     }
 
-    pub(super) fn on_second(&self, engine: &Engine) {
+    /// What has just happened is kept within a second.
+    pub(super) fn hurry(&self) {
+        self.urgent.set(true);
+    }
+
+    pub(super) fn on_second(&self, engine: &Engine, worst: &Worst) {
         let seconds = self.seconds.get() + 1;
         self.seconds.set(seconds % KEEP_EVERY_SECONDS);
-        if seconds < KEEP_EVERY_SECONDS || self.file.is_none() || self.writing.swap(true, Ordering::AcqRel) {
+        let is_due = seconds >= KEEP_EVERY_SECONDS || self.urgent.get();
+        if !is_due || self.file.is_none() || self.writing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let write = self.write(engine);
+        self.urgent.set(false);
+        let write = self.write(engine, worst);
         let writing = Arc::clone(&self.writing);
         tokio::task::spawn_blocking(move || {
             write();
@@ -144,25 +171,31 @@ impl Keeper {
     }
 
     /// At the end.
-    pub(super) async fn keep_last(&self, engine: &Engine) {
+    pub(super) async fn keep_last(&self, engine: &Engine, worst: &Worst) {
         if self.file.is_some() {
-            let _ = tokio::task::spawn_blocking(self.write(engine)).await;
+            let _ = tokio::task::spawn_blocking(self.write(engine, worst)).await;
         }
     }
 
     #[cfg(test)]
     pub(super) fn keep_now(&self, engine: &Engine) {
         if self.file.is_some() {
-            self.write(engine)();
+            self.write(engine, &Worst::default())();
         }
     }
 
-    fn write(&self, engine: &Engine) -> impl FnOnce() + Send + use<> {
+    fn write(&self, engine: &Engine, worst: &Worst) -> impl FnOnce() + Send + use<> {
         let backends = engine.remember(clock::now()).into_iter().map(|memory| SavedBackend {
             address: self.addresses.get(&memory.name).cloned().unwrap_or_default(),
             memory,
         });
-        let saved = Saved { group: self.group.clone(), at_ms: WallTime::now().as_ms(), backends: backends.collect() };
+        let saved = Saved {
+            group: self.group.clone(),
+            at_ms: WallTime::now().as_ms(),
+            backends: backends.collect(),
+            operators: engine.operator_words(clock::now()),
+            worst: worst.clone(),
+        };
         let (file, failing) = (self.file.clone().unwrap_or_default(), Arc::clone(&self.failing));
         move || match replace(&file, &saved) {
             Ok(()) => failing.store(false, Ordering::Relaxed),
@@ -278,6 +311,13 @@ mod tests {
         assert!(view.figures.reliability.last_failure.unwrap().why.contains("refused"));
         let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["cache.state.json"]);
+    }
+
+    #[test]
+    fn a_file_from_before_operators_words_were_kept_is_read() {
+        let text = r#"{"group":"cache","at_ms":5,"backends":[]}"#;
+        let saved: Saved = serde_json::from_str(text).unwrap();
+        assert_eq!((saved.operators, saved.worst), (OperatorWords::default(), Worst::default()));
     }
 
     #[test]

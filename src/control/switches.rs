@@ -45,6 +45,8 @@ impl GroupControl {
             self.shared.newest_switch.set(0);
         }
         self.feed(Event::SwitchDone { id: switch.id, result: outcome.result.clone() });
+        // What an operator wished for is true now, or void.
+        self.keeper.hurry();
         self.plan_switched(switch, &outcome.result);
         for index in 0..self.collectors.len() {
             self.update_standing(BackendId(index as u8));

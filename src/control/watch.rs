@@ -18,7 +18,7 @@ const AUTHENTICATION_EVERY: Duration = Duration::from_secs(5);
 
 impl GroupControl {
     pub(super) fn on_second(&mut self) {
-        self.keeper.on_second(&self.engine);
+        self.keeper.on_second(&self.engine, &self.objectives.worst);
         let view = self.engine.view(clock::now());
         self.watch_health(&view);
         self.tend_account();

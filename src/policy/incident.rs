@@ -63,6 +63,11 @@ impl Resolution {
 }
 
 impl Engine {
+    /// The one that is not over.
+    pub fn incident(&self) -> Option<&Incident> {
+        self.incident.as_ref()
+    }
+
     pub(super) fn open_incident(&mut self, now: Time, failure: &Failure, hard: bool, actions: &mut Vec<Action>) {
         if let Some(incident) = &mut self.incident {
             incident.hard |= hard;

@@ -75,7 +75,7 @@ pub use event::{
 pub use failure::{Cause, FAILURES, FailureKind, Fault, Meaning, RetryVerdict, Strategy};
 pub use figures::{ClassFigures, ExpectedLatency, Figures, LatencyBasis, Slowdown};
 pub use incident::{Incident, Resolution};
-pub use memory::BackendMemory;
+pub use memory::{BackendMemory, OperatorWords};
 pub use objectives::{Conditions, Loss, Moments, Objectives, RecoveryTime};
 pub use operator::{Exclusion, OperatorCommand, Order, Pin};
 pub use periods::{Counts, HOURS_OF_A_DAY, HOURS_OF_A_MONTH, Periods};

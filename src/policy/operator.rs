@@ -88,7 +88,7 @@ pub struct Exclusion {
 pub(super) struct Operators {
     /// An operator chose the active: no recovery by itself.
     pub(super) held: bool,
-    pin: Option<Pin>,
+    pub(super) pin: Option<Pin>,
     /// By backend.
     pub(super) excluded: Vec<Option<Exclusion>>,
 }

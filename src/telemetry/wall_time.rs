@@ -12,7 +12,7 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const MS_MAX: u64 = 253_402_300_799_999;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, written as RFC 3339 in UTC (`2026-11-22T02:47:19.120Z`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(u64);
 
 impl WallTime {

@@ -178,7 +178,9 @@ impl RedisServer {
 
     fn spawn(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "the server already runs");
-        let mut command = Command::new("redis-server");
+        // `make replicas-valkey` names another one. Not `STANDIN_..`: Standin takes those for settings.
+        let program = std::env::var("TEST_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let mut command = Command::new(program);
         command
             .args(["--port", &self.port.number().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "redis.log"])

@@ -247,6 +247,8 @@ pub struct ObjectivesReport {
     pub rpo_worst_is_unbounded: bool,
     /// Targets that were missed.
     pub missed: u64,
+    /// From when on the worst and the missed are counted; a restart goes on with `[state] directory`.
+    pub worst_since: WallTime,
 }
 
 /// One group's part of `GET /v1/statistics`.

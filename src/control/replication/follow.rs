@@ -133,6 +133,9 @@ pub(super) async fn tell(shared: &Rc<Shared>, id: BackendId, active: BackendId) 
     let Some((host, port)) = shared.replication_address(active) else {
         return Err(format!("backend {name} has no address that other servers reach; give replication_address"));
     };
+    if let Some(why) = plain_towards_tls(shared, id, active).await {
+        return Err(why);
+    }
     let mut requests = credentials(shared, id, active).await?;
     requests.push(words(&["REPLICAOF", &host, &port.to_string()]));
     let replies = shared.ask(id, requests, shared.entry_timeout).await.map_err(|error| error.to_string())?;
@@ -140,6 +143,24 @@ pub(super) async fn tell(shared: &Rc<Shared>, id: BackendId, active: BackendId) 
         Some(error) => Err(forbidden("REPLICAOF", error)),
         None => Ok(()),
     }
+}
+
+/// Why a server could not follow one that is reached over TLS: it would speak plainly to that port. Where CONFIG is forbidden
+/// nobody can tell, and REPLICAOF is said all the same.
+async fn plain_towards_tls(shared: &Rc<Shared>, id: BackendId, active: BackendId) -> Option<String> {
+    if shared.group.backend(active).target.tls.is_none() || shared.rules(active).replication_address.is_some() {
+        return None;
+    }
+    let asked = vec![words(&["CONFIG", "GET", "tls-replication"])];
+    let replies = shared.ask(id, asked, shared.entry_timeout).await.ok()?;
+    let set = replies[0].elements().and_then(|pair| pair.get(1)?.text()).map(str::to_owned);
+    let name = &shared.rules(active).name;
+    (set.as_deref() == Some("no")).then(|| {
+        format!(
+            "backend {name} is reached over TLS, and this server replicates without it: set `tls-replication yes` on every \
+             server of the group, or give backend {name} a replication_address, its plain host and port"
+        )
+    })
 }
 
 /// The requests that give a server the password of its new master. Where the operator has set one it is right; where CONFIG

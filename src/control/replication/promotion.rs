@@ -347,7 +347,9 @@ async fn known_as(shared: &Rc<Shared>, to: BackendId, master: &Replication) -> R
     let info = shared.ask(to, vec![words(&["INFO", "server"])], shared.entry_timeout).await?;
     let mut lines = info[0].text().unwrap_or_default().lines();
     let port: Option<u16> = lines.find_map(|line| line.strip_prefix("tcp_port:")?.trim().parse().ok());
-    let mut fitting = master.followers.iter().filter(|(_, known)| Some(*known) == port);
+    // Over TLS it is known by another port than its plain one: that by which others are told to reach it.
+    let told = shared.replication_address(to).map(|(_, port)| port);
+    let mut fitting = master.followers.iter().filter(|(_, known)| Some(*known) == port || Some(*known) == told);
     Ok(fitting.next().cloned().filter(|_| fitting.next().is_none()))
 }
 
