@@ -226,12 +226,6 @@ impl Run<'_> {
         while shared.mirror(to).is_on() {
             let left = shared.group.record(to).summary().keys + shared.group.mirrors[to.index()].waiting().copying;
             if left <= RECONCILE_LEFT || self.is_superseded() {
-                shared.hurry_mirror(to);
-                // A little more time now makes the hold shorter; under load there are always some.
-                let lingers = began.elapsed() + LINGER_MAX;
-                while !shared.group.record(to).is_without_keys() && began.elapsed() < lingers {
-                    tokio::time::sleep(RECONCILE_LOOK).await;
-                }
                 return Ok(());
             }
             if began.elapsed() > RECONCILE_MAX {
@@ -256,7 +250,21 @@ impl Run<'_> {
         group.backend(to).admit(self.looked_at.take().map(Arc::new));
         let number = group.crossings.begin(to);
         self.crossing = Some(number);
-        self.crossed(number, SUBSCRIBE_MAX).await
+        self.crossed(number, SUBSCRIBE_MAX).await?;
+        self.linger().await;
+        Ok(())
+    }
+
+    /// A little more time right before requests are held makes the hold shorter; under load there are always some keys left.
+    async fn linger(&self) {
+        let (shared, to) = (self.shared, self.wanted.to);
+        let began = Instant::now();
+        if shared.mirror(to).is_on() {
+            shared.hurry_mirror(to);
+        }
+        while shared.mirror(to).is_on() && !shared.group.record(to).is_without_keys() && began.elapsed() < LINGER_MAX {
+            tokio::time::sleep(RECONCILE_LOOK).await;
+        }
     }
 
     /// Nothing is published any more: what was, is read to its end.
