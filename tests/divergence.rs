@@ -344,24 +344,26 @@ fn a_backup_that_is_the_primary_by_another_address_is_never_emptied_and_the_stat
 }
 
 #[test]
-fn a_primary_that_returns_with_a_content_from_before_standins_restart_is_filled_before_it_serves() {
+fn a_primary_that_returns_with_a_content_from_before_standins_restarts_is_filled_before_it_serves() {
     let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
     let mut standin = StandinConfig::quick_pair(primary.address(), backup.address()).start();
     standin.declare(PRIMARY_LOST);
     standin.declare(&["backup-a"]);
     assert!(standin.epoch() > 0, "it serves");
     assert_eq!(standin.connect().command(&["SET", "k", "old"]), Reply::ok());
-    // What it keeps names a Standin that has been killed since.
-    eventually(secs(5), "the primary names who serves from it", || {
-        primary.command(&["SAVE"]);
+    // What it keeps names two Standins that have been killed since; the one before the last is known to nobody.
+    let is_named_by = |count: i64| {
         let mut direct = primary.connect();
         direct.command(&["SELECT", "15"]);
-        matches!(direct.command(&["SCARD", "standin:default:serving"]), Reply::Integer(1..))
-    });
-    primary.save();
-    standin.kill();
-    standin.start_again();
-    standin.wait_until_ready();
+        matches!(direct.command(&["SCARD", "standin:default:serving"]), Reply::Integer(names) if names >= count)
+    };
+    for run in 1..=2 {
+        eventually(secs(3), "the primary names who serves from it", || is_named_by(run));
+        primary.save();
+        standin.kill();
+        standin.start_again();
+        standin.wait_until_ready();
+    }
     eventually(secs(5), "the backup can be entered", || standin.backend("backup-a")["enterable"] == true);
     primary.kill();
     let mut client = standin.connect();
