@@ -342,3 +342,40 @@ fn a_backup_that_is_the_primary_by_another_address_is_never_emptied_and_the_stat
     throughout(secs(1), "also after an order", || client.command(&["GET", "k"]) == Reply::bulk("1"));
     standin.finish();
 }
+
+#[test]
+fn a_primary_that_returns_with_a_content_from_before_standins_restarts_is_filled_before_it_serves() {
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut standin = StandinConfig::quick_pair(primary.address(), backup.address()).start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["backup-a"]);
+    assert!(standin.epoch() > 0, "it serves");
+    assert_eq!(standin.connect().command(&["SET", "k", "old"]), Reply::ok());
+    // What it keeps names two Standins that have been killed since; the one before the last is known to nobody.
+    let is_named_by = |count: i64| {
+        let mut direct = primary.connect();
+        direct.command(&["SELECT", "15"]);
+        matches!(direct.command(&["SCARD", "standin:default:serving"]), Reply::Integer(names) if names >= count)
+    };
+    for run in 1..=2 {
+        eventually(secs(3), "the primary names who serves from it", || is_named_by(run));
+        primary.save();
+        standin.kill();
+        standin.start_again();
+        standin.wait_until_ready();
+    }
+    eventually(secs(5), "the backup can be entered", || standin.backend("backup-a")["enterable"] == true);
+    primary.kill();
+    let mut client = standin.connect();
+    for n in 0..100 {
+        assert_eq!(client.command(&["SET", &format!("k{n}"), "new"]), Reply::ok());
+    }
+    primary.restart_with_content(&[]);
+    primary.wait_until_it_answers();
+    standin.wait_until_active("primary", secs(30));
+    for n in 0..100 {
+        assert_eq!(client.command(&["GET", &format!("k{n}")]), Reply::bulk("new"), "k{n}");
+    }
+    assert_eq!(client.command(&["GET", "k"]), Reply::Nil, "nobody has written it since");
+    standin.finish();
+}

@@ -24,7 +24,7 @@ use super::facts::{Remedy, remedy};
 use super::sampling;
 use super::shared::Shared;
 use crate::backend::clock;
-use crate::config::DataMode;
+use crate::config::{DataMode, DivergencePolicy};
 use crate::divergence::State;
 use crate::policy::BackendId;
 use crate::route::{Availability, Keeping};
@@ -212,7 +212,8 @@ impl Shared {
     }
 
     fn mirror_is_wanted(&self, id: BackendId) -> bool {
-        self.mirror_will_be_wanted(id)
+        self.mirror_could_run(id)
+            && !self.facts.borrow()[id.index()].names_neighbours
             && !self.mirror(id).stop.get()
             && (self.newest_is_done() || self.reconciling.get() == Some(id))
     }
@@ -221,12 +222,16 @@ impl Shared {
     pub(super) fn is_yet_to_be_filled(&self, id: BackendId) -> bool {
         let (control, record) = (self.mirror(id), self.group.record(id));
         let lacks_everything = record.began_empty() || record.state() == State::Unknown;
-        let will_fill = self.mirror_settings.fill && control.why.borrow().is_empty() && self.mirror_will_be_wanted(id);
-        self.may_mirror(id) && !control.is_on() && lacks_everything && will_fill
+        let will_fill = self.mirror_settings.fill && control.why.borrow().is_empty() && self.mirror_could_run(id);
+        // Names of others in a content that came back are those of the dead, as a rule, and are forgotten soon; it would be
+        // emptied to be entered at once.
+        let is_cleared = !self.facts.borrow()[id.index()].names_neighbours;
+        let will_be_cleared = record.state() == State::Unknown && self.divergence_policy != DivergencePolicy::Trust;
+        self.may_mirror(id) && !control.is_on() && lacks_everything && will_fill && (is_cleared || will_be_cleared)
     }
 
-    /// Whether it is kept in step as soon as no switch is under way.
-    fn mirror_will_be_wanted(&self, id: BackendId) -> bool {
+    /// Whether it could be kept in step, once no switch is under way and it names no other Standin.
+    fn mirror_could_run(&self, id: BackendId) -> bool {
         let route = self.group.route();
         let facts = &self.facts.borrow()[id.index()];
         let is_well =
@@ -239,7 +244,6 @@ impl Shared {
             && !(self.is_replicated(route.active) && self.is_replica(route.active))
             && is_well
             && !facts.emptying
-            && !facts.names_neighbours
             && self.other_writer.borrow().is_none()
             && self.twin(id).is_none()
     }
@@ -248,7 +252,7 @@ impl Shared {
 /// Keeps one backend in step for as long as the process lives.
 pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
     let control = shared.mirror(id);
-    let mut pause = PAUSE_MIN;
+    let (mut pause, mut named_since) = (PAUSE_MIN, None);
     loop {
         while !shared.mirror_is_wanted(id) {
             if shared.group.route().active == id {
@@ -257,6 +261,7 @@ pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
                 control.why.borrow_mut().clear();
             }
             others::keep_empty(&shared, id).await;
+            others::forget_old_names(&shared, id, &mut named_since).await;
             tokio::time::sleep(LOOK).await;
         }
         let began = Instant::now();

@@ -8,6 +8,7 @@ use crate::command;
 use crate::config::DataMode;
 use crate::control::entry::{self, words};
 use crate::control::neighbours;
+use crate::control::probe::ProbeCommand;
 use crate::control::shared::Shared;
 use crate::policy::BackendId;
 
@@ -20,6 +21,8 @@ const COST_INVERSE: u32 = 500;
 const LOOK_MAX: Duration = Duration::from_secs(60);
 /// One that was seen counts for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// A Standin that lives has connected to a server that came back within this.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 /// A client that wrote within this many seconds is a writer.
 const IDLE_SECONDS_MAX: u64 = 10;
 
@@ -104,6 +107,25 @@ pub(super) async fn keep_empty(shared: &Rc<Shared>, id: BackendId) {
         tokio::time::sleep(LOOK).await;
     }
     shared.facts.borrow_mut()[id.index()].emptying = false;
+}
+
+/// A content that came back names the Standins of its time. Those that have had time to connect, and have not, are forgotten:
+/// until then nobody keeps that server in step.
+pub(super) async fn forget_old_names(shared: &Rc<Shared>, id: BackendId, named_since: &mut Option<Instant>) {
+    let is_named = {
+        let facts = &shared.facts.borrow()[id.index()];
+        let is_up = facts.met && facts.last_error.is_none();
+        is_up && facts.names_neighbours && facts.identity.as_ref().is_some_and(|identity| !identity.is_replica)
+    };
+    if !is_named || shared.group.route().active == id {
+        *named_since = None;
+    } else if named_since.get_or_insert_with(Instant::now).elapsed() > CONNECTS_WITHIN {
+        *named_since = None;
+        if let Err(error) = neighbours::forget_dead(shared, id).await {
+            tracing::debug!(%error, "names of others could not be looked at");
+        }
+        let _ = shared.probers[id.index()].try_send(ProbeCommand::Now);
+    }
 }
 
 /// A client of somebody else that writes, or another Standin, which writes for its clients.
