@@ -432,10 +432,8 @@ impl Publisher {
         let before = self.group.route.load();
         let version = before.version + 1;
         let Keeping { recording, copying, mirroring, mut doubting } = keeping;
-        if availability == Availability::Holding
-            && before.availability == Availability::Holding
-            && epoch == before.epoch
-        {
+        let serves = |availability| availability == Availability::Serving;
+        if !serves(availability) && !serves(before.availability) && epoch == before.epoch {
             // A worker may see this one only.
             doubting |= before.doubting;
         }

@@ -247,7 +247,9 @@ fn a_recovery_whose_backends_cannot_be_kept_in_step_is_drained_and_says_so() {
 #[test]
 fn a_dry_run_of_a_staged_recovery_says_its_steps() {
     let stage = Stage::start();
-    let body = json!({"to": "green", "plan": "canary", "dwell": "7s", "dry_run": true});
+    // Without a name: the best of those that are kept in step.
+    eventually(secs(20), "green is in step", || stage.standin.backend("green")["mirror"]["state"] == "in_step");
+    let body = json!({"plan": "canary", "dwell": "7s", "dry_run": true});
     let dry = stage.standin.post("/v1/failover", &body).json();
     let steps: Vec<&str> = dry["steps"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
     assert_eq!(steps.len(), 8, "{steps:#?}");

@@ -92,7 +92,7 @@ fn a_dry_run_says_the_steps_and_changes_nothing() {
     assert_eq!(refused.code, 404, "{refused:?}");
     assert_eq!(standin.post("/v1/recover", &json!({"dry_run": true})).json()["result"], "nothing_to_do");
     let nameless = standin.post("/v1/failover", &json!({"plan": "gradual"}));
-    assert!(nameless.code == 400 && nameless.body.contains("needs the name of a backend"), "{nameless:?}");
+    assert!(nameless.code == 409 && nameless.body.contains("kept in step"), "a cold backup is not: {nameless:?}");
     standin.finish();
 }
 

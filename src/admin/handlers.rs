@@ -184,10 +184,6 @@ pub(super) async fn failover(
     if how.dwell.is_some() && how.plan.is_none() {
         return Err(ApiError::bad_request(DWELL_NEEDS_PLAN, "name one, or leave it out"));
     }
-    if let Some(plan) = how.plan.filter(|plan| plan.is_staged() && to.is_none()) {
-        let hint = format!("write {{\"to\": NAME, \"plan\": \"{plan}\", \"dwell\": \"30s\"}}");
-        return Err(ApiError::bad_request(format!("plan {plan} needs the name of a backend"), hint));
-    }
     Ok(Json(state.control.order(group, Order::Failover { to }, how, note(reason, by)?).await?))
 }
 

@@ -277,10 +277,12 @@ impl<S: Owner> Link<S> {
             !is_due
         });
         for (entry, bytes) in due {
-            entry.owner.repeated();
-            if !entry.owner.is_gone() {
+            let owner = entry.owner.clone();
+            if !owner.is_gone() {
                 self.host.reroute(self, entry, &bytes);
             }
+            // Afterwards, so that at any moment it counts as waiting or as under way.
+            owner.repeated();
         }
     }
 }

@@ -207,7 +207,8 @@ impl<S: Owner> Link<S> {
                     }
                     if category > Category::Read {
                         self.host.unknown_write(self, &queue.bytes[range.clone()]);
-                        self.gives_up.set(self.pinned);
+                        let is_mirrored = entry.flags & flag::ASIDE != 0;
+                        self.gives_up.set(self.gives_up.get() || self.pinned && is_mirrored);
                     }
                     entry.flags |= flag::ABANDONED;
                 }

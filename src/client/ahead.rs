@@ -94,7 +94,8 @@ impl Context {
         }
         let incident = self.copying(&route);
         if incident == 0 {
-            return note_write(self.group.recording(&route), database, spec, request);
+            let missing = route.recording & !(1 << link.backend.id.index());
+            return note_write(self.group.records_of(missing), database, spec, request);
         }
         // On another connection than the request where it must be: both leave in this turn, and the server's answer to the
         // request cannot come before that.

@@ -455,6 +455,8 @@ impl Context {
     /// Closes what has been idle for too long; called about once a second.
     pub(super) fn tidy(&self, now_us: u64) {
         self.wake_those_waiting_for_copy();
+        self.release_leases();
+        self.wake_those_waiting_for_home();
         let keep_us = self.settings.pinned_idle.as_micros() as u64;
         let mut leave = Vec::new();
         self.pool.borrow_mut().retain(|(since, link)| {

@@ -91,11 +91,13 @@ impl SessionTask {
 
     fn try_admit(&mut self, way: Way, spec: &'static Spec, request: &[u8]) -> Option<Admitted> {
         let context = Rc::clone(&self.session.context);
-        let route = context.route();
-        let Some(split) = &route.split else {
+        let (active, _, facts) = context.route_facts();
+        if !facts.is_split {
             self.state.home = Waiting::default();
-            return Some(Admitted { backend: route.active, lease: None });
-        };
+            return Some(Admitted { backend: active, lease: None });
+        }
+        let route = context.route();
+        let split = route.split.as_ref()?;
         if matches!(spec.handling, Handling::Watch | Handling::Exec) && self.watches_without_lease() {
             // It is about to be told that what it watches counts as changed.
             return None;
@@ -114,7 +116,8 @@ impl SessionTask {
         };
         let is_own = way == Way::Own || self.state.pinned.is_some();
         let keeps = is_own && (spec.handling == Handling::Watch || command::is_blocking(spec, request));
-        let borrows = is_own || spec.class == Class::Script;
+        // Cursors are of one server.
+        let borrows = is_own || spec.class == Class::Script || spec.handling == Handling::Scan;
         let admitted = match need {
             Need::Nothing => Some(Admitted { backend: route.active, lease: None }),
             Need::End => {
@@ -229,7 +232,9 @@ impl SessionTask {
     pub(super) fn hold(&mut self, spec: &Spec, seq: u32, lease: Option<Lease>) {
         let Some(lease) = lease else { return };
         if spec.handling == Handling::Watch && self.state.transaction.is_none() {
-            self.state.watched.push(lease);
+            if !self.state.watched.iter().any(|held| held.covers(&lease)) {
+                self.state.watched.push(lease);
+            }
         } else {
             self.session.leases.borrow_mut().push_back((seq, lease));
         }
@@ -271,7 +276,10 @@ impl SessionTask {
                         leases.insert(at, (entry.seq, lease));
                     }
                 }
-                None => return false,
+                None => {
+                    self.state.home.since_us = self.state.home.since_us.max(1).max(self.state.orphaned_since_us);
+                    return false;
+                }
             }
         }
         true
@@ -322,7 +330,7 @@ impl Context {
         self.wake_those_waiting_for_home();
     }
 
-    fn wake_those_waiting_for_home(&self) {
+    pub(super) fn wake_those_waiting_for_home(&self) {
         for session in self.waiting_for_home.take() {
             session.wake();
         }

@@ -28,7 +28,7 @@ impl GroupControl {
                 let _ = reply.send(self.recording(event));
             }
             GroupRequest::Order { order, how, note, reply } => match self.order(&order) {
-                Ok(named) => self.command(&order, named, how, note, reply),
+                Ok(named) => self.command(&order, self.chosen_for_plan(named, how), how, note, reply),
                 Err(error) => {
                     let _ = reply.send(Err(error));
                 }

@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::backend::clock;
 use crate::policy::{
     BackendId, BackendRole, BackendView, CommandClass, Event, Order, Phase, Plan, PlanNews, PlanWish, Rollout,
-    RolloutNews, Sight, Switch, SwitchId, SwitchResult, Traffic, WindowSummary,
+    RolloutNews, Sight, Standing, Switch, SwitchId, SwitchResult, Traffic, WindowSummary,
 };
 use crate::telemetry::events::{Event as Entry, EventKind, Severity};
 
@@ -63,8 +63,9 @@ impl GroupControl {
             Order::Failover { to: Some(to) } => *to,
             Order::Recover => primary()?.id,
             _ => {
-                let why = format!("plan {plan} needs the name of a backend");
-                return Some(CommandError::Refused { why, hint: format!("standin failover NAME --plan {plan}") });
+                let why = format!("plan {plan} needs another backend that is kept in step, and there is none now");
+                let hint = "a backup with data = \"mirrored\"; `standin status` says why one is not in step".to_owned();
+                return Some(CommandError::Refused { why, hint });
             }
         };
         let apart = [active, to].into_iter().find(|id| to != active && !self.shared.may_mirror(*id))?;
@@ -72,6 +73,26 @@ impl GroupControl {
         let why = format!("plan {plan} keeps both backends in step, and {name} is not of those that can be");
         let hint = "a backup needs data = \"mirrored\", the primary mirror.primary = true".to_owned();
         Some(CommandError::Refused { why, hint })
+    }
+
+    /// Without a name a staged plan leads to the best of those that are kept in step.
+    pub(super) fn chosen_for_plan(&self, order: Order, how: How) -> Order {
+        let is_open = matches!(order, Order::Failover { to: None }) && how.plan.is_some_and(Plan::is_staged);
+        if !is_open {
+            return order;
+        }
+        let active = self.shared.group.route().active;
+        let view = self.engine.view(clock::now());
+        let fits = |id: BackendId| {
+            let is_refused = matches!(self.shared.standing(id), Standing::Refused { .. });
+            id != active && self.shared.may_mirror(id) && self.shared.mirror(id).is_on() && !is_refused
+        };
+        let all = self.shared.rules.iter().filter(|rules| fits(rules.id));
+        let best = all.max_by_key(|rules| {
+            let view = &view.backends[rules.id.index()];
+            (view.score, rules.weight, std::cmp::Reverse(rules.id))
+        });
+        Order::Failover { to: best.map(|rules| rules.id) }
     }
 
     /// How long each comparison lasts at least.
@@ -178,6 +199,7 @@ impl GroupControl {
             health,
             ill: ill.map(|reason| reason.text.clone()),
             slowed: slowed(old, next),
+            is_split: route.split.is_some(),
             withdraw: route.split.as_ref().and_then(|split| split.end_asked()),
         };
         self.tell_plan(PlanNews::Look(sight));

@@ -274,10 +274,13 @@ impl Shared {
     /// Nothing is under way, and both have everything.
     async fn stand_still(&self, version: u64, from: BackendId, to: BackendId) -> Result<(), String> {
         acknowledged(self, version, DRAIN_MAX).await?;
-        drained(self, &[from], STILL_MAX, || !self.newest_is_done()).await?;
         // One that waits on purpose and could not be let go, or that was refused and is to be sent again, holds no lease.
-        let waits = || self.group.backend(from).blocked() > 0 || self.group.repeating.load(Ordering::Relaxed) > 0;
+        let waits = || self.group.backend(from).blocked() > 0 || self.group.repeating.load(Ordering::Acquire) > 0;
         self.wait_until(STILL_MAX, "some requests could not be brought to rest", || !waits()).await?;
+        drained(self, &[from], STILL_MAX, || !self.newest_is_done()).await?;
+        if waits() {
+            return Err("some requests could not be brought to rest".to_owned());
+        }
         for id in [from, to] {
             if !self.wait_in_step(id, CATCH_UP_MAX).await {
                 return Err(format!("the last writes had not been confirmed after {CATCH_UP_MAX:?}"));
@@ -302,8 +305,20 @@ impl Shared {
         }
         if active == from {
             self.tell(from, vec![words(&["DEL", &self.mark_keys.mirror])]);
-            let _ = self.tell_share(from, 0).await;
+            self.forget_share(from);
         }
+    }
+
+    /// Tells the active that nothing lies elsewhere any more, until it has taken that down: else a successor would remove what
+    /// is right.
+    fn forget_share(self: &Rc<Self>, active: BackendId) {
+        let shared = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let is_due = || !shared.sharing.is_on() && shared.group.route().active == active;
+            while is_due() && shared.tell_share(active, 0).await.is_err() {
+                tokio::time::sleep(SWEEP_PAUSE).await;
+            }
+        });
     }
 
     fn publish_split(&self, split: Option<Arc<Split>>) -> u64 {

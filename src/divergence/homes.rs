@@ -62,6 +62,9 @@ impl Sides<'_> {
     }
 }
 
+/// A slot that was asked for, that nobody uses, and that has not moved within this stays where it is.
+const IDLE_MS_MAX: u32 = 50;
+
 /// A word: the home, whether the other side is asked for, leases, version.
 const NEXT: u64 = 1;
 const ASKED: u64 = 2;
@@ -77,6 +80,8 @@ pub struct Homes {
     kept: Box<[AtomicU32]>,
     /// How often each slot has moved.
     moves: Box<[AtomicU32]>,
+    /// Since when a slot has been asked for that nobody uses, in milliseconds since the origin; 0 for not.
+    idle_ms: Box<[AtomicU32]>,
     /// When a slot was last needed on the old side against its share, in milliseconds since the origin.
     borrowed_ms: Box<[AtomicU32]>,
     /// Requests that read all keys wait: the next side takes no writes until the old one has everything.
@@ -97,6 +102,7 @@ impl Default for Homes {
             words: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             kept: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             moves: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            idle_ms: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             borrowed_ms: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             readers: AtomicU32::new(0),
             end: Mutex::new(None),
@@ -208,8 +214,8 @@ impl Homes {
             let cell = &self.words[usize::from(slot)];
             let word = cell.load(Ordering::Acquire);
             if home(word) == side {
-                // Asked for by someone who has left, perhaps.
-                if word & ASKED != 0 && leases(word) == 0 {
+                // Asked for by someone who has left, perhaps, or whom it cannot move to.
+                if self.is_asked_in_vain(slot, word, can_take[usize::from(side == Side::Old)], now_ms) {
                     let _ = cell.compare_exchange(word, changed(word) & !ASKED, Ordering::AcqRel, Ordering::Acquire);
                 }
                 continue;
@@ -220,8 +226,8 @@ impl Homes {
             let may_take = can_take[usize::from(side == Side::Next)];
             let next = if is_free && may_take && sides.has_all_of(side, slot) {
                 (changed(word) ^ NEXT) & !ASKED
-            } else if is_free && word & ASKED != 0 {
-                // Nobody uses it, and it cannot move yet: whoever comes is served where it is.
+            } else if self.is_asked_in_vain(slot, word, may_take, now_ms) {
+                // Whoever comes is served where it is.
                 self.borrowed_ms[at].store(now_ms, Ordering::Relaxed);
                 changed(word) & !ASKED
             } else if word & ASKED == 0 && may_take && since >= borrow_ms && self.kept[at].load(Ordering::Acquire) == 0
@@ -237,6 +243,20 @@ impl Homes {
             left += usize::from(!(done && (next ^ word) & NEXT != 0));
         }
         left
+    }
+
+    /// Whether nobody uses a slot that was asked for, and it does not move all the same: those who come wait in vain.
+    fn is_asked_in_vain(&self, slot: u16, word: u64, may_move: bool, now_ms: u32) -> bool {
+        let since = &self.idle_ms[usize::from(slot)];
+        if word & ASKED == 0 || leases(word) > 0 {
+            since.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let began = since.load(Ordering::Relaxed);
+        if began == 0 {
+            since.store(now_ms.max(1), Ordering::Relaxed);
+        }
+        !may_move || began != 0 && now_ms.wrapping_sub(began) > IDLE_MS_MAX
     }
 
     /// A request that reads all keys waits until the old side has everything.
@@ -290,6 +310,12 @@ impl Lease {
             kept.fetch_sub(1, Ordering::AcqRel);
         }
         is_taken
+    }
+
+    /// Whether it holds all that another one does.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.is_of(&other.homes) && other.slots.iter().all(|slot| self.slots.binary_search(slot).is_ok())
     }
 
     /// Whether it is of this table.

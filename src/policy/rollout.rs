@@ -203,7 +203,8 @@ impl Rollout {
             Phase::Watch => self.to,
             Phase::InStep | Phase::Compare | Phase::Move | Phase::Share | Phase::Return => self.from,
         };
-        if sight.active != expected {
+        let is_over = self.phase == Phase::Share && !sight.is_split;
+        if sight.active != expected || is_over {
             return self.end(false, "another switch was made meanwhile".to_owned(), wishes);
         }
         if self.phase == Phase::Return {
@@ -431,9 +432,9 @@ impl Rollout {
                 // The move that is under way ends first.
                 self.rollback.get_or_insert(trouble.why());
             }
-            Phase::Move if self.asked == Asked::Share => self.take_back(trouble, wishes),
-            Phase::Move | Phase::Share if self.percent > 0 => self.take_back(trouble, wishes),
-            Phase::InStep | Phase::Compare | Phase::Move | Phase::Share => {
+            // Also when the first share was not moved: it may have been in part.
+            Phase::Move | Phase::Share => self.take_back(trouble, wishes),
+            Phase::InStep | Phase::Compare => {
                 self.end(false, format!("the old one goes on serving: {}", trouble.why()), wishes);
             }
             Phase::Watch => {

@@ -139,7 +139,9 @@ impl Shared {
     pub(super) fn keeping(&self, active: BackendId) -> Keeping {
         let bit = |id: BackendId| 1 << id.index();
         let mut keeping = Keeping { copying: self.incidents.borrow().copying, ..Keeping::default() };
-        let is_shared = self.sharing.with.get().is_some();
+        // Before both serve, what the active executes it has not missed.
+        let is_shared = self.sharing.is_on();
+        let is_split = self.group.route().split.is_some();
         for rules in self.rules.iter().filter(|rules| rules.id != active || is_shared) {
             let phase = self.mirror(rules.id).phase.get();
             if phase != Phase::Off {
@@ -148,7 +150,8 @@ impl Shared {
             // Without content worth knowing there is nothing that could become more stale; a replica follows by itself.
             let state = self.group.record(rules.id).state();
             let follows = rules.data == DataMode::Replica || rules.is_replicated && self.promotes();
-            if phase != Phase::Open && matches!(state, State::Clean | State::Keys) && !follows {
+            let may_miss = rules.id != active || is_split;
+            if may_miss && phase != Phase::Open && matches!(state, State::Clean | State::Keys) && !follows {
                 keeping.recording |= bit(rules.id);
             }
         }

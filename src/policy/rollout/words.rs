@@ -54,6 +54,8 @@ pub enum News {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sight {
     pub active: BackendId,
+    /// Both serve now.
+    pub is_split: bool,
     /// Everything is kept in step that is not served from: the one that does not serve, or both while both do.
     pub in_step: bool,
     /// Grows while the next one is being filled or copied to.
