@@ -5,7 +5,8 @@ mod support;
 
 use serde_json::json;
 use support::{
-    Client, FaultRelay, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs, throughout,
+    Client, Fault, FaultRelay, PRIMARY_LOST, RedisServer, Reply, StandinConfig, StandinProcess, eventually, secs,
+    throughout,
 };
 
 /// The mark lives in the server's last database, out of the application's sight.
@@ -377,5 +378,45 @@ fn a_primary_that_returns_with_a_content_from_before_standins_restarts_is_filled
         assert_eq!(client.command(&["GET", &format!("k{n}")]), Reply::bulk("new"), "k{n}");
     }
     assert_eq!(client.command(&["GET", "k"]), Reply::Nil, "nobody has written it since");
+    standin.finish();
+}
+
+#[test]
+fn an_emergency_entry_removes_10_000_missed_keys_in_a_moment() {
+    let (primary, mut backup) = (RedisServer::start(), RedisServer::start());
+    primary.command(&["SET", "theirs", "1"]);
+    let relay = FaultRelay::start(primary.address());
+    let mut standin = StandinConfig::pair(relay.address(), backup.address())
+        .table("[mirror]\nprimary = false\n[recovery]\ndelay = \"10m\"\ndelay_max = \"10m\"")
+        .start();
+    standin.declare(&["primary", "backup-a"]);
+    let mut client = standin.connect();
+    let mut set_all = |value: &str| {
+        for first in (0..10_000).step_by(500) {
+            let mut words = vec!["MSET".to_owned()];
+            words.extend((first..first + 500).flat_map(|n| [format!("k:{n}"), value.to_owned()]));
+            assert_eq!(client.command(&words), Reply::ok());
+        }
+    };
+    set_all("old");
+    relay.set(Fault::Refuse);
+    standin.wait_until_active("backup-a", secs(20));
+    set_all("new");
+    relay.heal();
+    eventually(secs(20), "the primary can be entered", || {
+        let primary = standin.backend("primary");
+        primary["enterable"] == true && primary["health"] != "failed" && primary["divergence"]["keys"] == 10_000
+    });
+    backup.kill();
+    standin.wait_until_active("primary", secs(20));
+    let events = standin.events();
+    let entered = events.iter().rfind(|event| event["to"] == "primary" && event["result"] == "done").unwrap();
+    assert_eq!(entered["detail"]["keys_removed"], 10_000, "{entered:#}");
+    let steps = entered["detail"]["steps"].as_array().unwrap();
+    let took: u64 = steps.iter().filter(|step| step["step"] == "enter").map(|step| step["us"].as_u64().unwrap()).sum();
+    println!("10,000 keys were removed on the way in, which took {took} us in all");
+    assert!(took < 100_000, "this is far more than a moment, also for an unoptimised build: {took} us");
+    assert!((0..10_000).step_by(97).all(|n| client.command(&["GET", &format!("k:{n}")]) == Reply::Nil));
+    assert_eq!(client.command(&["GET", "theirs"]), Reply::bulk("1"), "what was not written since is kept");
     standin.finish();
 }
