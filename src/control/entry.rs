@@ -21,8 +21,9 @@ use crate::command;
 use crate::divergence::{DirtyKey, State};
 use crate::policy::BackendId;
 
-/// Dirty keys removed by one batch of requests.
-const RECONCILE_BATCH: usize = 1_000;
+/// Dirty keys removed in one round trip, and by one request: the server serves others in between.
+const RECONCILE_BATCH: usize = 10_000;
+const UNLINK_KEYS: usize = 1_000;
 /// Rounds of removal before the switch; past them writes come faster than they can be removed.
 pub(super) const RECONCILE_ROUNDS: usize = 64;
 /// Why a backend that is kept in step is not entered by plan yet.
@@ -210,6 +211,8 @@ fn removal(keys: &[DirtyKey], base: u32, back_to: u32) -> Vec<Vec<Vec<u8>>> {
             requests.push(words(&["SELECT", &on_server.to_string()]));
             requests.push(words(&["UNLINK"]));
             selected = Some(*database);
+        } else if requests.last().is_some_and(|request| request.len() > UNLINK_KEYS) {
+            requests.push(words(&["UNLINK"]));
         }
         if let Some(request) = requests.last_mut() {
             request.push(key.to_vec());
@@ -379,6 +382,13 @@ mod tests {
             .map(|request| request.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" "))
             .collect();
         assert_eq!(text, ["SELECT 2", "UNLINK a", "SELECT 3", "UNLINK x y", "SELECT 15"]);
+    }
+
+    #[test]
+    fn many_keys_are_removed_by_requests_between_which_others_are_served() {
+        let keys: Vec<DirtyKey> = (0..2_500).map(|n: u32| (0, n.to_string().into_bytes().into())).collect();
+        let lengths: Vec<usize> = removal(&keys, 0, 15).iter().map(|request| request.len() - 1).collect();
+        assert_eq!(lengths, [1, 1_000, 1_000, 500, 1]);
     }
 
     #[test]
