@@ -49,6 +49,12 @@ pub const MIRROR_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 pub const MIRROR_BATCH_KEYS: usize = 1_000;
 /// Bytes of values that are copied at once; a batch of keys is as long as the values before it let expect.
 pub const MIRROR_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Keys that clients read, and their bytes, which wait until one mirrored backend is asked whether it lacks them
+/// (`mirror.read_fill`).
+pub const READ_KEYS_MAX: usize = 4096;
+pub const READ_KEYS_BYTES_MAX: usize = 1024 * 1024;
+/// Keys of which a worker remembers that it has offered them lately.
+pub const READS_REMEMBERED: usize = 4096;
 /// Events kept for `GET /v1/events`.
 pub const EVENTS_KEPT_MAX: usize = 4096;
 /// Events that one segment of the engine's recording holds, and segments kept: with three backends and a tick of 50 ms some

@@ -8,6 +8,7 @@
 mod copy;
 mod fill;
 mod others;
+mod read_fill;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -46,6 +47,8 @@ const ROUTE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct MirrorSettings {
     pub fill: bool,
+    /// Also what clients read.
+    pub read_fill: bool,
     /// Also the primary, while another serves.
     pub primary: bool,
     /// Keys each second.
@@ -81,6 +84,8 @@ pub(super) struct MirrorControl {
     /// Keys copied, and keys removed because they could not be, since the start.
     pub(super) copied: Cell<u64>,
     pub(super) removed: Cell<u64>,
+    /// Keys that are copied because clients read them.
+    pub(super) read: Cell<u64>,
 }
 
 impl MirrorControl {
@@ -96,6 +101,7 @@ impl MirrorControl {
             why: RefCell::default(),
             copied: Cell::new(0),
             removed: Cell::new(0),
+            read: Cell::new(0),
         }
     }
 
@@ -144,6 +150,9 @@ impl Shared {
             let phase = self.mirror(rules.id).phase.get();
             if phase != Phase::Off {
                 keeping.mirroring |= bit(rules.id);
+            }
+            if phase == Phase::Open && self.mirror_settings.read_fill && !is_shared {
+                keeping.reading |= bit(rules.id);
             }
             // Without content worth knowing there is nothing that could become more stale; a replica follows by itself.
             let state = self.group.record(rules.id).state();
@@ -337,6 +346,7 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = stream.run(mirror, record, control) => Err(why),
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
+        why = read_fill::run(shared, id) => Err(why),
         why = sampling::mirrored(shared, id) => Err(why),
         why = others::wait_for_one(shared, id) => {
             let is_of_neighbour = shared.facts.borrow()[id.index()].names_neighbours;
