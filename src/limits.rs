@@ -43,6 +43,8 @@ pub const BUFFER_KEEP_BYTES: usize = 256 * 1024;
 
 /// Keys dirtied on a backend are remembered up to this many bytes (`divergence.record_bytes`).
 pub const DIVERGENCE_RECORD_BYTES: usize = 8 * 1024 * 1024;
+/// Of more keys than these that a backend has missed, it is emptied instead, where that is allowed and costs few others.
+pub const RECONCILE_KEYS_MAX: usize = 20_000;
 /// Bytes of writes that wait for one mirrored backend (`mirror.buffer`).
 pub const MIRROR_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Keys whose values are copied to a mirrored backend at once.

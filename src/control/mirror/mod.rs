@@ -21,12 +21,14 @@ use self::fill::Fill;
 pub(super) use self::others::{OtherWriter, watch};
 use self::stream::Stream;
 use super::entry::{self, words};
-use super::facts::{Remedy, remedy};
+use super::facts::{Remedy, is_better_emptied, remedy};
+use super::incident;
 use super::sampling;
 use super::shared::Shared;
 use crate::backend::clock;
 use crate::config::{DataMode, DivergencePolicy};
 use crate::divergence::State;
+use crate::limits::RECONCILE_KEYS_MAX;
 use crate::policy::BackendId;
 use crate::route::{Availability, Keeping};
 use crate::telemetry::events::{Event as Entry, EventKind};
@@ -79,6 +81,8 @@ pub(super) struct MirrorControl {
     hurry: Cell<bool>,
     hurried: Notify,
     pub(super) fill: RefCell<Fill>,
+    /// It is emptied to be filled, and the mirror is not open yet.
+    pub(super) empties: Cell<bool>,
     /// Why it is not open; empty while it is, or need not be.
     pub(super) why: RefCell<String>,
     /// Keys copied, and keys removed because they could not be, since the start.
@@ -98,6 +102,7 @@ impl MirrorControl {
             hurry: Cell::new(false),
             hurried: Notify::new(),
             fill: RefCell::default(),
+            empties: Cell::new(false),
             why: RefCell::default(),
             copied: Cell::new(0),
             removed: Cell::new(0),
@@ -274,7 +279,9 @@ pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
             tokio::time::sleep(LOOK).await;
         }
         let began = Instant::now();
-        match run(&shared, id).await {
+        let ended = run(&shared, id).await;
+        control.empties.set(false);
+        match ended {
             Ok(()) => pause = PAUSE_MIN,
             Err(why) => {
                 tracing::info!(backend = shared.rules(id).name, why, "not kept in step");
@@ -295,6 +302,12 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     }
     if record.state() == State::Unknown {
         empty(shared, id).await?;
+    } else if let Some(why) = has_missed_many(shared, id) {
+        // Refused where others work on it, say; then they are copied one by one.
+        if let Err(obstacle) = empty_to_fill(shared, id, &why).await {
+            control.empties.set(false);
+            tracing::info!(backend = shared.rules(id).name, why, obstacle, "not emptied; what it has missed is copied");
+        }
     }
     if record.began_empty() {
         *control.fill.borrow_mut() = Fill::default();
@@ -315,6 +328,7 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     record.begin_to_fill();
     mirror.open(shared.group.backend(id).target.database);
     control.set_phase(Phase::Opening);
+    control.empties.set(false);
     let ended = match opened(shared).await {
         Ok(()) => {
             control.set_phase(Phase::Open);
@@ -397,6 +411,34 @@ async fn empty(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
         }
         Remedy::Refuse(why) => return Err(why),
     }
+    empty_to_fill(shared, id, &why).await
+}
+
+/// Why a backend is better emptied and filled than that each key which it has missed is copied; `None` if it is not.
+fn has_missed_many(shared: &Rc<Shared>, id: BackendId) -> Option<String> {
+    let (route, missed) = (shared.group.route(), shared.group.record(id).summary().keys);
+    // A switch that waits for its keys goes on; and whoever serves, or is not filled, keeps what it has.
+    if route.serves(id) || !shared.mirror_settings.fill || !shared.newest_is_done() {
+        return None;
+    }
+    let facts = shared.facts.borrow();
+    // What it has not missed and the active lacks would not come back: a cold backup holds what was written since.
+    let others_max = facts[route.active.index()].keys_in_use;
+    let (rules, facts) = (shared.rules(id), &facts[id.index()]);
+    let is_better = is_better_emptied(rules, facts, shared.divergence_policy, missed, others_max);
+    is_better
+        .then(|| format!("it has missed {missed} keys, and more than {RECONCILE_KEYS_MAX} are not copied one by one"))
+}
+
+/// No planned switch goes there from here until it is filled; none is under way.
+async fn empty_to_fill(shared: &Rc<Shared>, id: BackendId, why: &str) -> Result<(), String> {
+    shared.mirror(id).empties.set(true);
+    // Buried first: what a thawing server still executes must not come after it was emptied.
+    let buried = async {
+        entry::bury_the_undead(shared, id).await?;
+        incident::bury_predecessors(shared, id).await
+    };
+    buried.await.map_err(|error| error.to_string())?;
     shared.facts.borrow_mut()[id.index()].emptying = true;
     let emptied = entry::empty(shared, id).await;
     shared.facts.borrow_mut()[id.index()].emptying = false;
