@@ -18,6 +18,7 @@ fn route(c: &mut Criterion) {
         recording: 0,
         copying: 0,
         mirroring: 0,
+        reading: 0,
         doubting: 0,
         split: None,
     };

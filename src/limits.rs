@@ -43,12 +43,20 @@ pub const BUFFER_KEEP_BYTES: usize = 256 * 1024;
 
 /// Keys dirtied on a backend are remembered up to this many bytes (`divergence.record_bytes`).
 pub const DIVERGENCE_RECORD_BYTES: usize = 8 * 1024 * 1024;
+/// Of more keys than these that a backend has missed, it is emptied instead, where that is allowed and costs few others.
+pub const RECONCILE_KEYS_MAX: usize = 20_000;
 /// Bytes of writes that wait for one mirrored backend (`mirror.buffer`).
 pub const MIRROR_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Keys whose values are copied to a mirrored backend at once.
 pub const MIRROR_BATCH_KEYS: usize = 1_000;
 /// Bytes of values that are copied at once; a batch of keys is as long as the values before it let expect.
 pub const MIRROR_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Keys that clients read, and their bytes, which wait until one mirrored backend is asked whether it lacks them
+/// (`mirror.read_fill`).
+pub const READ_KEYS_MAX: usize = 4096;
+pub const READ_KEYS_BYTES_MAX: usize = 1024 * 1024;
+/// Keys of which a worker remembers that it has offered them lately.
+pub const READS_REMEMBERED: usize = 4096;
 /// Events kept for `GET /v1/events`.
 pub const EVENTS_KEPT_MAX: usize = 4096;
 /// Events that one segment of the engine's recording holds, and segments kept: with three backends and a tick of 50 ms some

@@ -43,6 +43,8 @@ pub struct Route {
     pub copying: u32,
     /// Backends that are kept in step, as bits by id: what the active acknowledges is handed to their mirrors.
     pub mirroring: u32,
+    /// Backends that are offered the keys that clients read, as bits by id. 0 in normal times.
+    pub reading: u32,
     /// Backends into whose records each worker enters what it has in flight when it takes up this version: one of them is
     /// about to serve, and nobody will learn the outcome.
     pub doubting: u32,
@@ -116,6 +118,7 @@ pub struct Keeping {
     pub recording: u32,
     pub copying: u32,
     pub mirroring: u32,
+    pub reading: u32,
     pub doubting: u32,
 }
 
@@ -222,6 +225,7 @@ impl Group {
             recording: 0,
             copying: 0,
             mirroring: 0,
+            reading: 0,
             doubting: 0,
             split: None,
         };
@@ -350,6 +354,13 @@ impl Group {
         both.filter(move |(index, _)| bits & (1 << index) != 0).map(|(_, both)| both)
     }
 
+    /// Of the backends with these bits, those that take keys that clients read just now.
+    #[must_use]
+    pub fn with_room_for_reads(&self, bits: u32) -> u32 {
+        let has_room = |index: &usize| bits & (1 << index) != 0 && self.mirrors[*index].reads.has_room();
+        (0..self.mirrors.len()).filter(has_room).fold(0, |room, index| room | 1 << index)
+    }
+
     /// What the two that serve still miss of each other.
     #[must_use]
     pub fn sides(&self, route: &Route, split: &Split) -> Sides<'_> {
@@ -431,13 +442,14 @@ impl Publisher {
     ) -> Arc<Route> {
         let before = self.group.route.load();
         let version = before.version + 1;
-        let Keeping { recording, copying, mirroring, mut doubting } = keeping;
+        let Keeping { recording, copying, mirroring, reading, mut doubting } = keeping;
         let serves = |availability| availability == Availability::Serving;
         if !serves(availability) && !serves(before.availability) && epoch == before.epoch {
             // A worker may see this one only.
             doubting |= before.doubting;
         }
-        let route = Route { version, epoch, active, availability, recording, copying, mirroring, doubting, split };
+        let route =
+            Route { version, epoch, active, availability, recording, copying, mirroring, reading, doubting, split };
         let route = Arc::new(route);
         self.group.route.store(Arc::clone(&route));
         self.group.wake.send_replace(version);

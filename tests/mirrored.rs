@@ -189,7 +189,7 @@ fn what_the_primary_has_missed_is_copied_before_it_serves_again() {
 #[test]
 fn beside_another_writer_a_mirrored_backup_is_kept_empty() {
     let (primary, backup) = (RedisServer::start(), RedisServer::start());
-    let mut standin = mirrored(&primary, &backup, "").start();
+    let mut standin = mirrored(&primary, &backup, "[mirror]\nread_fill = true").start();
     // What the other writes may be found by comparing before its writer is seen.
     standin.declare(&["differs from the active"]);
     in_step(&standin, "backup-a");
@@ -202,6 +202,9 @@ fn beside_another_writer_a_mirrored_backup_is_kept_empty() {
         standin.backend("backup-a")["mirror"]["state"] == "off"
     });
     assert!(standin.group("default")["notes"].to_string().contains("writes to the active"), "{}", standin.status());
+    let read_fill = standin.backend("backup-a")["mirror"]["read_fill"].clone();
+    assert_eq!(read_fill["is_on"], false, "{read_fill}");
+    assert!(read_fill["why"].to_string().contains("writes to the active"), "{read_fill}");
     eventually(secs(20), "nothing old is kept there", || backup.command(&["DBSIZE"]) == Reply::Integer(0));
     standin.finish();
 }
@@ -222,5 +225,125 @@ fn a_mirror_that_is_being_opened_does_not_open_on_a_backend_that_serves_by_then(
         standin.events_of("reconciled").iter().all(|event| event["id"].as_u64() < failover)
     });
     primary.thaw();
+    standin.finish();
+}
+
+const BY_READING: &str = "[mirror]\nfill = false\nread_fill = true";
+
+#[test]
+fn what_clients_read_and_nothing_else_comes_to_a_backup_that_is_filled_by_reading() {
+    let (primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut direct = primary.connect();
+    for n in 0..100 {
+        direct.command(&["SET", &format!("s:{n}"), &format!("value {n}"), "EX", "1000"]);
+        direct.command(&["SET", &format!("m:{n}"), &format!("value {n}")]);
+        direct.command(&["HSET", &format!("h:{n}"), "f", &format!("value {n}"), "g", "w"]);
+        direct.command(&["EXPIRE", &format!("h:{n}"), "2000"]);
+    }
+    direct.command(&["SELECT", "3"]);
+    direct.command(&["SET", "elsewhere", "3"]);
+    drop(direct);
+    let mut standin = mirrored(&primary, &backup, BY_READING).start();
+    standin.declare(&["primary"]);
+    in_step(&standin, "backup-a");
+    assert_eq!(backup.command(&["DBSIZE"]), Reply::Integer(0));
+    let mut client = standin.connect();
+    let mut read = Vec::new();
+    for n in 0..40 {
+        client.command(&["GET", &format!("s:{n}")]);
+        client.command(&["GET", &format!("nowhere:{n}")]);
+        read.push(format!("s:{n}"));
+    }
+    for first in [0, 20] {
+        let names: Vec<String> = (first..first + 20).map(|n| format!("m:{n}")).collect();
+        let mut words = vec!["MGET"];
+        words.extend(names.iter().map(String::as_str));
+        client.command(&words);
+        read.extend(names);
+    }
+    for n in 0..20 {
+        client.command(&["HGETALL", &format!("h:{n}")]);
+        read.push(format!("h:{n}"));
+    }
+    let mut other = standin.connect();
+    other.command(&["SELECT", "3"]);
+    assert_eq!(other.command(&["GET", "elsewhere"]), Reply::bulk("3"));
+    eventually(secs(10), "what was read is there", || backup.command(&["DBSIZE"]) == Reply::Integer(100));
+    let mut there = backup.connect();
+    there.command(&["SELECT", "3"]);
+    eventually(secs(5), "in the other database too", || there.command(&["GET", "elsewhere"]) == Reply::bulk("3"));
+    support::throughout(secs(2), "and nothing else", || backup.command(&["DBSIZE"]) == Reply::Integer(100));
+    let (ours, theirs) = (content(&primary), content(&backup));
+    for name in &read {
+        assert_eq!(ours.get(name), theirs.get(name), "{name}");
+        let left = |server: &RedisServer| server.command(&["PTTL", name]).integer();
+        let (ours, theirs) = (left(&primary), left(&backup));
+        assert!((ours - theirs).abs() < 1_000, "{name} lives {ours} ms here and {theirs} ms there");
+    }
+    let mirror = standin.backend("backup-a")["mirror"].clone();
+    assert_eq!(
+        (&mirror["read_fill"]["is_on"], &mirror["read_fill"]["copied"]),
+        (&true.into(), &101.into()),
+        "{mirror}"
+    );
+    assert!(standin.events_of("difference").is_empty(), "what nobody fills is not missing");
+    standin.finish();
+}
+
+#[test]
+fn a_key_that_is_written_while_reading_brings_it_to_the_backup_is_never_older_there() {
+    const KEYS: usize = 1_000;
+    let (mut primary, backup) = (RedisServer::start(), RedisServer::start());
+    let mut direct = primary.connect();
+    for n in 0..2 * KEYS {
+        direct.command(&["SET", &format!("k:{n}"), "0"]);
+    }
+    drop(direct);
+    let mut standin = mirrored(&primary, &backup, BY_READING).start();
+    standin.declare(PRIMARY_LOST);
+    standin.declare(&["primary"]);
+    in_step(&standin, "backup-a");
+    let mut client = standin.connect();
+    let mut acknowledged = vec![0; 2 * KEYS];
+    // Every key is read once; every other one is written, by value and as a command, while the copying is under way.
+    for round in 1..=4 {
+        for n in 0..KEYS {
+            if round == 1 {
+                client.command(&["GET", &format!("k:{}", KEYS + n)]);
+                client.command(&["GET", &format!("k:{n}")]);
+            }
+            let key = format!("k:{n}");
+            let reply = match (n + round) % 2 {
+                0 => client.command(&["INCR", &key]).integer(),
+                _ => {
+                    assert_eq!(client.command(&["SET", &key, &round.to_string()]), Reply::ok());
+                    round as i64
+                }
+            };
+            acknowledged[n] = reply;
+        }
+    }
+    eventually(secs(10), "much of it was copied", || {
+        standin.backend("backup-a")["mirror"]["read_fill"]["copied"].as_u64() >= Some(KEYS as u64)
+    });
+    // In the middle of writing.
+    for n in 0..KEYS / 2 {
+        acknowledged[n] = client.command(&["INCR", &format!("k:{n}")]).integer();
+    }
+    primary.kill();
+    let mut hits = 0;
+    for (n, least) in acknowledged.iter().enumerate() {
+        match client.command(&["GET", &format!("k:{n}")]) {
+            Reply::Nil => {}
+            value => {
+                hits += 1;
+                let value: i64 = value.text().parse().unwrap();
+                assert!(value >= *least, "k:{n} is {value} and was {least}");
+            }
+        }
+    }
+    assert_eq!(standin.active(), "backup-a");
+    println!("{hits} of {} keys are hits", 2 * KEYS);
+    assert!(hits >= KEYS, "only {hits} of {} keys were there after the failover", 2 * KEYS);
     standin.finish();
 }

@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use secrecy::ExposeSecret as _;
 use tokio::sync::mpsc;
 
+use super::reads::Reads;
 use super::registry::Registry;
 use super::session::Session;
 use super::settings::Settings;
@@ -33,6 +34,7 @@ const SPILL_BEHIND_REPLY_AFTER_US: u64 = 10_000;
 pub(super) struct Facts {
     pub(super) recording: u32,
     pub(super) mirroring: u32,
+    pub(super) reading: u32,
     /// Two backends serve.
     pub(super) is_split: bool,
 }
@@ -81,6 +83,7 @@ pub(super) struct Context {
     mirrored: Cell<u32>,
     /// Those of the route before.
     mirrored_before: Cell<u32>,
+    pub(super) reads: Reads,
     pub(super) myself: Weak<Self>,
 }
 
@@ -122,6 +125,7 @@ impl Context {
             acknowledged: RefCell::default(),
             mirrored: Cell::new(0),
             mirrored_before: Cell::new(0),
+            reads: Reads::default(),
             myself: myself.clone(),
         })
     }
@@ -135,9 +139,9 @@ impl Context {
     pub(super) fn route_facts(&self) -> (BackendId, Availability, Facts) {
         let mut cache = self.route.borrow_mut();
         let route = cache.load();
-        let &Route { active, availability, recording, mirroring, ref split, .. } = &**route;
+        let &Route { active, availability, recording, mirroring, reading, ref split, .. } = &**route;
         let is_split = split.is_some();
-        (active, availability, Facts { recording, mirroring, is_split })
+        (active, availability, Facts { recording, mirroring, reading, is_split })
     }
 
     /// Whether CLIENT PAUSE holds requests back: one of them at the head of a shared link would hold back even those of
@@ -337,6 +341,7 @@ impl Context {
     fn keep_in_step(&self, route: &Route) {
         let opened = route.mirroring & !self.mirrored_before.replace(route.mirroring);
         self.mirrored.set(self.mirrored.get() | route.mirroring);
+        self.reads.want(route.reading);
         if opened == 0 && route.doubting == 0 {
             return;
         }

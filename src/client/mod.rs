@@ -16,6 +16,7 @@ mod modes;
 mod output;
 mod pinned;
 mod queued_here;
+mod reads;
 mod rebuild;
 mod registry;
 mod sending;

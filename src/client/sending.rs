@@ -94,6 +94,10 @@ impl SessionTask {
                 flags |= flag::MIRRORED;
             }
         }
+        if route.reading != 0 && !is_queued {
+            let backends = context.group.with_room_for_reads(route.reading);
+            context.note_read(backends, database, spec, request, self.now_us);
+        }
         let mut confirmations = 0;
         if let Some(expected) = expected {
             flags |= flag::SPECIAL;

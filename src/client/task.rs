@@ -327,6 +327,7 @@ impl SessionTask {
         let mut run_start = 0;
         let copying = if keeping.recording == 0 { 0 } else { context.copying(&context.route()) };
         let mut run_ahead = RunAhead::default();
+        let reading = if keeping.reading == 0 { 0 } else { context.group.with_room_for_reads(keeping.reading) };
         let settings = &context.settings;
         let is_known = self.state.is_authenticated;
         let frame_limits = if is_known { &settings.frame_limits } else { &settings.login_frame_limits };
@@ -362,6 +363,9 @@ impl SessionTask {
                     run_start = at;
                     run_ahead.take_place(open, &session, self.now_us);
                 }
+            }
+            if reading != 0 {
+                context.note_read(reading, self.state.database(), spec, request, self.now_us);
             }
             open.entry(Entry {
                 owner: session.clone(),

@@ -227,6 +227,7 @@ impl Default for Mirror {
         Self {
             buffer: limits::MIRROR_BUFFER_BYTES,
             fill: true,
+            read_fill: false,
             primary: true,
             // Some 3 % of what a server can do, so that filling a new backup is not felt.
             copy_rate: 10_000,

@@ -171,6 +171,7 @@ fn policies(group: &Group) -> Map<String, Json> {
         "mirror": {
             "buffer": show_size(group.mirror.buffer),
             "fill": group.mirror.fill,
+            "read_fill": group.mirror.read_fill,
             "primary": group.mirror.primary,
             "copy_rate": group.mirror.copy_rate,
             "value_max": show_size(group.mirror.value_max),

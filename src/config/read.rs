@@ -303,6 +303,7 @@ pub(super) fn mirror(section: Section<'_>) -> Mirror {
     let mirror = Mirror {
         buffer: bytes(&section, "buffer", default.buffer, 64 * KIB, 16 * GIB),
         fill: section.take("fill", default.fill),
+        read_fill: section.take("read_fill", default.read_fill),
         primary: section.take("primary", default.primary),
         copy_rate: section.take_within("copy_rate", default.copy_rate, 10, 10_000_000),
         value_max: bytes(&section, "value_max", default.value_max, KIB, GIB / 2),

@@ -440,6 +440,8 @@ pub struct Mirror {
     pub buffer: usize,
     /// A mirrored backend that is empty is filled from the active.
     pub fill: bool,
+    /// What clients read is copied to it as well, where it lacks it.
+    pub read_fill: bool,
     /// What the primary has missed is copied to it before it serves again, whatever the data mode of the backups.
     pub primary: bool,
     /// Keys copied each second at most.

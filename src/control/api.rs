@@ -17,8 +17,8 @@ mod report;
 
 pub use self::report::{
     BackendReport, DivergenceReport, GroupReport, IdentityReport, IncidentReport, LatencyReport, MirrorReport,
-    ObjectivesReport, PlanReport, ProbeReport, ProposalReport, RecoveryReport, ReliabilityReport, ReplicationReport,
-    SamplingReport, SignalsReport, StatisticsReport, StatusReport, SwitchReport,
+    ObjectivesReport, PlanReport, ProbeReport, ProposalReport, ReadFillReport, RecoveryReport, ReliabilityReport,
+    ReplicationReport, SamplingReport, SignalsReport, StatisticsReport, StatusReport, SwitchReport,
 };
 
 /// What can be replayed; `None` before the first event.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::facts::{Remedy, remedy};
+use super::facts::{Remedy, is_better_emptied, remedy};
 use super::incident;
 use super::marks::Marks;
 use super::neighbours;
@@ -54,6 +54,8 @@ impl From<io::Error> for Obstacle {
 pub(super) fn expect_in_step(shared: &Rc<Shared>, id: BackendId) -> Result<(), Obstacle> {
     let control = shared.mirror(id);
     let is_filling = control.is_on() && !control.is_filled(&shared.mirror_settings);
+    // It is emptied, and then it is filled.
+    let is_filling = is_filling || control.empties.get();
     if is_filling || shared.is_yet_to_be_filled(id) {
         return Err(Obstacle::Refused(STILL_FILLING.to_owned()));
     }
@@ -118,6 +120,9 @@ pub(super) async fn enter(
             }
         }
     }
+    if finally && !outcome.carried && !outcome.flushed {
+        outcome.flushed = flush_what_missed_many(shared, to).await;
+    }
     if !outcome.flushed && shared.sealed_in_use(to).is_some() {
         unseal(shared, to, finally).await?;
     }
@@ -129,6 +134,26 @@ pub(super) async fn enter(
         }
     }
     Ok(identity)
+}
+
+/// Empties a backend in one round trip that has missed so many keys that removing them takes long, unless as many others would
+/// go. Returns whether it was; if it could not be, its keys are removed.
+async fn flush_what_missed_many(shared: &Rc<Shared>, id: BackendId) -> bool {
+    let (rules, missed) = (shared.rules(id), shared.group.record(id).summary().keys);
+    let facts = shared.facts.borrow()[id.index()].clone();
+    if !is_better_emptied(rules, &facts, shared.divergence_policy, missed, missed as u64) {
+        return false;
+    }
+    match flush(shared, id).await.map_err(Obstacle::why) {
+        Ok(()) => {
+            tracing::info!(backend = rules.name, missed, "emptied before it serves");
+            true
+        }
+        Err(why) => {
+            tracing::info!(backend = rules.name, missed, why, "could not be emptied; its keys are removed one by one");
+            false
+        }
+    }
 }
 
 /// One round trip: who is it, and what does it hold?

@@ -8,6 +8,7 @@ use super::replication::Replication;
 use crate::backend::Identity;
 use crate::config::{DataMode, DivergencePolicy};
 use crate::divergence::{State, Summary};
+use crate::limits::RECONCILE_KEYS_MAX;
 use crate::policy::{BackendId, BackendRole, Standing};
 
 /// Fixed by the configuration.
@@ -139,6 +140,20 @@ pub(super) fn remedy(rules: &BackendRules, facts: &Facts, policy: DivergencePoli
     }
 }
 
+/// Whether a backend that has missed very many keys is better emptied than put right key by key: it may be emptied, and at most
+/// `others_max` keys go that it has not missed. Everything else of its content is worth more than the time.
+pub(super) fn is_better_emptied(
+    rules: &BackendRules,
+    facts: &Facts,
+    policy: DivergencePolicy,
+    missed: usize,
+    others_max: u64,
+) -> bool {
+    missed > RECONCILE_KEYS_MAX
+        && facts.keys_in_use.saturating_sub(missed as u64) <= others_max
+        && remedy(rules, facts, policy, "") == Remedy::Flush
+}
+
 /// Whether a backend may be entered, as far as its content goes.
 pub(super) fn standing(rules: &BackendRules, facts: &Facts, policy: DivergencePolicy, record: &Summary) -> Standing {
     if let Some(identity) = &facts.identity {
@@ -246,6 +261,27 @@ mod tests {
     fn a_recorded_difference_can_always_be_made_right() {
         let facts = owned(false);
         assert_eq!(standing(&rules(), &facts, DivergencePolicy::Auto, &record(State::Keys)), Standing::Enterable);
+    }
+
+    #[test]
+    fn what_has_missed_very_many_keys_is_emptied_where_that_is_allowed_and_costs_few_others() {
+        let holding = |is_owned, keys_in_use| Facts { keys_in_use, ..owned(is_owned) };
+        let check = |facts: &Facts, rules: &BackendRules, policy, missed| {
+            is_better_emptied(rules, facts, policy, missed, 10_000)
+        };
+        let auto = DivergencePolicy::Auto;
+        let many = RECONCILE_KEYS_MAX + 1;
+        assert!(check(&holding(true, 25_000), &rules(), auto, many));
+        assert!(!check(&holding(true, 25_000), &rules(), auto, RECONCILE_KEYS_MAX), "so many are put right one by one");
+        assert!(check(&holding(true, many as u64 + 10_000), &rules(), auto, many));
+        assert!(!check(&holding(true, many as u64 + 10_001), &rules(), auto, many), "too many others would go");
+        assert!(!check(&holding(false, 25_000), &rules(), auto, many), "it is not ours");
+        assert!(check(&holding(false, 25_000), &rules(), DivergencePolicy::Flush, many));
+        for policy in [DivergencePolicy::Refuse, DivergencePolicy::Trust] {
+            assert!(!check(&holding(true, 25_000), &rules(), policy, many), "{policy:?}");
+        }
+        let persistent = BackendRules { persistent: true, ..rules() };
+        assert!(!check(&holding(true, 25_000), &persistent, auto, many));
     }
 
     #[test]

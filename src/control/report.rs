@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::api::{
     BackendReport, DivergenceReport, GroupReport, IdentityReport, LatencyReport, MirrorReport, PlanReport, ProbeReport,
-    ProposalReport, ReliabilityReport, SamplingReport, SignalsReport,
+    ProposalReport, ReadFillReport, ReliabilityReport, SamplingReport, SignalsReport,
 };
 use super::facts;
 use super::group::GroupControl;
@@ -220,7 +220,22 @@ impl GroupControl {
             removed: control.removed.get(),
             dropped: waiting.dropped,
             filled: fill.keys,
+            read_fill: self.read_fill_report(id),
             why: (!why.is_empty() && !control.is_on()).then_some(why),
+        })
+    }
+
+    fn read_fill_report(&self, id: BackendId) -> Option<ReadFillReport> {
+        let (control, mirror) = (self.shared.mirror(id), &self.shared.group.mirrors[id.index()]);
+        self.shared.mirror_settings.read_fill.then(|| {
+            let is_on = self.shared.group.route().reading & (1 << id.index()) != 0;
+            let why = match self.shared.other_writer() {
+                _ if is_on => None,
+                Some(why) => Some(why),
+                None if self.shared.sharing.is_on() => Some("two backends serve".to_owned()),
+                None => Some("it is not kept in step".to_owned()),
+            };
+            ReadFillReport { is_on, asked: mirror.reads.taken(), copied: control.read.get(), why }
         })
     }
 

@@ -43,6 +43,7 @@ pub fn group_setup(
         objectives: Objectives { rto: config.objectives.rto, rpo: config.objectives.rpo },
         mirror: MirrorSettings {
             fill: config.mirror.fill,
+            read_fill: config.mirror.read_fill,
             primary: config.mirror.primary,
             copy_rate: config.mirror.copy_rate,
             value_max: config.mirror.value_max,

@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use tokio::sync::Notify;
 
+use super::read_keys::ReadKeys;
 use super::record::{DirtyKey, KeyRef, Record};
 use super::translate::{Form, frames, translate, writes_any};
 use super::writes::note_write;
@@ -112,6 +113,8 @@ pub struct Mirror {
     bytes_max: usize,
     inner: Mutex<Inner>,
     wake: Notify,
+    /// What clients read and the backend may lack.
+    pub reads: ReadKeys,
 }
 
 #[derive(Default)]
@@ -148,7 +151,7 @@ impl Mirror {
     /// A mirror that takes nothing until it is opened.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, inner: Mutex::default(), wake: Notify::new() }
+        Self { bytes_max, inner: Mutex::default(), wake: Notify::new(), reads: ReadKeys::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -229,6 +232,7 @@ impl Mirror {
 
     /// Begins to take commands for a server on which the clients' database 0 is `base`.
     pub fn open(&self, base: u32) {
+        self.reads.clear();
         let mut inner = self.lock();
         inner.is_open = true;
         inner.selected = None;

@@ -5,6 +5,7 @@
 mod copy;
 mod homes;
 mod mirror;
+mod read_keys;
 mod record;
 mod scripts;
 mod translate;
@@ -13,6 +14,7 @@ mod writes;
 pub use copy::{Ahead, Missed, MissedByBackend, SNAPSHOT, block_name, entries, read_copy};
 pub use homes::{Homes, Lease, Reader, Side, Sides};
 pub use mirror::{Acknowledged, Chunk, Mirror, Source, Waiting};
+pub use read_keys::ReadKeys;
 pub use record::{DirtyKey, Record, State, Summary};
 pub use scripts::Scripts;
 pub use translate::is_mirrored_as_it_is;

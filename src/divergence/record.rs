@@ -281,6 +281,12 @@ impl Record {
         }
     }
 
+    /// Whether keys of so many bytes fit that nobody has written, without coming near the bound for those that somebody has.
+    #[must_use]
+    pub fn has_room_for(&self, keys: usize, bytes: usize) -> bool {
+        self.lock().bytes + bytes + keys * KEY_OVERHEAD_BYTES <= self.bytes_max / 2
+    }
+
     /// Whether no key is recorded, whatever the state.
     #[must_use]
     pub fn is_without_keys(&self) -> bool {
@@ -394,6 +400,14 @@ mod tests {
         let summary = record.summary();
         assert_eq!((summary.state, summary.keys, summary.bytes), (State::Unknown, 0, 0));
         assert!(summary.why.contains("divergence.record_bytes"));
+    }
+
+    #[test]
+    fn keys_that_nobody_wrote_take_half_of_the_room_at_most() {
+        let record = clean(4 * (KEY_OVERHEAD_BYTES + 1));
+        assert!(record.has_room_for(2, 2) && !record.has_room_for(3, 3));
+        record.dirty(0, [b"a".as_slice()]);
+        assert!(record.has_room_for(1, 1) && !record.has_room_for(2, 2));
     }
 
     #[test]

@@ -352,6 +352,22 @@ pub struct MirrorReport {
     pub dropped: u64,
     /// Keys that the filling has found on the active.
     pub filled: u64,
+    /// What clients read, with `mirror.read_fill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_fill: Option<ReadFillReport>,
+    /// Why it is off, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// How a backend is filled with what clients read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadFillReport {
+    pub is_on: bool,
+    /// Keys that were read, and that it was asked for, since the start.
+    pub asked: u64,
+    /// Those that it lacked, and that are copied.
+    pub copied: u64,
     /// Why it is off, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

@@ -54,6 +54,10 @@ impl Source {
         shared.group.route().epoch == self.epoch
     }
 
+    pub(super) fn backend(&self) -> BackendId {
+        self.backend
+    }
+
     pub(super) async fn ask(&mut self, shared: &Rc<Shared>, requests: &[Vec<Vec<u8>>]) -> io::Result<Vec<Reply>> {
         let bound = shared.group.backend(self.backend).timing.request;
         self.conversation.ask_within(bound, requests).await

@@ -8,6 +8,7 @@
 mod copy;
 mod fill;
 mod others;
+mod read_fill;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -20,12 +21,14 @@ use self::fill::Fill;
 pub(super) use self::others::{OtherWriter, watch};
 use self::stream::Stream;
 use super::entry::{self, words};
-use super::facts::{Remedy, remedy};
+use super::facts::{Remedy, is_better_emptied, remedy};
+use super::incident;
 use super::sampling;
 use super::shared::Shared;
 use crate::backend::clock;
 use crate::config::{DataMode, DivergencePolicy};
 use crate::divergence::State;
+use crate::limits::RECONCILE_KEYS_MAX;
 use crate::policy::BackendId;
 use crate::route::{Availability, Keeping};
 use crate::telemetry::events::{Event as Entry, EventKind};
@@ -37,6 +40,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// One that was kept in step for so long begins with the first pause again.
 const CALM: Duration = Duration::from_secs(60);
+/// A backend that holds nothing and could not be filled for so long is not waited for any more.
+const FILL_PATIENCE: Duration = Duration::from_secs(5);
 /// So long may it take until what waits is confirmed when the backend is about to serve. It is usually a round trip.
 const DRAIN_MAX: Duration = Duration::from_millis(100);
 /// So long is waited for the workers to act by a new route; they are never blocked.
@@ -46,6 +51,8 @@ const ROUTE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct MirrorSettings {
     pub fill: bool,
+    /// Also what clients read.
+    pub read_fill: bool,
     /// Also the primary, while another serves.
     pub primary: bool,
     /// Keys each second.
@@ -76,11 +83,17 @@ pub(super) struct MirrorControl {
     hurry: Cell<bool>,
     hurried: Notify,
     pub(super) fill: RefCell<Fill>,
+    /// It is emptied to be filled, and the mirror is not open yet.
+    pub(super) empties: Cell<bool>,
     /// Why it is not open; empty while it is, or need not be.
     pub(super) why: RefCell<String>,
+    /// Since when it could not be opened, or kept open.
+    failing_since: Cell<Option<Instant>>,
     /// Keys copied, and keys removed because they could not be, since the start.
     pub(super) copied: Cell<u64>,
     pub(super) removed: Cell<u64>,
+    /// Keys that are copied because clients read them.
+    pub(super) read: Cell<u64>,
 }
 
 impl MirrorControl {
@@ -93,9 +106,12 @@ impl MirrorControl {
             hurry: Cell::new(false),
             hurried: Notify::new(),
             fill: RefCell::default(),
+            empties: Cell::new(false),
             why: RefCell::default(),
+            failing_since: Cell::new(None),
             copied: Cell::new(0),
             removed: Cell::new(0),
+            read: Cell::new(0),
         }
     }
 
@@ -146,6 +162,9 @@ impl Shared {
             let phase = self.mirror(rules.id).phase.get();
             if phase != Phase::Off {
                 keeping.mirroring |= bit(rules.id);
+            }
+            if phase == Phase::Open && self.mirror_settings.read_fill && !is_shared {
+                keeping.reading |= bit(rules.id);
             }
             // Without content worth knowing there is nothing that could become more stale; a replica follows by itself.
             let state = self.group.record(rules.id).state();
@@ -225,7 +244,9 @@ impl Shared {
     pub(super) fn is_yet_to_be_filled(&self, id: BackendId) -> bool {
         let (control, record) = (self.mirror(id), self.group.record(id));
         let lacks_everything = record.began_empty() || record.state() == State::Unknown;
-        let will_fill = self.mirror_settings.fill && control.why.borrow().is_empty() && self.mirror_could_run(id);
+        // What failed once is tried again soon; one that cannot be filled is not waited for.
+        let may_open = control.failing_since.get().is_none_or(|since| since.elapsed() < FILL_PATIENCE);
+        let will_fill = self.mirror_settings.fill && may_open && self.mirror_could_run(id);
         // Names of others in a content that came back are those of the dead, as a rule, and are forgotten soon; it would be
         // emptied to be entered at once.
         let is_cleared = !self.facts.borrow()[id.index()].names_neighbours;
@@ -262,17 +283,26 @@ pub(super) async fn keep(shared: Rc<Shared>, id: BackendId) {
                 // What it holds is what is served.
                 control.fill.borrow_mut().is_done = true;
                 control.why.borrow_mut().clear();
+                control.failing_since.set(None);
             }
             others::keep_empty(&shared, id).await;
             others::forget_old_names(&shared, id, &mut named_since).await;
             tokio::time::sleep(LOOK).await;
         }
         let began = Instant::now();
-        match run(&shared, id).await {
-            Ok(()) => pause = PAUSE_MIN,
+        let ended = run(&shared, id).await;
+        control.empties.set(false);
+        match ended {
+            Ok(()) => {
+                pause = PAUSE_MIN;
+                control.failing_since.set(None);
+            }
             Err(why) => {
                 tracing::info!(backend = shared.rules(id).name, why, "not kept in step");
                 *control.why.borrow_mut() = why;
+                if began.elapsed() > CALM || control.failing_since.get().is_none() {
+                    control.failing_since.set(Some(Instant::now()));
+                }
                 pause = if began.elapsed() > CALM { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
                 tokio::time::sleep(pause).await;
             }
@@ -289,6 +319,12 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     }
     if record.state() == State::Unknown {
         empty(shared, id).await?;
+    } else if let Some(why) = has_missed_many(shared, id) {
+        // Refused where others work on it, say; then they are copied one by one.
+        if let Err(obstacle) = empty_to_fill(shared, id, &why).await {
+            control.empties.set(false);
+            tracing::info!(backend = shared.rules(id).name, why, obstacle, "not emptied; what it has missed is copied");
+        }
     }
     if record.began_empty() {
         *control.fill.borrow_mut() = Fill::default();
@@ -309,6 +345,7 @@ async fn run(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
     record.begin_to_fill();
     mirror.open(shared.group.backend(id).target.database);
     control.set_phase(Phase::Opening);
+    control.empties.set(false);
     let ended = match opened(shared).await {
         Ok(()) => {
             control.set_phase(Phase::Open);
@@ -340,6 +377,7 @@ async fn work(shared: &Rc<Shared>, id: BackendId, stream: &mut Stream) -> Result
         why = stream.run(mirror, record, control) => Err(why),
         why = copy::run(shared, id) => Err(why),
         why = fill::run(shared, id) => Err(why),
+        why = read_fill::run(shared, id) => Err(why),
         why = sampling::mirrored(shared, id) => Err(why),
         why = others::wait_for_one(shared, id) => {
             let is_of_neighbour = shared.facts.borrow()[id.index()].names_neighbours;
@@ -390,6 +428,34 @@ async fn empty(shared: &Rc<Shared>, id: BackendId) -> Result<(), String> {
         }
         Remedy::Refuse(why) => return Err(why),
     }
+    empty_to_fill(shared, id, &why).await
+}
+
+/// Why a backend is better emptied and filled than that each key which it has missed is copied; `None` if it is not.
+fn has_missed_many(shared: &Rc<Shared>, id: BackendId) -> Option<String> {
+    let (route, missed) = (shared.group.route(), shared.group.record(id).summary().keys);
+    // A switch that waits for its keys goes on; and whoever serves, or is not filled, keeps what it has.
+    if route.serves(id) || !shared.mirror_settings.fill || !shared.newest_is_done() {
+        return None;
+    }
+    let facts = shared.facts.borrow();
+    // What it has not missed and the active lacks would not come back: a cold backup holds what was written since.
+    let others_max = facts[route.active.index()].keys_in_use;
+    let (rules, facts) = (shared.rules(id), &facts[id.index()]);
+    let is_better = is_better_emptied(rules, facts, shared.divergence_policy, missed, others_max);
+    is_better
+        .then(|| format!("it has missed {missed} keys, and more than {RECONCILE_KEYS_MAX} are not copied one by one"))
+}
+
+/// No planned switch goes there from here until it is filled; none is under way.
+async fn empty_to_fill(shared: &Rc<Shared>, id: BackendId, why: &str) -> Result<(), String> {
+    shared.mirror(id).empties.set(true);
+    // Buried first: what a thawing server still executes must not come after it was emptied.
+    let buried = async {
+        entry::bury_the_undead(shared, id).await?;
+        incident::bury_predecessors(shared, id).await
+    };
+    buried.await.map_err(|error| error.to_string())?;
     shared.facts.borrow_mut()[id.index()].emptying = true;
     let emptied = entry::empty(shared, id).await;
     shared.facts.borrow_mut()[id.index()].emptying = false;

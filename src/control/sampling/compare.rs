@@ -57,7 +57,8 @@ pub(super) async fn compare(
     let mut values = Vec::new();
     for (number, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         let verdict = without_value(ours, theirs, tolerance)
-            .filter(|difference| *difference != Difference::Extra || pair.is_complete);
+            .filter(|difference| *difference != Difference::Extra || pair.is_complete)
+            .filter(|difference| *difference != Difference::Missing || pair.is_filled);
         let fits = |seen: &Seen| seen.memory.is_none_or(|bytes| bytes <= settings.value_max);
         if verdict.is_none() && ours.is_there() && theirs.is_there() && fits(ours) && fits(theirs) {
             values.push((number, reading(&ours.kind, &keys[number])));

@@ -68,15 +68,18 @@ pub(super) struct Pair {
     /// Whether what the active lacks is lacking by right. One that began to serve without the primary's content may lack
     /// what others keep for the primary's return.
     pub(super) is_complete: bool,
+    /// Whether what the other lacks is missing there. One that nobody fills (`mirror.fill`) holds less by right.
+    pub(super) is_filled: bool,
 }
 
 impl Pair {
     pub(super) async fn connect(shared: &Rc<Shared>, follower: BackendId, kind: Kind) -> io::Result<Self> {
         let route = shared.group.route();
         let is_complete = kind == Kind::Replica || shared.rules(route.active).role == BackendRole::Primary;
+        let is_filled = kind == Kind::Replica || shared.mirror_settings.fill;
         let active = Side::connect(shared, route.active).await?;
         let follower = Side::connect(shared, follower).await?;
-        Ok(Self { active, follower, epoch: route.epoch, is_complete })
+        Ok(Self { active, follower, epoch: route.epoch, is_complete, is_filled })
     }
 
     pub(super) fn is_of(&self, shared: &Rc<Shared>) -> bool {
