@@ -16,7 +16,7 @@ use support::{
 /// `timeout.slow`.
 const QUICK: &str = "[timeout]\nslow = \"2s\"\n[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
 /// Operations of the short form.
-const OPERATIONS: u64 = 45_000;
+const OPERATIONS: u64 = 30_000;
 /// The faults by number, as [`World::round`] draws them.
 const KINDS: [&str; 17] = [
     "kill",

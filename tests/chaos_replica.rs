@@ -16,7 +16,7 @@ use support::{
 /// `timeout.slow`.
 const QUICK: &str = "[timeout]\nslow = \"2s\"\n[failover]\nprofile = \"fast\"\ncooldown = \"0s\"\nmax_per_hour = 1000\n[recovery]\nthreshold = 1\ndelay = \"200ms\"\ndelay_max = \"400ms\"";
 /// Operations of the short form.
-const OPERATIONS: u64 = 8_000;
+const OPERATIONS: u64 = 6_000;
 /// The faults, as [`World::round`] draws them; each begins while the primary serves and the backup follows it.
 const KINDS: [&str; 12] = [
     "primary killed, back empty",
