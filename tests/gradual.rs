@@ -41,7 +41,12 @@ impl Stage {
             .start();
         let mut stage = Self { blue, green, standin };
         // On a crowded machine a server may look degraded for a moment.
-        stage.standin.declare(&["backend green is degraded", "backend primary is degraded"]);
+        stage.standin.declare(&[
+            "backend green is degraded",
+            "backend primary is degraded",
+            "plan gradual",
+            "plan canary",
+        ]);
         stage
     }
 
@@ -73,19 +78,34 @@ impl Stage {
         self.standin.group("default")["plan"].clone()
     }
 
+    /// Begins a plan and waits until so much is shared. On a crowded machine a plan may rightly find the next side slow for a
+    /// moment, and goes back: then once more.
     #[track_caller]
-    fn wait_for_share(&self, percent: u64) {
-        eventually(secs(60), "the share is reached", || {
-            let plan = self.plan();
-            plan["percent"] == percent && plan["phase"] == "share"
+    fn reach(&self, plan: &str, dwell: &str, percent: u64) {
+        self.begin(plan, dwell);
+        eventually(secs(90), "the share is reached", || {
+            let now = self.plan();
+            if now.is_null() {
+                self.assert_crowded(&self.ended());
+                self.begin(plan, dwell);
+            }
+            now["percent"] == percent && now["phase"] == "share"
         });
+    }
+
+    /// It was the machine that ended the plan, and nothing that was found to be wrong.
+    #[track_caller]
+    fn assert_crowded(&self, event: &Value) {
+        let message = event["message"].as_str().unwrap_or("");
+        let is_crowded = ["critical", "degraded", "slower"].iter().any(|word| message.contains(word));
+        assert!(is_crowded && !message.contains("other values") && !message.contains("keys are missing"), "{event:#}");
+        println!("once more: {message}");
     }
 
     /// Half of the keys are served by each, and stay so.
     #[track_caller]
     fn halve(&self) {
-        self.begin("gradual", "300ms");
-        self.wait_for_share(50);
+        self.reach("gradual", "300ms", 50);
         assert_eq!(self.standin.post("/v1/pause", &json!({})).code, 200);
         let plan = self.plan();
         assert_eq!((&plan["percent"], &plan["phase"]), (&json!(50), &json!("share")), "paused in time: {plan}");
@@ -131,9 +151,14 @@ fn assert_nothing_was_noticed(report: &RegisterReport) {
 fn a_gradual_plan_runs_to_its_end_without_an_error_a_miss_or_an_old_value_and_leads_back() {
     let stage = Stage::start();
     let load = stage.registers();
-    stage.begin("gradual", "300ms");
-    let event = stage.ended();
-    assert_eq!(event["result"], "done", "{event:#}");
+    for _ in 0..4 {
+        stage.begin("gradual", "300ms");
+        let event = stage.ended();
+        if event["result"] == "done" {
+            break;
+        }
+        stage.assert_crowded(&event);
+    }
     assert_eq!(stage.standin.active(), "green");
     let steps = stage.standin.events_of("plan");
     let has_step = |percent: &str| steps.iter().any(|step| step["message"].as_str().unwrap_or("").contains(percent));
@@ -201,8 +226,7 @@ fn counters_scripts_transactions_and_queues_are_exact_while_shares_move() {
     stage.standin.declare(&["for the test"]);
     let running = workers(&stage.standin, 6_000);
     for plan in ["canary", "gradual"] {
-        stage.begin(plan, "200ms");
-        stage.wait_for_share(25);
+        stage.reach(plan, "200ms", 25);
         assert_eq!(stage.standin.post("/v1/rollback", &json!({"reason": "for the test"})).code, 200);
         stage.ended();
         eventually(secs(20), "the old side serves alone", || stage.plan().is_null());
