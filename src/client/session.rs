@@ -336,8 +336,13 @@ impl Owner for Session {
 impl Drop for Inner {
     fn drop(&mut self) {
         // The last of its requests has just been answered, and the mirrors are told at the end of this turn.
-        self.context.leases_left.borrow_mut().extend(self.leases.take().into_iter().map(|(_, lease)| lease));
-        self.context.group.repeating.fetch_sub(u64::from(self.repeating.get()), Ordering::Relaxed);
+        let leases = self.leases.take();
+        if !leases.is_empty() {
+            self.context.leases_left.borrow_mut().extend(leases.into_iter().map(|(_, lease)| lease));
+        }
+        if self.repeating.get() > 0 {
+            self.context.group.repeating.fetch_sub(u64::from(self.repeating.get()), Ordering::Relaxed);
+        }
         self.context.registry.remove(self.record.id);
         self.record.killed.store(true, Ordering::Relaxed);
     }

@@ -208,14 +208,9 @@ pub(super) async fn remove_batch(shared: &Rc<Shared>, id: BackendId) -> Result<u
     let base = shared.group.backend(id).target.database;
     let facts_database = shared.facts.borrow()[id.index()].mark_database;
     let requests = removal(&keys, base, facts_database);
-    let answer = shared.ask(id, requests, shared.entry_timeout).await;
-    let refusal = match &answer {
-        Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
-        Err(error) => Some(error.to_string()),
-    };
-    match refusal {
-        None => Ok(keys.len()),
-        Some(why) => {
+    match shared.order(id, requests).await {
+        Ok(_) => Ok(keys.len()),
+        Err(why) => {
             for (database, key) in &keys {
                 record.dirty(*database, [&**key]);
             }
@@ -378,6 +373,18 @@ pub(super) fn words(words: &[&str]) -> Vec<Vec<u8>> {
 }
 
 impl Shared {
+    /// As [`Self::ask`] within `entry_timeout`, for requests of which none may be refused.
+    ///
+    /// # Errors
+    /// The first refusal, or why there was no answer.
+    pub(super) async fn order(&self, id: BackendId, requests: Vec<Vec<Vec<u8>>>) -> Result<Vec<Reply>, String> {
+        let replies = self.ask(id, requests, self.entry_timeout).await.map_err(|error| error.to_string())?;
+        match replies.iter().find_map(Reply::error) {
+            Some(refusal) => Err(refusal.to_owned()),
+            None => Ok(replies),
+        }
+    }
+
     /// Asks a backend's server through its prober.
     pub(super) async fn ask(
         &self,

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use super::entry::words;
 use super::marks::Incident;
 use super::shared::Shared;
-use crate::backend::Reply;
 use crate::config::DataMode;
 use crate::policy::BackendId;
 
@@ -186,18 +185,13 @@ pub(super) async fn announce(shared: &Rc<Shared>, id: BackendId) {
         let incident = shared.incident_of(id, number);
         let copy = shared.copy_of_records(id, number as u32);
         let is_copied = !copy.is_empty();
-        let told = shared.ask(id, shared.writing(&incident, true, copy, true), shared.entry_timeout).await;
-        let refusal = match &told {
-            Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
-            Err(error) => Some(error.to_string()),
-        };
-        match refusal {
-            None => {
+        match shared.order(id, shared.writing(&incident, true, copy, true)).await {
+            Ok(_) => {
                 shared.facts.borrow_mut()[id.index()].incident = Some(incident);
                 let copying = if is_copied { number as u32 } else { 0 };
                 shared.incidents.borrow_mut().announced_copy = copying;
             }
-            Some(why) => {
+            Err(why) => {
                 let name = &shared.rules(id).name;
                 tracing::info!(
                     backend = name,

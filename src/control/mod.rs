@@ -19,6 +19,7 @@ mod modules;
 mod neighbours;
 mod objectives;
 mod operators;
+mod page;
 mod probe;
 mod publish;
 mod replication;

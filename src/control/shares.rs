@@ -14,13 +14,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::{self, words};
+use super::page::Page;
 use super::shared::Shared;
 use super::steps::{CATCH_UP_MAX, DOUBT_MAX, DRAIN_MAX, RECONCILE_LEFT, RECONCILE_MAX, acknowledged, drained};
-use crate::backend::{Reply, clock};
+use crate::backend::clock;
 use crate::command::{SLOTS, slot_of};
 use crate::divergence::{Homes, State};
 use crate::policy::{BackendId, Standing};
 use crate::route::{Availability, Split};
+use crate::telemetry::events::{Event as Entry, EventKind};
 
 /// So long may requests be held until everything under way is at rest; they are given up again otherwise.
 const STILL_MAX: Duration = Duration::from_millis(100);
@@ -348,18 +350,10 @@ impl Shared {
 
     /// The active knows of how many slots the newest values may lie on the other side.
     async fn tell_share(&self, active: BackendId, slots: u16) -> Result<(), String> {
-        let reply = self.ask(active, self.share_words(active, slots), self.entry_timeout).await;
-        let refusal = match &reply {
-            Ok(replies) => replies.iter().find_map(Reply::error).map(str::to_owned),
-            Err(error) => Some(error.to_string()),
-        };
-        match refusal {
-            Some(why) => Err(format!("the active did not take down that a share moves: {why}")),
-            None => {
-                self.sharing.told.set(slots);
-                Ok(())
-            }
-        }
+        let told = self.order(active, self.share_words(active, slots)).await;
+        told.map_err(|why| format!("the active did not take down that a share moves: {why}"))?;
+        self.sharing.told.set(slots);
+        Ok(())
     }
 
     async fn remove_missed(self: &Rc<Self>, id: BackendId) -> Result<(), String> {
@@ -405,11 +399,8 @@ impl Shared {
     /// A successor must be able to find the keys of a share, see [`sweep`].
     async fn expect_scans(&self, id: BackendId) -> Result<(), String> {
         let scan = vec![words(&["SCAN", "0", "COUNT", "1"])];
-        let replies = self.ask(id, scan, self.entry_timeout).await.map_err(|error| error.to_string())?;
-        match replies.first().and_then(Reply::error) {
-            Some(error) => Err(format!("the active does not let us SCAN: {error}")),
-            None => Ok(()),
-        }
+        let scanned = self.order(id, scan).await;
+        scanned.map(|_| ()).map_err(|why| format!("the active does not let us SCAN: {why}"))
     }
 }
 
@@ -451,7 +442,6 @@ pub(super) async fn sweep(shared: &Rc<Shared>, id: BackendId) {
          backend {name} in {:.1?}",
         began.elapsed()
     );
-    use crate::telemetry::events::{Event as Entry, EventKind};
     shared.record(Entry::new(EventKind::Reconciled, message).backend(name.clone()));
     let _ = shared.tell_share(id, 0).await;
 }
@@ -470,27 +460,17 @@ async fn sweep_database(
         let select = words(&["SELECT", &on_server]);
         let back = words(&["SELECT", &back_to]);
         let scan = vec![select.clone(), words(&["SCAN", &cursor, "COUNT", SWEEP_COUNT]), back.clone()];
-        let replies = shared.ask(id, scan, shared.entry_timeout).await.map_err(|error| error.to_string())?;
-        let Some([Reply::Bulk(next), keys]) = replies[1].elements() else {
-            return Err(replies[1].error().unwrap_or("SCAN was answered by something else").to_owned());
-        };
-        cursor = String::from_utf8_lossy(next).into_owned();
+        let replies = shared.order(id, scan).await?;
+        let page = Page::read(&replies[1], &shared.own_prefix)?;
         let mut unlink = words(&["UNLINK"]);
-        let ours = shared.own_prefix.as_bytes();
-        unlink.extend(keys.elements().unwrap_or_default().iter().filter_map(|key| match key {
-            Reply::Bulk(key) if slot_of(key) < slots && !key.starts_with(ours) => Some(key.to_vec()),
-            _ => None,
-        }));
+        unlink.extend(page.keys.iter().filter(|key| slot_of(key) < slots).map(|key| key.to_vec()));
         if unlink.len() > 1 {
             *removed += unlink.len() - 1;
-            let requests = vec![select, unlink, back];
-            let replies = shared.ask(id, requests, shared.entry_timeout).await.map_err(|error| error.to_string())?;
-            if let Some(error) = replies.iter().find_map(Reply::error) {
-                return Err(error.to_owned());
-            }
+            shared.order(id, vec![select, unlink, back]).await?;
         }
-        if cursor == "0" {
+        if page.is_last() {
             return Ok(());
         }
+        cursor = String::from_utf8_lossy(page.next).into_owned();
     }
 }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::copy::{Source, source};
-use crate::backend::Reply;
 use crate::control::entry::words;
+use crate::control::page::Page;
 use crate::control::shared::Shared;
 use crate::limits::MIRROR_BATCH_KEYS;
 use crate::policy::BackendId;
@@ -104,20 +104,12 @@ async fn scan(shared: &Rc<Shared>, id: BackendId, source: &mut Source) -> Result
     if !source.is_of(shared) {
         return Err("another backend serves by now".to_owned());
     }
-    let Some([Reply::Bulk(next), keys]) = replies[1].elements() else {
-        return Err(replies[1].error().unwrap_or("SCAN was answered by something else").to_owned());
-    };
-    let ours = shared.own_prefix.as_bytes();
-    let keys = keys.elements().unwrap_or_default().iter().filter_map(|key| match key {
-        Reply::Bulk(key) if !key.starts_with(ours) => Some(&**key),
-        _ => None,
-    });
-    let found: Vec<&[u8]> = keys.collect();
-    shared.group.record(id).dirty(database, found.iter().copied());
+    let page = Page::read(&replies[1], &shared.own_prefix)?;
+    shared.group.record(id).dirty(database, page.keys.iter().copied());
     let mut fill = control.fill.borrow_mut();
-    fill.keys += found.len() as u64;
-    fill.cursor = next.to_vec();
-    if **next == *b"0" {
+    fill.keys += page.keys.len() as u64;
+    fill.cursor = page.next.to_vec();
+    if page.is_last() {
         fill.done.push(database);
     }
     Ok(Some(()))

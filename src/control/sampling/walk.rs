@@ -6,8 +6,9 @@ use std::io;
 use std::rc::Rc;
 
 use super::sides::Pair;
-use crate::backend::{Reply, clock};
+use crate::backend::clock;
 use crate::control::entry::words;
+use crate::control::page::Page;
 use crate::control::shared::Shared;
 use crate::policy::BackendId;
 
@@ -84,21 +85,14 @@ impl Walk {
         let at = String::from_utf8_lossy(&side.at).into_owned();
         let server = if turn == 0 { &mut pair.active } else { &mut pair.follower };
         let replies = server.ask(database, vec![words(&["SCAN", &at, "COUNT", &count])]).await?;
-        let Some([Reply::Bulk(cursor), keys]) = replies[0].elements() else {
-            return Err(io::Error::other(
-                replies[0].error().unwrap_or("SCAN was answered by something else").to_owned(),
-            ));
-        };
-        side.at = cursor.to_vec();
-        if **cursor == *b"0" {
+        let page = Page::read(&replies[0], &shared.own_prefix).map_err(io::Error::other)?;
+        side.at = page.next.to_vec();
+        if page.is_last() {
             side.done.push(database);
         }
-        for key in keys.elements().unwrap_or_default() {
-            if let Reply::Bulk(key) = key
-                && !key.starts_with(shared.own_prefix.as_bytes())
-                && chance(&mut self.random) < self.share
-            {
-                self.sides[turn].found.push_back((&**key).into());
+        for key in page.keys {
+            if chance(&mut self.random) < self.share {
+                self.sides[turn].found.push_back(key.into());
             }
         }
         Ok(())
