@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use support::{
-    Authority, Fault, FaultRelay, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply, StandinConfig,
-    StandinProcess, TlsRelay, eventually, ms, secs,
+    Authority, Dice, Fault, FaultRelay, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply, StandinConfig,
+    StandinProcess, TlsRelay, eventually, from_environment, ms, secs,
 };
 
 /// Quick to fail over and to return, so that a minute sees many of both. A server that freezes with a script at work is given
@@ -38,10 +38,6 @@ const KINDS: [&str; 17] = [
     "freeze and thaw of the backup",
 ];
 
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 /// Two servers behind relays, and a Standin in front of them.
 struct World {
     primary: RedisServer,
@@ -49,7 +45,7 @@ struct World {
     to_primary: FaultRelay,
     to_backup: FaultRelay,
     standin: StandinProcess,
-    random: u64,
+    random: Dice,
     rounds: Vec<String>,
     /// By the kind of the fault: rounds, and operations from its beginning to that of the next.
     tally: BTreeMap<&'static str, (u64, u64)>,
@@ -108,7 +104,7 @@ impl World {
             to_primary,
             to_backup,
             standin,
-            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            random: Dice::at(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             rounds: Vec::new(),
             tally: BTreeMap::new(),
             last: None,
@@ -135,10 +131,7 @@ impl World {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
+        self.random.below(bound)
     }
 
     /// Lets the load run for a random while.

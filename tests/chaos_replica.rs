@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use support::{
-    Bound, Fault, FaultRelay, Lost, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply, StandinConfig,
-    StandinProcess, eventually, ms, secs, unexplained, wall_us,
+    Bound, Dice, Fault, FaultRelay, Lost, PRIMARY_LOST, RedisServer, RegisterLoad, RegisterReport, Reply,
+    StandinConfig, StandinProcess, eventually, from_environment, ms, secs, unexplained, wall_us,
 };
 
 /// Quick to fail over and to return, so that a minute sees many of both. A server that freezes with a script at work is given
@@ -33,10 +33,6 @@ const KINDS: [&str; 12] = [
     "every connection reset",
 ];
 
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 /// Two servers that replicate each other, relays on every way between them and Standin, and a Standin.
 struct World {
     primary: RedisServer,
@@ -49,7 +45,7 @@ struct World {
     standin: StandinProcess,
     /// Else the test does what Sentinel or a person would do.
     promotes: bool,
-    random: u64,
+    random: Dice,
     rounds: Vec<String>,
     tally: BTreeMap<&'static str, (u64, u64)>,
     last: Option<(&'static str, u64)>,
@@ -84,7 +80,7 @@ impl World {
             into_backup,
             standin,
             promotes,
-            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            random: Dice::at(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             rounds: Vec::new(),
             tally: BTreeMap::new(),
             last: None,
@@ -97,10 +93,7 @@ impl World {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
+        self.random.below(bound)
     }
 
     /// Lets the load run for a random while.

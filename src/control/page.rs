@@ -43,8 +43,8 @@ mod tests {
         let reply = Reply::Array(vec![bulk("17"), Reply::Array(vec![bulk("a"), bulk("standin:g:x"), bulk("b")])]);
         let page = Page::read(&reply, "standin:").unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((page.next, page.keys.as_slice(), page.is_last()), (&b"17"[..], &[&b"a"[..], b"b"][..], false));
-        let refused = Page::read(&Reply::Error("NOPERM no".into()), "standin:");
-        assert!(refused.is_err_and(|why| why == "NOPERM no"));
+        let refusal = Reply::Error("NOPERM no".into());
+        assert!(Page::read(&refusal, "standin:").is_err_and(|why| why == "NOPERM no"));
         assert!(Page::read(&Reply::Null, "standin:").is_err());
     }
 }

@@ -28,6 +28,7 @@ mod tls;
 use std::time::{Duration, Instant};
 
 pub(crate) use command_relay::{CommandRelay, Rule};
+pub(crate) use dice::{Dice, from_environment};
 pub(crate) use fault_clock::FaultClock;
 pub(crate) use fault_relay::{Fault, FaultRelay};
 pub(crate) use http::{HttpResponse, http_request};

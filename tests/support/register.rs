@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::dice::Dice;
 use super::load_check::{KeyRecord, Verdict};
 use super::lost::{Happened, History, Lost, wall_us};
 use super::resp::{Client, Reply, encode};
@@ -161,14 +162,14 @@ struct RegisterClient {
     /// Requests so far, and when the last pipeline was sent.
     requests: u64,
     sent_us: u64,
-    random: u64,
+    random: Dice,
     report: RegisterReport,
 }
 
 impl RegisterClient {
     fn new(number: usize, load: RegisterLoad, progress: Arc<AtomicU64>, gate: Arc<AtomicBool>) -> Self {
         let keys = vec![KeyRecord::default(); load.keys_per_client as usize];
-        let random = (load.seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1;
+        let random = Dice::at((load.seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1);
         let histories = vec![History::default(); keys.len()];
         let report = RegisterReport::default();
         let (connections, turn, requests, sent_us) = ([None, None], 0, 0, 0);
@@ -401,10 +402,7 @@ impl RegisterClient {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
+        self.random.below(bound)
     }
 }
 
