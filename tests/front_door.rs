@@ -208,9 +208,7 @@ fn a_big_value_on_a_slow_line_is_neither_a_stall_nor_late() {
 fn who_waits_behind_many_megabytes_on_a_slow_line_is_not_late() {
     let (primary, backup) = (RedisServer::start(), RedisServer::start());
     let relay = FaultRelay::start(primary.address());
-    // Whether such a backend is still good enough is another question, and has a key of its own.
-    let config = StandinConfig::pair(relay.address(), backup.address()).table("[health]\nresponse_time = \"30s\"");
-    let mut standin = config.table("[failover]\ntriggers = [\"health_check\", \"connection\", \"timeout\"]").start();
+    let mut standin = StandinConfig::pair(relay.address(), backup.address()).start();
     standin.declare(&["is degraded"]);
     let (mut hog, mut other) = (standin.connect(), standin.connect());
     assert_eq!(hog.command(&["SET", "k", &"v".repeat(100_000)]), Reply::ok());

@@ -10,7 +10,7 @@ use super::link::{Entry, Host, Link, LinkSettings, Owner, flag};
 use super::replies::Cutter;
 use super::{Address, Backend, Lane, Login, RetryBudget, Target, Timing, clock};
 use crate::command::{self, Category};
-use crate::policy::{BackendId, Edge};
+use crate::policy::{BackendId, Edge, LATENCY_BUCKETS, latency_bucket};
 use crate::resp::{FrameLimits, Protocol, encode_request};
 
 /// A client that keeps what it is told.
@@ -587,4 +587,37 @@ fn a_connection_from_before_a_loss_may_overtake_what_was_lost_and_one_from_after
     assert!(world.link.may_overtake_the_lost());
     world.link.greeted_us.set(clock::micros() + 1);
     assert!(!world.link.may_overtake_the_lost(), "its handshake has killed the lost one");
+}
+
+/// Replies that took at least as long as this, of those that came so far.
+fn slow_replies(world: &World, least: Duration) -> u64 {
+    let mut sum = [0; LATENCY_BUCKETS];
+    world.link.counters().latency.iter().for_each(|latencies| latencies.add_into(&mut sum));
+    sum[latency_bucket(least.as_micros() as u64)..].iter().sum()
+}
+
+#[test]
+fn waiting_behind_one_s_own_replies_is_not_the_servers_doing_and_everything_else_is() {
+    let world = World::new();
+    let other = Client::default();
+    let start_us = clock::micros();
+    for words in ["GET a", "GET b", "GET c", "EXISTS d", "GET e"] {
+        world.request(words, 0);
+    }
+    world.request_of(&other, "GET a", 0);
+    world.request("GET f", 0);
+    world.write_all();
+    let mut cutter = Cutter::new(&world.link);
+    let mut receive = |after: Duration, bytes: &[u8]| {
+        cutter.space()[..bytes.len()].copy_from_slice(bytes);
+        cutter.received(&world.link, bytes.len(), start_us + after.as_micros() as u64).unwrap();
+        slow_replies(&world, Duration::from_secs(1))
+    };
+    let (secs, ms) = (Duration::from_secs, Duration::from_millis);
+    assert_eq!(receive(secs(3), b"$-1\r\n"), 1, "nothing of its own came before");
+    assert_eq!(receive(secs(3) + ms(200), b"$-1\r\n"), 1, "0.2 s after its own");
+    assert_eq!(receive(secs(5), b"$-1\r\n:0\r\n"), 3, "both came 1.8 s after the last");
+    assert_eq!(receive(secs(5) + ms(100), b"$-1\r\n"), 3);
+    assert_eq!(receive(secs(5) + ms(200), b"$-1\r\n"), 4, "another session has waited for 5.2 s");
+    assert_eq!(receive(secs(5) + ms(300), b"$-1\r\n"), 5, "and is between its own");
 }

@@ -3,6 +3,7 @@
 //! Replies to consecutive requests of one session lie side by side in the read buffer: they go out as one slice, with
 //! one write and no copy.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 
 use super::driver::{ErrorVerdict, judge_error};
@@ -27,7 +28,17 @@ pub(super) struct Cutter<S> {
     has_acknowledged: bool,
     /// Blocks whose last reply has come: owner, bytes, whether one was refused.
     blocks: Vec<(S, Vec<u8>, bool)>,
+    last: Cell<LastReply>,
     owners: PhantomData<S>,
+}
+
+/// Whose reply was the last, and when; kept for [`Cutter::took_us`].
+#[derive(Clone, Copy, Default)]
+struct LastReply {
+    owner: usize,
+    at_us: u64,
+    /// When a reply of the same session came before that, in an earlier turn; 0 when another session's came since.
+    earlier_us: u64,
 }
 
 /// Replies that will leave in one slice.
@@ -61,6 +72,7 @@ impl<S: Owner> Cutter<S> {
             scanner: ReplyScanner::default(),
             has_acknowledged: false,
             blocks: Vec::new(),
+            last: Cell::default(),
             owners: PhantomData,
         }
     }
@@ -196,9 +208,28 @@ impl<S: Owner> Cutter<S> {
 
     fn flush(&self, link: &Link<S>, run: Option<Run<S>>, now_us: u64) {
         if let Some(run) = run {
-            link.counters().answer(run.class, now_us.saturating_sub(run.at_us), u64::from(run.count));
+            let took_us = self.took_us(link, &run.owner, run.at_us, now_us);
+            link.counters().answer(run.class, took_us, u64::from(run.count));
             run.owner.replies(run.seq, run.count, &self.buffer[run.start..run.end]);
         }
+    }
+
+    /// How long the server took for a reply, as far as that is its doing. A session that asks for more than the line
+    /// carries waits behind its own replies: what is longer than any allowance counts from the last of them on, while
+    /// they come one behind the other. Before that everything counts, or a pipeline would hide that a server is slow.
+    fn took_us(&self, link: &Link<S>, owner: &S, at_us: u64, now_us: u64) -> u64 {
+        let mut last = self.last.get();
+        if last.owner != owner.id() {
+            last = LastReply { owner: owner.id(), at_us: now_us, earlier_us: 0 };
+        } else if last.at_us != now_us {
+            last = LastReply { at_us: now_us, earlier_us: last.at_us, ..last };
+        }
+        self.last.set(last);
+        let waited_us = now_us.saturating_sub(at_us);
+        if waited_us < link.backend.timing.floor.as_micros() as u64 {
+            return waited_us;
+        }
+        now_us.saturating_sub(at_us.max(last.earlier_us))
     }
 
     /// A frame that is no plain answer: a push, a message, a confirmation. Returns whether it was dealt with.
@@ -249,7 +280,7 @@ impl<S: Owner> Cutter<S> {
         now_us: u64,
     ) {
         let reply = &self.buffer[start..end];
-        link.counters().answer(entry.class, now_us.saturating_sub(entry.at_us), 1);
+        link.counters().answer(entry.class, self.took_us(link, &entry.owner, entry.at_us, now_us), 1);
         // One that came in pieces is flagged, so that its end is seen here.
         link.long_reply_since_us.set(0);
         let streaming = entry.flags & flag::STREAMING != 0;
