@@ -165,6 +165,8 @@ fn a_gradual_plan_runs_to_its_end_without_an_error_a_miss_or_an_old_value_and_le
     for percent in ["10 %", "25 %", "50 %", "75 %"] {
         assert!(has_step(percent), "{percent}: {steps:#?}");
     }
+    let held = r#"standin_switch_hold_seconds_count{group="default",trigger="plan"}"#;
+    assert!(stage.standin.metric(held) >= 1.0, "requests waited when both began to serve");
     let back = stage.standin.post("/v1/recover", &json!({"plan": "canary", "dwell": "300ms"}));
     assert_eq!(back.code, 200, "{back:?}");
     eventually(secs(90), "the primary serves again", || stage.standin.active() == "primary");

@@ -18,6 +18,7 @@ use crate::policy::{
     RolloutNews, Sight, Standing, Switch, SwitchId, SwitchResult, Traffic, WindowSummary,
 };
 use crate::telemetry::events::{Event as Entry, EventKind, Severity};
+use crate::telemetry::metrics::PLAN_TRIGGER;
 
 /// A plan under way.
 pub(super) struct Running {
@@ -234,6 +235,11 @@ impl GroupControl {
 
     pub(super) fn on_share(&mut self, told: ShareTold) {
         let ShareTold { plan, is_withdrawal, result } = told;
+        if let Ok(held) = &result
+            && !held.is_zero()
+        {
+            self.publisher.held(PLAN_TRIGGER, held.as_secs_f64());
+        }
         if self.rollout.as_ref().is_some_and(|running| running.number == plan) {
             self.tell_plan(if is_withdrawal { PlanNews::Withdrawn(result) } else { PlanNews::Shared(result) });
         }

@@ -38,6 +38,8 @@ pub const ERROR_TYPES: [&str; FailureKind::COUNT] =
     ["connection", "timeout", "overloaded", "not_ready", "wrong_role", "authentication", "protocol", "data"];
 /// What our latency histograms publish, with the label text of each quantile.
 pub const QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.99, "0.99"), (0.999, "0.999")];
+/// What stands for the trigger where requests are held for a staged plan, and nothing is switched.
+pub const PLAN_TRIGGER: &str = "plan";
 /// Seconds. From the immediate switch (well under a millisecond) to a drained one.
 const SWITCH_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
@@ -99,7 +101,7 @@ metrics! {
     SWITCH_DURATION = "standin_switch_duration_seconds", Histogram, Seconds, &["group", "trigger"],
         "Time from the decision to switch until the new route was published.";
     SWITCH_HOLD = "standin_switch_hold_seconds", Histogram, Seconds, &["group", "trigger"],
-        "How long requests waited for a switch; switches that held none are not counted.";
+        "How long requests waited for a switch; switches that held none are not counted. Trigger `plan`: until two backends serve at once, or until that is withdrawn.";
     PROBE_LATENCY = "standin_probe_latency_seconds", Gauge, Seconds, PER_BACKEND,
         "Latency of the last answered probe of this backend.";
     BASELINE_LATENCY = "standin_baseline_latency_seconds", Gauge, Seconds, &["group", "backend", "class"],
@@ -532,6 +534,30 @@ mod tests {
         let done = r#"standin_switches_total{group="default",trigger="manual",result="done"} 1"#;
         let bucket = r#"standin_switch_duration_seconds_bucket{group="default",trigger="manual",le="0.005"} 2"#;
         assert!(text.contains(done) && text.contains(bucket), "{text}");
+    }
+
+    /// The table of docs/metrics.md, as it must be.
+    fn reference() -> String {
+        let cells = |metric: &Metric| {
+            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let help = metric.help.replace('|', "\\|");
+            format!("| `{}` | {kind} | {} | {help} |\n", metric.name, labels.join(", "))
+        };
+        format!("| name | kind | labels | meaning |\n|---|---|---|---|\n{}", ALL.iter().map(cells).collect::<String>())
+    }
+
+    #[test]
+    fn the_page_of_metrics_says_what_is_published() {
+        let page = include_str!("../../docs/metrics.md");
+        assert!(page.contains(&reference()), "docs/metrics.md should contain\n{}", reference());
+        let known = |name: &str| {
+            let suffixes = ["", "_bucket", "_sum", "_count"];
+            suffixes.iter().any(|suffix| ALL.iter().any(|metric| name.strip_suffix(suffix) == Some(metric.name)))
+        };
+        let words = page.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        let unknown: Vec<&str> = words.filter(|word| word.starts_with("standin_") && !known(word)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 
     #[test]
