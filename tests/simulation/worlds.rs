@@ -55,7 +55,7 @@ scenarios! {
     staged_recoveries: 200,
     refused_backup: 250,
     hold_for_a_restart: 600,
-    any_mixture: 4_000,
+    any_mixture: 2_200,
     any_mixture_fast: 300,
     chaos_10_percent: 30,
     day_of_jitter: 5,
