@@ -12,10 +12,12 @@ use foldhash::fast::RandomState;
 use secrecy::ExposeSecret as _;
 use tokio::sync::mpsc;
 
+use super::crowd::Crowd;
 use super::reads::Reads;
 use super::registry::Registry;
 use super::session::Session;
 use super::settings::Settings;
+use super::worker::GroupSetup;
 use crate::backend::{self, Entry, Host, Lane, Link, Owner as _, RetryBudget, State, clock, flag};
 use crate::command;
 use crate::divergence::{Acknowledged, Lease, Scripts, Source, note_write};
@@ -48,6 +50,7 @@ pub(super) struct Context {
     pub(super) settings: Arc<Settings>,
     pub(super) worker: usize,
     pub(super) registry: Arc<Registry>,
+    pub(super) crowd: Arc<Crowd>,
     pub(super) scripts: Arc<Scripts>,
     route: RefCell<Cache<Arc<ArcSwap<Route>>, Arc<Route>>>,
     links: RefCell<HashMap<LinkKey, Rc<Link<Session>>, RandomState>>,
@@ -87,25 +90,30 @@ pub(super) struct Context {
     pub(super) myself: Weak<Self>,
 }
 
+/// What the groups of one worker share.
+#[derive(Clone)]
+pub(super) struct Here {
+    pub(super) worker: usize,
+    pub(super) registry: Arc<Registry>,
+    pub(super) crowd: Arc<Crowd>,
+    pub(super) seed: u64,
+}
+
 impl Context {
-    pub(super) fn new(
-        group: &Arc<Group>,
-        settings: Arc<Settings>,
-        worker: usize,
-        registry: Arc<Registry>,
-        scripts: Arc<Scripts>,
-        edges: mpsc::Sender<EdgeReport>,
-        seed: u64,
-    ) -> Rc<Self> {
+    pub(super) fn new(setup: &GroupSetup, here: &Here) -> Rc<Self> {
+        let GroupSetup { group, settings, scripts, edges, tls: _ } = setup.clone();
+        let Here { worker, registry, crowd, seed } = here.clone();
         Rc::new_cyclic(|myself| Self {
-            group: Arc::clone(group),
+            route: RefCell::new(Cache::new(group.route_cell())),
+            process: group.backends.first().map_or_else(String::new, |backend| backend.client_name.clone()),
+            group,
             link_settings: Rc::new(settings.links.clone()),
             budget: Rc::new(RetryBudget::new(settings.retry_percent, settings.retry_floor_per_second)),
             settings,
             worker,
             registry,
+            crowd,
             scripts,
-            route: RefCell::new(Cache::new(group.route_cell())),
             links: RefCell::default(),
             retired: RefCell::default(),
             pool: RefCell::default(),
@@ -116,7 +124,6 @@ impl Context {
             answered_with_leases: RefCell::default(),
             leases_left: RefCell::default(),
             looks_at_homes: Cell::new(false),
-            process: group.backends.first().map_or_else(String::new, |backend| backend.client_name.clone()),
             passed_logins: RefCell::default(),
             edges,
             edges_dropped: Cell::new(0),

@@ -7,6 +7,7 @@ mod ahead;
 mod clients;
 mod context;
 mod crossing;
+mod crowd;
 mod cursors;
 mod descriptors;
 mod leases;

@@ -260,7 +260,8 @@ impl SessionTask {
 
     /// Takes as many requests as can be dealt with now; returns how many bytes they took.
     fn consume(&mut self, bytes: &[u8]) -> usize {
-        self.session.last_input_us.set(self.now_us);
+        let before_us = self.session.last_input_us.replace(self.now_us);
+        self.session.context.crowd.heard(before_us);
         self.state.waits = false;
         self.session.wakes_at.set(None);
         let mut at = 0;

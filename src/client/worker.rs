@@ -11,8 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::{Context, Here};
 use super::crossing;
+use super::crowd::Crowd;
 use super::modes::State;
 use super::registry::{ClientRecord, Registry, Shown};
 use super::session::{Notice, Session};
@@ -100,21 +101,22 @@ pub fn run_worker(setup: WorkerSetup) -> std::io::Result<()> {
     // One look at the sockets brings the work of one turn: with hundreds of ready sessions, looking more often would
     // only split the batches that share one write to the backend.
     builder.enable_all().event_interval(512).global_queue_interval(512);
+    let crowd = Arc::new(Crowd::default());
+    let here = Arc::clone(&crowd);
+    builder.on_thread_park(move || {
+        if let Some(pause) = here.pause(clock::micros()) {
+            std::thread::sleep(pause);
+        }
+    });
     let runtime = builder.build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(work(setup));
+    runtime.block_on(work(setup, crowd));
     Ok(())
 }
 
-async fn work(setup: WorkerSetup) {
+async fn work(setup: WorkerSetup, crowd: Arc<Crowd>) {
     let WorkerSetup { index, groups, registry, mut inbox, stop, seed } = setup;
-    let contexts: Vec<Rc<Context>> = groups
-        .iter()
-        .map(|setup| {
-            let settings = Arc::clone(&setup.settings);
-            let scripts = Arc::clone(&setup.scripts);
-            Context::new(&setup.group, settings, index, Arc::clone(&registry), scripts, setup.edges.clone(), seed)
-        })
-        .collect();
+    let here = Here { worker: index, registry, crowd, seed };
+    let contexts: Vec<Rc<Context>> = groups.iter().map(|setup| Context::new(setup, &here)).collect();
     for context in &contexts {
         tokio::task::spawn_local(follow_route(Rc::clone(context)));
         tokio::task::spawn_local(tidy(Rc::clone(context)));
