@@ -19,6 +19,7 @@ use super::clock;
 use super::counters::{Counter, Counters};
 use super::gather::Gather;
 use super::handshake::Lane;
+use super::line::Carried;
 use super::listens::Listens;
 use super::loss::category;
 use super::shared::Backend;
@@ -216,9 +217,7 @@ pub struct Link<S: Owner> {
     pub(super) last_progress_us: Cell<u64>,
     /// Since when it has had no connection, while it has none.
     pub(super) connecting_since_us: Cell<u64>,
-    /// Of replies, and how many there were at two earlier times, the older first.
-    pub(super) received_bytes: Cell<u64>,
-    pub(super) received_marks: Cell<[(u64, u64); 2]>,
+    pub(super) carried: Cell<Carried>,
     /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
     pub(super) unanswered_since_us: Cell<u64>,
     /// Since when a long reply has been coming in pieces; 0 when none is.
@@ -268,8 +267,7 @@ impl<S: Owner> Link<S> {
             greeted_us: Cell::new(0),
             last_progress_us: Cell::new(clock::micros()),
             connecting_since_us: Cell::new(clock::micros()),
-            received_bytes: Cell::new(0),
-            received_marks: Cell::new([(clock::micros(), 0); 2]),
+            carried: Cell::default(),
             unanswered_since_us: Cell::new(0),
             long_reply_since_us: Cell::new(0),
             settings,

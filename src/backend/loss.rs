@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::doubt::flag_reads_in_doubt;
 use super::fault::may_repeat;
-use super::link::{Entry, Link, Owner, SLOWEST_BYTES_PER_MICRO, State, flag};
+use super::link::{Entry, Link, Owner, State, flag};
 use crate::command::{self, Category, Class};
 use crate::policy::Cause;
 
@@ -184,11 +184,11 @@ impl<S: Owner> Link<S> {
     /// Answers requests whose life is over; returns when the next one's may end, in microseconds since the origin.
     pub(super) fn sweep(&self, now_us: u64) {
         let mut expired = Vec::new();
-        let is_carrying = self.is_carrying(now_us);
+        let is_line_full = self.is_line_full(now_us);
         {
             let mut guard = self.queue.borrow_mut();
             let queue = &mut *guard;
-            if !queue.entries.iter().any(|entry| self.is_expired(entry, now_us, is_carrying)) {
+            if !queue.entries.iter().any(|entry| self.is_expired(entry, now_us, is_line_full)) {
                 return;
             }
             let mut start = queue.answered;
@@ -199,7 +199,7 @@ impl<S: Owner> Link<S> {
                 let range = start..start + entry.len as usize;
                 start = range.end;
                 let sent = range.start < queue.written;
-                if self.is_expired(&entry, now_us, is_carrying) {
+                if self.is_expired(&entry, now_us, is_line_full) {
                     let category = category(&queue.bytes[range.clone()]);
                     expired.push((entry.clone(), sent, category));
                     if !sent {
@@ -226,20 +226,7 @@ impl<S: Owner> Link<S> {
         }
     }
 
-    /// Whether replies have been coming all the time, as fast as a slow line carries them: who waits behind others' many
-    /// megabytes is not late, and the server is well.
-    fn is_carrying(&self, now_us: u64) -> bool {
-        let half_us = self.backend.timing.request.as_micros() as u64 / 2;
-        let [older, newer] = self.received_marks.get();
-        if now_us.saturating_sub(newer.0) >= half_us {
-            self.received_marks.set([newer, (now_us, self.received_bytes.get())]);
-        }
-        let (span_us, bytes) = (now_us.saturating_sub(older.0), self.received_bytes.get().saturating_sub(older.1));
-        let silent_us = now_us.saturating_sub(self.last_progress_us.get());
-        silent_us < self.backend.timing.floor.as_micros() as u64 && bytes / span_us.max(1) >= SLOWEST_BYTES_PER_MICRO
-    }
-
-    fn is_expired(&self, entry: &Entry<S>, now_us: u64, is_carrying: bool) -> bool {
+    fn is_expired(&self, entry: &Entry<S>, now_us: u64, is_line_full: bool) -> bool {
         if self.state.get() == State::Ready && self.backend.slow_until_us() > now_us {
             // The server is at work on a slow request, or paused by order: nobody behind it is late.
             return false;
@@ -258,7 +245,7 @@ impl<S: Owner> Link<S> {
         }
         let life = match entry.class {
             Class::Blocking => return false,
-            _ if is_carrying => self.backend.timing.slow,
+            _ if is_line_full => self.backend.timing.slow,
             Class::Script | Class::Slow | Class::Admin => self.backend.timing.slow,
             Class::PointRead | Class::Write | Class::MultiKey => self.backend.timing.request,
         };

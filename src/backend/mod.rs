@@ -13,6 +13,7 @@ mod fault;
 mod gather;
 mod handshake;
 mod io;
+mod line;
 mod link;
 #[cfg(test)]
 mod link_tests;

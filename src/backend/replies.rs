@@ -106,7 +106,7 @@ impl<S: Owner> Cutter<S> {
     pub(super) fn received(&mut self, link: &Link<S>, n: usize, now_us: u64) -> Result<(), CutError> {
         self.end += n;
         link.counters().last_progress_us.set(now_us);
-        link.received_bytes.set(link.received_bytes.get() + n as u64);
+        link.note_received(n as u64, now_us);
         let mut queue = link.queue.borrow_mut();
         let before = queue.entries.len();
         let result = self.cut(link, &mut queue, now_us);
@@ -215,8 +215,9 @@ impl<S: Owner> Cutter<S> {
     }
 
     /// How long the server took for a reply, as far as that is its doing. A session that asks for more than the line
-    /// carries waits behind its own replies: what is longer than any allowance counts from the last of them on, while
-    /// they come one behind the other. Before that everything counts, or a pipeline would hide that a server is slow.
+    /// carries waits behind its own replies: while they come one behind the other, without a pause and as fast as a slow
+    /// line carries them, what is longer than any allowance counts from the last of them on. A server that is slow
+    /// itself sends less, or pauses, and all of it counts.
     fn took_us(&self, link: &Link<S>, owner: &S, at_us: u64, now_us: u64) -> u64 {
         let mut last = self.last.get();
         if last.owner != owner.id() {
@@ -226,10 +227,10 @@ impl<S: Owner> Cutter<S> {
         }
         self.last.set(last);
         let waited_us = now_us.saturating_sub(at_us);
-        if waited_us < link.backend.timing.floor.as_micros() as u64 {
-            return waited_us;
+        if waited_us >= link.backend.timing.floor.as_micros() as u64 && link.is_line_steadily_full(now_us) {
+            return now_us.saturating_sub(at_us.max(last.earlier_us));
         }
-        now_us.saturating_sub(at_us.max(last.earlier_us))
+        waited_us
     }
 
     /// A frame that is no plain answer: a push, a message, a confirmation. Returns whether it was dealt with.

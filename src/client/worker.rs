@@ -102,12 +102,14 @@ pub fn run_worker(setup: WorkerSetup) -> std::io::Result<()> {
     // only split the batches that share one write to the backend.
     builder.enable_all().event_interval(512).global_queue_interval(512);
     let crowd = Arc::new(Crowd::default());
-    let here = Arc::clone(&crowd);
+    let (ending, beginning) = (Arc::clone(&crowd), Arc::clone(&crowd));
     builder.on_thread_park(move || {
-        if let Some(pause) = here.pause(clock::micros()) {
+        if let Some(pause) = ending.turn_ends(clock::micros()) {
             std::thread::sleep(pause);
+            ending.has_paused(clock::micros());
         }
     });
+    builder.on_thread_unpark(move || beginning.turn_begins(clock::micros()));
     let runtime = builder.build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(work(setup, crowd));
     Ok(())

@@ -235,9 +235,8 @@ impl GroupControl {
 
     pub(super) fn on_share(&mut self, told: ShareTold) {
         let ShareTold { plan, is_withdrawal, result } = told;
-        if let Ok(held) = &result
-            && !held.is_zero()
-        {
+        let held = self.shared.sharing.held.take();
+        if !held.is_zero() {
             self.publisher.held(PLAN_TRIGGER, held.as_secs_f64());
         }
         if self.rollout.as_ref().is_some_and(|running| running.number == plan) {

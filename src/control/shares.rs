@@ -54,6 +54,8 @@ pub(super) struct Sharing {
     withdrawn: Cell<bool>,
     /// Requests are held for it: they are given what is wished when that is over.
     pub(super) holds: Cell<bool>,
+    /// For how long requests were held, whatever came of it, and was not told yet.
+    pub(super) held: Cell<Duration>,
 }
 
 impl Sharing {
@@ -181,7 +183,7 @@ impl Shared {
         if ended.is_ok() {
             self.publish_split(None);
         }
-        self.let_go_after_share();
+        self.let_go_after_share(hold);
         ended?;
         let held = hold.began.elapsed();
         self.end_sharing(from, to).await;
@@ -204,8 +206,9 @@ impl Shared {
         }
     }
 
-    fn let_go_after_share(&self) {
+    fn let_go_after_share(&self, hold: Hold) {
         self.sharing.holds.set(false);
+        self.sharing.held.set(self.sharing.held.get() + hold.began.elapsed());
         if self.newest_is_done() && self.group.route().availability == Availability::Holding {
             self.set_availability(self.wished.get());
         }
@@ -264,7 +267,7 @@ impl Shared {
             }
             self.publish_split(Some(Arc::new(Split { to, moved: 0, homes: Arc::new(Homes::default()) })));
         }
-        self.let_go_after_share();
+        self.let_go_after_share(hold);
         for id in [from, to] {
             self.release_mirror(id);
         }

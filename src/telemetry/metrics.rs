@@ -101,7 +101,7 @@ metrics! {
     SWITCH_DURATION = "standin_switch_duration_seconds", Histogram, Seconds, &["group", "trigger"],
         "Time from the decision to switch until the new route was published.";
     SWITCH_HOLD = "standin_switch_hold_seconds", Histogram, Seconds, &["group", "trigger"],
-        "How long requests waited for a switch; switches that held none are not counted. Trigger `plan`: until two backends serve at once, or until that is withdrawn.";
+        "How long requests waited for a switch; switches that held none are not counted. Trigger `plan`: for two backends to begin to serve at once, or for that to be withdrawn.";
     PROBE_LATENCY = "standin_probe_latency_seconds", Gauge, Seconds, PER_BACKEND,
         "Latency of the last answered probe of this backend.";
     BASELINE_LATENCY = "standin_baseline_latency_seconds", Gauge, Seconds, &["group", "backend", "class"],
@@ -350,7 +350,12 @@ impl GroupMetrics {
                 compared: metrics.counter(&SAMPLING_COMPARED, both),
                 differing: metrics.counter(&SAMPLING_DIFFERING, both),
                 repaired: metrics.counter(&SAMPLING_REPAIRED, both),
-                agreement: metrics.gauge(&SAMPLING_AGREEMENT, both),
+                agreement: {
+                    let agreement = metrics.gauge(&SAMPLING_AGREEMENT, both);
+                    // Nothing has differed yet, and where nothing is compared nothing ever will.
+                    agreement.set(1.0);
+                    agreement
+                },
             },
         }
     }
@@ -509,6 +514,7 @@ mod tests {
         backend.active.set(1.0);
         let text = metrics.render();
         for line in [
+            r#"standin_sampling_agreement_ratio{group="cache",backend="backup-a"} 1"#,
             r#"standin_requests_total{group="cache",backend="backup-a",class="point_read"} 42"#,
             r#"standin_request_errors_total{group="cache",backend="backup-a",type="timeout"} 3"#,
             r#"standin_active_backend{group="cache",backend="backup-a"} 1"#,
