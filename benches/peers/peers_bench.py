@@ -75,8 +75,9 @@ def arguments():
     parser.add_argument("--n", type=int, default=200_000, help="requests of a plain case (default 200000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {','.join(CASES)}")
-    parser.add_argument("--only", help="peers to measure, of twemproxy,haproxy,envoy,standin,mirrored (a Standin with a "
-                                       "mirrored backup and servers of its own; not measured by default)")
+    parser.add_argument("--only", help="peers to measure, of twemproxy,haproxy,envoy,standin,relay (copies bytes and "
+                                       "understands nothing: what any proxy adds here) and mirrored (a Standin with a "
+                                       "mirrored backup and servers of its own); the last two are not measured by default")
     parser.add_argument("--smoke", action="store_true", help="one small round")
     parser.add_argument("--json", type=pathlib.Path, help="also write every sample here")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a promise is missed or cannot be judged")
@@ -95,6 +96,7 @@ def peer_commands(options):
     nutcracker, haproxy = processes.program("nutcracker"), processes.program("haproxy")
     chosen = options.only.split(",") if options.only else ["twemproxy", "haproxy", "envoy", "standin"]
     envoy = processes.envoy() if "envoy" in chosen else None
+    relay = processes.relay() if "relay" in chosen else None
     standin = options.standin.resolve()
     install = "not installed: scripts/install-test-tools --peers"
     commands = {
@@ -104,6 +106,7 @@ def peer_commands(options):
                   else "not to be had from PyPI here", 7403),
         "standin": ([str(standin), "run", "--config", "standin.toml"] if os.access(standin, os.X_OK)
                     else f"no program at {standin}: make build", 7404),
+        "relay": ([relay, "7412", str(REDIS_PORT)] if relay else "needs rustc", 7412),
         "mirrored": ([str(standin), "run", "--config", "standin-mirrored.toml"], 7406),
     }
     if options.before:

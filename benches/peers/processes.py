@@ -31,6 +31,17 @@ def envoy():
     return found if os.access(found, os.X_OK) else None
 
 
+def relay():
+    """Path of the program of relay.rs, built here; None without rustc."""
+    if not program("rustc"):
+        return None
+    built = CACHE / "relay"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    source = pathlib.Path(__file__).with_name("relay.rs")
+    subprocess.run([program("rustc"), "-O", "-o", built, source], check=True, stdin=subprocess.DEVNULL)
+    return str(built)
+
+
 def in_use(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
