@@ -248,7 +248,12 @@ fn what_clients_read_and_nothing_else_comes_to_a_backup_that_is_filled_by_readin
     in_step(&standin, "backup-a");
     assert_eq!(backup.command(&["DBSIZE"]), Reply::Integer(0));
     let mut client = standin.connect();
-    let mut read = Vec::new();
+    // The worker takes up the route a moment after the status says so; what was read before that is not brought.
+    eventually(secs(5), "what is read is brought", || {
+        client.command(&["GET", "s:99"]);
+        backup.command(&["DBSIZE"]) == Reply::Integer(1)
+    });
+    let mut read = vec!["s:99".to_owned()];
     for n in 0..40 {
         client.command(&["GET", &format!("s:{n}")]);
         client.command(&["GET", &format!("nowhere:{n}")]);
@@ -268,11 +273,11 @@ fn what_clients_read_and_nothing_else_comes_to_a_backup_that_is_filled_by_readin
     let mut other = standin.connect();
     other.command(&["SELECT", "3"]);
     assert_eq!(other.command(&["GET", "elsewhere"]), Reply::bulk("3"));
-    eventually(secs(10), "what was read is there", || backup.command(&["DBSIZE"]) == Reply::Integer(100));
+    eventually(secs(10), "what was read is there", || backup.command(&["DBSIZE"]) == Reply::Integer(101));
     let mut there = backup.connect();
     there.command(&["SELECT", "3"]);
     eventually(secs(5), "in the other database too", || there.command(&["GET", "elsewhere"]) == Reply::bulk("3"));
-    support::throughout(secs(2), "and nothing else", || backup.command(&["DBSIZE"]) == Reply::Integer(100));
+    support::throughout(secs(2), "and nothing else", || backup.command(&["DBSIZE"]) == Reply::Integer(101));
     let (ours, theirs) = (content(&primary), content(&backup));
     for name in &read {
         assert_eq!(ours.get(name), theirs.get(name), "{name}");
@@ -283,7 +288,7 @@ fn what_clients_read_and_nothing_else_comes_to_a_backup_that_is_filled_by_readin
     let mirror = standin.backend("backup-a")["mirror"].clone();
     assert_eq!(
         (&mirror["read_fill"]["is_on"], &mirror["read_fill"]["copied"]),
-        (&true.into(), &101.into()),
+        (&true.into(), &102.into()),
         "{mirror}"
     );
     assert!(standin.events_of("difference").is_empty(), "what nobody fills is not missing");
