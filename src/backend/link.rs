@@ -217,6 +217,7 @@ pub struct Link<S: Owner> {
     pub(super) last_progress_us: Cell<u64>,
     /// Since when it has had no connection, while it has none.
     pub(super) connecting_since_us: Cell<u64>,
+    /// Replies that have come lately, and how fast.
     pub(super) carried: Cell<Carried>,
     /// Since when attempts to connect have got no answer at all, neither a refusal; 0 while that is not so.
     pub(super) unanswered_since_us: Cell<u64>,
